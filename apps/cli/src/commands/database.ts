@@ -1,0 +1,123 @@
+import type { Command } from 'commander';
+import type { Env } from '@mad/process';
+import { PipelineService } from '@mad/proto/catalog';
+import { PlatformService } from '@mad/proto/identity';
+import { TenantSchema, TenantService, TenantState, type Tenant } from '@mad/proto/provisioner';
+import { action } from '../command.ts';
+import { CommandFailure, EXIT, reportOf } from '../failure.ts';
+import { runLocal } from '../local-system.ts';
+import { jsonOf, table } from '../output.ts';
+import { allPages } from '../pages.ts';
+import { progressBar } from '../progress.ts';
+import { asPlatform, type Signed } from '../session.ts';
+import type { Settings } from '../settings.ts';
+
+/** db list, migrate, migrate-results, seed, shell, migration: the databases. */
+export function databaseCommands(mad: Command, env: Env): void {
+  const db = mad.command('db').description('databases');
+  db.command('list')
+    .description("every tenant's database")
+    .action(
+      action(env, async ({ settings, output }) => {
+        const tenants = await listTenants(await asPlatform(settings));
+        const rows = tenants.map((one) => [
+          one.orgId,
+          one.databaseName,
+          TenantState[one.state],
+          Number(one.generation),
+          one.schemaVersion,
+          Number(one.provisionMs),
+          one.lastError,
+        ]);
+        const headings = ['organization', 'database', 'state', 'generation', 'schema version', 'made in ms', 'error'];
+        output.answer(
+          tenants.map((one) => jsonOf(TenantSchema, one)),
+          table(headings, rows),
+        );
+      }),
+    );
+  mad
+    .command('migrate')
+    .description('bring the metadata database to the newest version')
+    .action(
+      action(env, async ({ settings }) => {
+        await localVerb(settings, ['migrate', '--home', settings.home, ...(settings.json ? ['--json'] : [])]);
+      }),
+    );
+  mad
+    .command('migrate-results')
+    .description(
+      "bring every tenant's database to the newest version, one after another; a repeat goes on where one failed",
+    )
+    .action(
+      action(env, async ({ settings, output }) => {
+        const platform = await asPlatform(settings);
+        const tenants = (await listTenants(platform)).filter((one) => one.state === TenantState.READY);
+        const bar = progressBar(output, 'migrating', tenants.length);
+        const outcomes = [];
+        for (const [i, { orgId, schema, databaseName }] of tenants.entries()) {
+          try {
+            const { applied, tenant } = await platform.api.client(TenantService).migrateTenant({ orgId, schema });
+            outcomes.push({ database: databaseName, applied, version: tenant!.schemaVersion, error: '' });
+          } catch (error) {
+            outcomes.push({ database: databaseName, applied: [], version: '', error: reportOf(error).error });
+          }
+          bar.update(i + 1, databaseName);
+        }
+        bar.stop();
+        const failed = outcomes.filter((one) => one.error !== '');
+        const rows = outcomes.map((one) => [one.database, one.applied.length, one.version, one.error]);
+        output.answer(
+          { ok: failed.length === 0, tenants: outcomes },
+          table(['database', 'migrations run', 'version', 'error'], rows),
+        );
+        if (failed.length > 0) process.exitCode = EXIT.failed;
+      }),
+    );
+  mad
+    .command('seed')
+    .description('create what every installation has: roles, task definitions, templates; a repeat changes nothing')
+    .action(
+      action(env, async ({ settings, output }) => {
+        const { api } = await asPlatform(settings);
+        const identity = await api.client(PlatformService).seedIdentity({});
+        const catalog = await api.client(PipelineService).seedCatalog({});
+        const created = identity.created + catalog.created;
+        const existing = identity.existing + catalog.existing;
+        output.answer({ ok: true, created, existing }, `${created} created, ${existing} already there`);
+      }),
+    );
+  mad
+    .command('shell')
+    .description('SQL against the metadata database, read from the terminal or stdin')
+    .action(
+      action(env, async ({ settings }) => {
+        await localVerb(settings, ['shell', '--home', settings.home]);
+      }),
+    );
+  mad
+    .command('migration <name>')
+    .description("scaffold a migration from the difference between a service's entities and its migrations")
+    .option('--service <service>', 'identity, catalog, provisioner or results', 'catalog')
+    .action(
+      action<{ service: string }>(env, async ({ settings, options }, name) => {
+        await localVerb(settings, ['migration', '--home', settings.home, '--service', options.service, name]);
+      }),
+    );
+}
+
+/** Every tenant there is. */
+async function listTenants({ api }: Signed): Promise<Tenant[]> {
+  return allPages(
+    (pageToken) => api.client(TenantService).listTenants({ pageToken }),
+    (page) => page.tenants,
+  );
+}
+
+/** Runs a verb that needs the databases themselves, which only the local system's program can reach. */
+async function localVerb(settings: Settings, args: string[]): Promise<void> {
+  if (settings.remote) {
+    throw new CommandFailure('this needs the databases themselves and works on the local system only', EXIT.refused);
+  }
+  process.exitCode = await runLocal(args);
+}

@@ -1,0 +1,316 @@
+import type { Command } from 'commander';
+import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
+import { timestampDate } from '@bufbuild/protobuf/wkt';
+import { uuidv7, type Env } from '@mad/process';
+import {
+  CachePolicy,
+  JobSchema,
+  JobService,
+  JobState,
+  MoleculeService,
+  MoleculeSetService,
+  type Job,
+  type JobCounters,
+} from '@mad/proto/catalog';
+import {
+  JobEventSchema,
+  JobRunService,
+  PoseSchema,
+  WorkItemSchema,
+  type JobEvent,
+  type WorkItem,
+} from '@mad/proto/results';
+import { action } from '../command.ts';
+import { CommandFailure, EXIT } from '../failure.ts';
+import { jsonOf, table, type Output } from '../output.ts';
+import { allPages } from '../pages.ts';
+import { progressBar } from '../progress.ts';
+import { asMember, type Signed } from '../session.ts';
+import { watchJob } from '../watch-job.ts';
+import { pipelineByName } from './pipeline.ts';
+
+interface SubmitOptions {
+  set: string;
+  param: string[];
+  name: string;
+  priority: number;
+  cache: string;
+  watch?: boolean;
+}
+
+/** job submit, list, show, watch, cancel, events; hits; poses. */
+export function jobCommands(mad: Command, env: Env): void {
+  const job = mad.command('job').description('screening and docking jobs');
+  job
+    .command('submit <pipeline>')
+    .description('run the newest version of a pipeline over a library')
+    .requiredOption('--set <name>', 'the library, by name or id')
+    .option('--param <name=value...>', "the pipeline's parameters; values are JSON or plain text", [])
+    .option('--name <name>', 'a name for people', '')
+    .option('--priority <n>', '−10 (last) to 10 (first)', Number, 0)
+    .option('--cache <policy>', 'use, refresh, bypass or only', 'use')
+    .option('--watch', 'show progress until it ends')
+    .action(
+      action<SubmitOptions>(env, async ({ settings, output, options }, pipeline) => {
+        const signed = await asMember(settings);
+        const { pipelineId } = await pipelineByName(signed, pipeline);
+        const submitted = await submitJob(signed, {
+          pipelineId,
+          moleculeSetId: await setByName(signed, options.set),
+          parameters: parametersOf(options.param),
+          name: options.name,
+          priority: options.priority,
+          cachePolicy: policyOf(options.cache),
+        });
+        output.note(`job ${submitted.jobId}`);
+        const ended = options.watch ? await watched(signed, submitted.jobId, output) : submitted;
+        output.answer(jsonOf(JobSchema, ended), summary(ended));
+        if (ended.state === JobState.FAILED) process.exitCode = EXIT.failed;
+      }),
+    );
+  job
+    .command('list')
+    .description('jobs, newest first')
+    .option('--limit <n>', 'at most this many', Number, 50)
+    .action(
+      action<{ limit: number }>(env, async ({ settings, output, options }) => {
+        const { api, orgId } = await asMember(settings);
+        const jobs = await allPages(
+          (pageToken) => api.client(JobService).listJobs({ orgId, pageToken }),
+          (page) => page.jobs,
+          options.limit,
+        );
+        const rows = jobs.map((one) => [
+          one.jobId,
+          one.name,
+          stateName(one.state),
+          ...counts(one.counters),
+          timestampDate(one.createTime!).toISOString(),
+        ]);
+        const headings = ['job', 'name', 'state', 'requested', 'cached', 'scored', 'failed', 'pending', 'created'];
+        output.answer(
+          jobs.map((one) => jsonOf(JobSchema, one)),
+          table(headings, rows),
+        );
+      }),
+    );
+  job
+    .command('show <job>')
+    .description('where a job stands')
+    .action(
+      action(env, async ({ settings, output }, jobId) => {
+        const { api, orgId } = await asMember(settings);
+        const { job: found } = await api.client(JobService).getJob({ orgId, jobId: jobId });
+        output.answer(jsonOf(JobSchema, found), summary(found!));
+      }),
+    );
+  job
+    .command('watch <job>')
+    .description('show progress until the job ends')
+    .action(
+      action(env, async ({ settings, output }, jobId) => {
+        const signed = await asMember(settings);
+        const ended = await watched(signed, jobId, output);
+        output.answer(jsonOf(JobSchema, ended), summary(ended));
+        if (ended.state === JobState.FAILED) process.exitCode = EXIT.failed;
+      }),
+    );
+  job
+    .command('cancel <job>')
+    .description('end a job; what has finished stays')
+    .action(
+      action(env, async ({ settings, output }, jobId) => {
+        const { api, orgId } = await asMember(settings);
+        const { job: found } = await api.client(JobService).cancelJob({ orgId, jobId: jobId, requestId: uuidv7() });
+        output.answer(jsonOf(JobSchema, found), summary(found!));
+      }),
+    );
+  job
+    .command('events <job>')
+    .description('what happened to a job, in order')
+    .action(
+      action(env, async ({ settings, output }, jobId) => {
+        const { api, orgId } = await asMember(settings);
+        const events = await allPages(
+          (pageToken) => api.client(JobRunService).listJobEvents({ orgId, jobId: jobId, pageToken }),
+          (page) => page.events,
+        );
+        output.answer(
+          events.map((one) => jsonOf(JobEventSchema, one)),
+          table(['no', 'time', 'event', 'detail'], events.map(eventRow)),
+        );
+      }),
+    );
+  job
+    .command('poses <job> <item>')
+    .description('the docked poses of one item, best first')
+    .action(
+      action(env, async ({ settings, output }, jobId, itemNo) => {
+        const { api, orgId } = await asMember(settings);
+        const poses = await allPages(
+          (pageToken) =>
+            api.client(JobRunService).listPoses({ orgId, jobId: jobId, itemNo: Number(itemNo), pageToken }),
+          (page) => page.poses,
+        );
+        const rows = poses.map((pose) => [
+          pose.replicate,
+          pose.poseRank,
+          pose.score,
+          pose.rawScore,
+          pose.rmsdLb,
+          pose.rmsdUb,
+        ]);
+        const headings = ['replica', 'rank', 'kcal/mol', 'raw', 'rmsd l.b. Å', 'rmsd u.b. Å'];
+        output.answer(
+          poses.map((one) => jsonOf(PoseSchema, one)),
+          table(headings, rows),
+        );
+      }),
+    );
+  mad
+    .command('hits <job>')
+    .description("a job's best molecules")
+    .option('--limit <n>', 'at most this many', Number, 10)
+    .option('--task <id>', "the task; default: the job's last that gives scores", '')
+    .action(
+      action<{ limit: number; task: string }>(env, async ({ settings, output, options }, jobId) => {
+        const signed = await asMember(settings);
+        const hits = await listHits(signed, jobId, options.limit, options.task);
+        const names = await moleculeNames(signed, hits);
+        output.answer(
+          hits.map((one) => jsonOf(WorkItemSchema, one)),
+          hitTable(hits, names),
+        );
+      }),
+    );
+}
+
+/** Submits a job. */
+export async function submitJob(
+  { api, orgId }: Signed,
+  job: {
+    pipelineId: string;
+    moleculeSetId: string;
+    parameters: JsonObject;
+    name: string;
+    priority?: number;
+    cachePolicy?: CachePolicy;
+  },
+): Promise<Job> {
+  return (await api.client(JobService).createJob({ ...job, orgId, requestId: uuidv7() })).job!;
+}
+
+/** Shows a job's progress until it ends. */
+export async function watched(signed: Signed, jobId: string, output: Output): Promise<Job> {
+  const { job } = await signed.api.client(JobService).getJob({ orgId: signed.orgId, jobId });
+  const bar = progressBar(output, job!.name || 'job', Number(job!.counters?.requested ?? 0) || 1);
+  try {
+    return await watchJob(signed, jobId, ({ counters, state }) => {
+      bar.update(Number(counters.requested - counters.pending), stateName(state));
+    });
+  } finally {
+    bar.stop();
+  }
+}
+
+/** A job's best items, best first. */
+export async function listHits({ api, orgId }: Signed, jobId: string, limit: number, taskId = ''): Promise<WorkItem[]> {
+  const pageSize = Math.min(limit, 1000);
+  return allPages(
+    (pageToken) => api.client(JobRunService).listHits({ orgId, jobId, taskId, pageSize, pageToken }),
+    (page) => page.hits,
+    limit,
+  );
+}
+
+/** The names of the hits' molecules, by id. */
+export async function moleculeNames({ api, orgId }: Signed, hits: WorkItem[]): Promise<Map<string, string>> {
+  const ids = [...new Set(hits.map((hit) => hit.moleculeId))];
+  const client = api.client(MoleculeService);
+  const found = await Promise.all(
+    ids.map(async (moleculeId) => (await client.getMolecule({ orgId, moleculeId })).molecule!),
+  );
+  return new Map(found.map((molecule) => [molecule.moleculeId, molecule.name]));
+}
+
+/** Hits for people: rank, name, score with its unit. */
+export function hitTable(hits: WorkItem[], names: Map<string, string>): string {
+  const rows = hits.map((hit, i) => [
+    hit.rank || i + 1,
+    names.get(hit.moleculeId) ?? hit.moleculeId,
+    (hit.score ?? Number.NaN).toFixed(3),
+    hit.scoreUnits,
+    hit.reusedFromJobId ? 'cached' : '',
+    hit.smiles,
+  ]);
+  return table(['rank', 'molecule', 'score', 'units', '', 'SMILES'], rows);
+}
+
+/** "running", "completed" … */
+export const stateName = (state: JobState): string => JobState[state].toLowerCase();
+
+function counts(counters: JobCounters | undefined): number[] {
+  const { requested = 0n, cached = 0n, scored = 0n, failed = 0n, pending = 0n } = counters ?? {};
+  return [requested, cached, scored, failed, pending].map(Number);
+}
+
+/** One line about a job. */
+export function summary(job: Job): string {
+  const {
+    requested = 0n,
+    cached = 0n,
+    scored = 0n,
+    failed = 0n,
+    skipped = 0n,
+    cancelled = 0n,
+    pending = 0n,
+  } = job.counters ?? {};
+  const detail = job.detail ? ` (${job.detail})` : '';
+  return (
+    `${job.jobId} ${stateName(job.state)}${detail}: ${requested} requested = ${cached} cached + ${scored} scored + ` +
+    `${failed} failed + ${skipped} skipped + ${cancelled} cancelled + ${pending} pending`
+  );
+}
+
+function eventRow(event: JobEvent): (string | number)[] {
+  return [Number(event.seqNo), timestampDate(event.time!).toISOString(), event.event, event.detail];
+}
+
+/** "reference=CCO" and "exhaustiveness=8": a value that reads as JSON is JSON, any other is text. */
+export function parametersOf(pairs: string[]): JsonObject {
+  return Object.fromEntries(
+    pairs.map((pair): [string, JsonValue] => {
+      const at = pair.indexOf('=');
+      if (at < 1) throw new CommandFailure(`--param ${pair}: write name=value`, EXIT.usage);
+      const text = pair.slice(at + 1);
+      try {
+        return [pair.slice(0, at), JSON.parse(text) as JsonValue];
+      } catch {
+        return [pair.slice(0, at), text];
+      }
+    }),
+  );
+}
+
+function policyOf(name: string): CachePolicy {
+  const policies: Record<string, CachePolicy> = {
+    use: CachePolicy.USE,
+    refresh: CachePolicy.REFRESH,
+    bypass: CachePolicy.BYPASS,
+    only: CachePolicy.ONLY,
+  };
+  const policy = policies[name];
+  if (policy === undefined) throw new CommandFailure(`--cache ${name}: use, refresh, bypass or only`, EXIT.usage);
+  return policy;
+}
+
+async function setByName({ api, orgId }: Signed, name: string): Promise<string> {
+  if (/^[0-9a-f]{8}-[0-9a-f-]{27}$/i.test(name)) return name;
+  const sets = await allPages(
+    (pageToken) => api.client(MoleculeSetService).listMoleculeSets({ orgId, pageToken }),
+    (page) => page.moleculeSets,
+  );
+  const found = sets.find((one) => one.name === name);
+  if (!found) throw new CommandFailure(`no library ${name}`, EXIT.notFound);
+  return found.moleculeSetId;
+}

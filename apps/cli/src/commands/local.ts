@@ -1,0 +1,138 @@
+import type { Command } from 'commander';
+import { createReadStream, existsSync, watchFile, unwatchFile, statSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { once } from 'node:events';
+import type { Env } from '@mad/process';
+import { action } from '../command.ts';
+import { CommandFailure, EXIT } from '../failure.ts';
+import {
+  logFile,
+  readLocalAdministrator,
+  readLocalState,
+  runLocal,
+  startLocalSystem,
+  stopLocalSystem,
+} from '../local-system.ts';
+import { duration } from '../output.ts';
+
+/** up, down, reset, logs: the system on this machine. */
+export function localCommands(mad: Command, env: Env): void {
+  mad
+    .command('up')
+    .description('start the whole system on this machine')
+    .option('--port <port>', "the gateway's port", Number)
+    .action(
+      action<{ port?: number }>(env, async ({ settings, output, options }) => {
+        const began = Date.now();
+        const first = (await readLocalAdministrator(settings.home)) === undefined;
+        const { state, started } = await startLocalSystem(settings.home, {
+          ...(options.port === undefined ? {} : { port: options.port }),
+          onPhase: (phase) => output.note(`… ${phase}`),
+        });
+        const administrator = await readLocalAdministrator(settings.home);
+        const lines = [`${started ? 'started' : 'already running'} at ${state.url} (${duration(Date.now() - began)})`];
+        // Shown once: later the file that only its owner can read keeps it.
+        if (first && administrator)
+          lines.push(`administrator ${administrator.email}, password ${administrator.password}`);
+        output.answer({ ok: true, started, ...state }, lines.join('\n'));
+      }),
+    );
+  mad
+    .command('down')
+    .description('stop the system on this machine')
+    .action(
+      action(env, async ({ settings, output }) => {
+        const stopped = await stopLocalSystem(settings.home);
+        output.answer({ ok: true, stopped }, stopped ? 'stopped' : 'nothing was running');
+      }),
+    );
+  mad
+    .command('reset')
+    .description("stop the local system and delete its data; refuses a system that is not this machine's own")
+    .option('--yes', 'do not ask')
+    .action(
+      action<{ yes?: boolean }>(env, async ({ settings, output, options }) => {
+        if (settings.remote)
+          throw new CommandFailure('reset is for the local system only; unset MAD_URL', EXIT.refused);
+        if (!existsSync(`${settings.home}/local-system`)) {
+          throw new CommandFailure(`${settings.home} holds no local system; nothing was deleted`, EXIT.refused);
+        }
+        if (!options.yes && process.stdin.isTTY && !(await confirmed(`Delete all data in ${settings.home}?`))) {
+          throw new CommandFailure('not confirmed; nothing was deleted', EXIT.refused);
+        }
+        await stopLocalSystem(settings.home);
+        const code = await runLocal(['reset', '--home', settings.home]);
+        if (code !== 0) throw new CommandFailure('the data could not be deleted', code);
+        output.answer({ ok: true }, `deleted ${settings.home}`);
+      }),
+    );
+  mad
+    .command('logs')
+    .description("the local system's log, one JSON object a line")
+    .option('--follow', 'go on as it grows')
+    .option('--lines <n>', 'how many to show first', Number, 100)
+    .option('--trace <id>', 'only lines of this trace')
+    .action(
+      action<{ follow?: boolean; lines: number; trace?: string }>(env, async ({ settings, options }) => {
+        const path = logFile(settings.home);
+        if (!existsSync(path)) throw new CommandFailure(`no log at ${path}`, EXIT.notFound);
+        const wanted = (line: string) => options.trace === undefined || line.includes(`"trace_id":"${options.trace}"`);
+        const end = await printTail(path, options.lines, wanted);
+        if (options.follow) await follow(path, end, wanted);
+      }),
+    );
+  mad
+    .command('status')
+    .description('whether the local system runs, and where')
+    .action(
+      action(env, async ({ settings, output }) => {
+        const state = readLocalState(settings.home);
+        output.answer(
+          { running: state !== undefined, ...state },
+          state ? `${state.phase} at ${state.url}` : 'not running',
+        );
+        await Promise.resolve();
+      }),
+    );
+}
+
+async function confirmed(question: string): Promise<boolean> {
+  const prompt = createInterface({ input: process.stdin, output: process.stderr });
+  prompt.setPrompt(`${question} [y/N] `);
+  prompt.prompt();
+  const [answer] = (await once(prompt, 'line')) as [string];
+  prompt.close();
+  return /^y(es)?$/i.test(answer.trim());
+}
+
+/** Prints the last lines of a file that pass; answers the file's size. */
+async function printTail(path: string, count: number, wanted: (line: string) => boolean): Promise<number> {
+  const { size } = statSync(path);
+  const last: string[] = [];
+  for await (const line of createInterface({ input: createReadStream(path, { end: Math.max(0, size - 1) }) })) {
+    if (!wanted(line)) continue;
+    last.push(line);
+    if (last.length > count) last.shift();
+  }
+  if (last.length > 0) process.stdout.write(`${last.join('\n')}\n`);
+  return size;
+}
+
+/** Prints what is appended to a file until the process is interrupted. */
+async function follow(path: string, from: number, wanted: (line: string) => boolean): Promise<void> {
+  let position = from;
+  let rest = '';
+  watchFile(path, { interval: 200 }, ({ size }) => {
+    const from = position;
+    position = size;
+    if (size <= from) return;
+    const stream = createReadStream(path, { start: from, end: size - 1, encoding: 'utf8' });
+    stream.on('data', (text) => {
+      const lines = (rest + String(text)).split('\n');
+      rest = lines.pop()!;
+      for (const line of lines.filter(wanted)) process.stdout.write(`${line}\n`);
+    });
+  });
+  await once(process, 'SIGINT');
+  unwatchFile(path);
+}

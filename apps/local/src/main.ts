@@ -1,0 +1,103 @@
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { createLogger, runMain, type Logger } from '@mad/process';
+import { migrateMetadata } from './databases.ts';
+import { scaffoldMigration } from './migration-scaffold.ts';
+import { reset } from './reset.ts';
+import { readSecrets } from './secrets.ts';
+import { sqlShell } from './shell.ts';
+import { startLocal } from './start.ts';
+import { StateFile } from './state-file.ts';
+import { withPostgres } from './with-postgres.ts';
+
+const METADATA = 'mad_metadata';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    home: { type: 'string', default: '.mad' },
+    port: { type: 'string' },
+    service: { type: 'string', default: 'catalog' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const home = resolve(values.home);
+const [verb, name = ''] = positionals;
+
+/** The verbs of the local system's program; `mad` runs them. */
+const verbs: Record<string, () => Promise<void>> = {
+  up: () => runMain('local', up),
+  reset: () => reset(home),
+  migrate,
+  shell,
+  migration,
+};
+
+const run = verbs[verb ?? ''];
+if (!run) {
+  process.stderr.write(`usage: main.ts ${Object.keys(verbs).join('|')} [--home folder]\n`);
+  process.exitCode = 2;
+} else {
+  await run().catch((error: unknown) => {
+    process.stderr.write(`${(error as Error).message}\n`);
+    process.exitCode = 1;
+  });
+}
+
+async function up(logger: Logger) {
+  const state = new StateFile(home);
+  try {
+    const system = await startLocal({
+      home,
+      logger,
+      outer: process.env,
+      onPhase: (phase) => void state.update({ phase }),
+      ...(values.port === undefined ? {} : { gatewayPort: Number(values.port) }),
+    });
+    const { port, version } = system.postgres;
+    await state.listening(system.ports, { port, version });
+    await state.update({ phase: 'running', ready: true });
+    return {
+      close: async () => {
+        await state.update({ phase: 'stopping', ready: false });
+        await system.close();
+        await state.update({ phase: 'stopped', pid: 0 });
+      },
+    };
+  } catch (error) {
+    await state.update({ phase: 'failed', error: (error as Error).message });
+    throw error;
+  }
+}
+
+async function migrate(): Promise<void> {
+  const secrets = await readSecrets(home);
+  if (!secrets) throw new Error(`${home} holds no local system; run: mad up`);
+  const logger = createLogger('local', { level: 'warn' });
+  const ran = await withPostgres(home, (_adminUrl, port) =>
+    migrateMetadata({ host: '127.0.0.1', port, database: METADATA }, secrets, (message) => logger.info(message)),
+  );
+  if (values.json) process.stdout.write(`${JSON.stringify(ran)}\n`);
+  for (const [schema, migrations] of values.json ? [] : Object.entries(ran)) {
+    process.stdout.write(`${schema}: ${migrations.length === 0 ? 'up to date' : migrations.join(', ')}\n`);
+  }
+}
+
+async function shell(): Promise<void> {
+  process.exitCode = await withPostgres(home, (adminUrl) => sqlShell(metadataUrl(adminUrl)));
+}
+
+async function migration(): Promise<void> {
+  const file = await withPostgres(home, (adminUrl) =>
+    scaffoldMigration(metadataUrl(adminUrl), values.service, name, new Date()),
+  );
+  process.stdout.write(`${file}\nadd it to the list in ${join('services', values.service, 'src/db/schema.ts')}\n`);
+}
+
+/** The metadata database, with every service's schema in reach of plain names. */
+function metadataUrl(adminUrl: string): string {
+  const url = new URL(adminUrl);
+  url.pathname = `/${METADATA}`;
+  url.searchParams.set('options', '-c search_path=reporting,identity,catalog,provisioner,public');
+  return url.href;
+}

@@ -1,0 +1,147 @@
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readCatalogConfig, startCatalog } from '@mad/catalog';
+import { startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
+import { readGatewayConfig, startGateway } from '@mad/gateway';
+import { readIdentityConfig, startIdentity } from '@mad/identity';
+import { createMetrics, mergedMetricsText, type Logger, type Metrics } from '@mad/process';
+import { readProvisionerConfig, startProvisioner } from '@mad/provisioner';
+import { readResultsConfig, startResults } from '@mad/results';
+import { readWorkerConfig, startWorker } from '@mad/worker';
+import pg from 'pg';
+import { bootstrap, migrateMetadata, seedAdministrator } from './databases.ts';
+import { environmentOf, type Environment, type PostgresPlace } from './environment.ts';
+import { choosePorts, type Ports } from './ports.ts';
+import { ensureSecrets, type Secrets } from './secrets.ts';
+
+/** The metadata database's name on a local server. */
+const METADATA = 'mad_metadata';
+/** Says that a folder holds a local system: without it nothing is ever deleted there. */
+export const MARKER = 'local-system';
+
+/** How to start. */
+export interface LocalOptions {
+  /** The folder of the system's data. */
+  home: string;
+  logger: Logger;
+  /** The gateway's port; default 8080, or any when that is taken. */
+  gatewayPort?: number;
+  /** Take any free ports: for tests. */
+  anyPorts?: boolean;
+  /** Settings from outside, over the system's own. */
+  outer?: Readonly<Record<string, string | undefined>>;
+  /** Postgres settings over our own, e.g. fsync off in tests. */
+  postgresSettings?: Readonly<Record<string, string>>;
+  /** Told what is being done. */
+  onPhase?: (phase: string) => void;
+}
+
+/** A local system, serving. */
+export interface LocalSystem {
+  /** The gateway. */
+  url: string;
+  ports: Ports;
+  postgres: { adminUrl: string; port: number; version: string };
+  secrets: Secrets;
+  environment: Environment;
+  /** Stops everything, the way it came up in reverse. */
+  close(): Promise<void>;
+}
+
+/** A local system whose databases are ready and whose services are not started. */
+export interface LocalGround {
+  postgres: EmbeddedPostgres;
+  place: PostgresPlace;
+  version: string;
+  secrets: Secrets;
+  ports: Ports;
+  environment: Environment;
+  migrated: Record<string, string[]>;
+}
+
+/** Starts Postgres, prepares it and migrates the metadata database. */
+export async function prepareGround(options: LocalOptions): Promise<LocalGround> {
+  const { home, logger, onPhase = () => undefined } = options;
+  await mkdir(home, { recursive: true });
+  await writeFile(join(home, MARKER), 'The data of a local MAD system. `mad reset` deletes it.\n');
+  const secrets = await ensureSecrets(home);
+  onPhase('starting Postgres');
+  const log = (message: string) => logger.info(message);
+  const dataDir = join(home, 'postgres');
+  const postgres = await startEmbeddedPostgres({ dataDir, log, settings: options.postgresSettings ?? {} });
+  try {
+    const place = { host: '127.0.0.1', port: postgres.port, database: METADATA };
+    onPhase('preparing the databases');
+    await bootstrap(postgres.adminUrl, place, secrets);
+    const migrated = await migrateMetadata(place, secrets, log);
+    await seedAdministrator(place, secrets);
+    const ports = await choosePorts({
+      anyPorts: options.anyPorts ?? false,
+      ...(options.gatewayPort === undefined ? {} : { gateway: options.gatewayPort }),
+    });
+    const environment = environmentOf({ home, postgres: place, ports, secrets }, options.outer ?? {});
+    return { postgres, place, version: await versionOf(postgres.adminUrl), secrets, ports, environment, migrated };
+  } catch (error) {
+    await postgres.stop();
+    throw error;
+  }
+}
+
+/** Starts the whole system in this process: services still talk to each other over real sockets. */
+export async function startLocal(options: LocalOptions): Promise<LocalSystem> {
+  const { logger, onPhase = () => undefined } = options;
+  const { postgres, version, secrets, ports, environment } = await prepareGround(options);
+  const closers: (() => Promise<void>)[] = [() => postgres.stop()];
+  const close = async () => {
+    for (const one of closers.splice(0).toReversed()) await one();
+  };
+  const metrics: Metrics[] = [];
+  const start = async <S extends { close(): Promise<void> }>(
+    service: string,
+    begin: (dependencies: { logger: Logger; metrics: Metrics }) => Promise<S>,
+  ): Promise<S> => {
+    onPhase(`starting ${service}`);
+    const own = createMetrics(service, { process: service === 'gateway' });
+    metrics.push(own);
+    const running = await begin({ logger: logger.child({ service }), metrics: own });
+    closers.push(() => running.close());
+    return running;
+  };
+  try {
+    await mkdir(join(options.home, 'objects'), { recursive: true, mode: 0o700 });
+    await chmod(join(options.home, 'objects'), 0o700);
+    // Results first: the provisioner asks it for the tenant schema. Each waits for its neighbours by itself.
+    await start('results', (deps) => startResults(readResultsConfig(environment), deps));
+    await start('provisioner', (deps) => startProvisioner(readProvisionerConfig(environment), deps));
+    await start('identity', (deps) => startIdentity(readIdentityConfig(environment), deps));
+    await start('catalog', (deps) => startCatalog(readCatalogConfig(environment), deps));
+    await start('worker', (deps) => startWorker(readWorkerConfig(environment), deps));
+    const gateway = await start('gateway', (deps) =>
+      startGateway(readGatewayConfig(environment), { ...deps, metricsText: () => mergedMetricsText(metrics) }),
+    );
+    ports.gateway = gateway.port;
+    const { adminUrl, port } = postgres;
+    return {
+      url: `http://127.0.0.1:${gateway.port}`,
+      ports,
+      postgres: { adminUrl, port, version },
+      secrets,
+      environment,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function versionOf(adminUrl: string): Promise<string> {
+  const client = new pg.Client({ connectionString: adminUrl });
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ server_version: string }>('SHOW server_version');
+    return rows[0]!.server_version;
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,2 @@
+export { InvalidKeyError, ObjectNotFoundError, type ObjectStore } from './object-store.ts';
+export { openObjectStore } from './open.ts';

@@ -1,0 +1,73 @@
+import { buffer } from 'node:stream/consumers';
+import { describe, expect, test } from '@jest/globals';
+import { InvalidKeyError, ObjectNotFoundError, type ObjectStore } from '@mad/object-store';
+
+/** What every store must do; each adapter's test calls it with a store of its own. */
+export function objectStoreContract(name: string, open: () => Promise<ObjectStore>): void {
+  describe(name, () => {
+    test('gives back what was put, whole and streamed', async () => {
+      const store = await open();
+      const content = Uint8Array.from({ length: 200_000 }, (_, index) => index % 251);
+      expect(await store.putIfAbsent('orgs/a/artifacts/one', content)).toBe(true);
+      expect(Buffer.from(await store.get('orgs/a/artifacts/one')).equals(content)).toBe(true);
+      const streamed = await buffer(await store.stream('orgs/a/artifacts/one'));
+      expect(streamed.equals(content)).toBe(true);
+    });
+
+    test('a key keeps its first content', async () => {
+      const store = await open();
+      expect(await store.putIfAbsent('x/one', Buffer.from('first'))).toBe(true);
+      expect(await store.putIfAbsent('x/one', Buffer.from('second'))).toBe(false);
+      expect(Buffer.from(await store.get('x/one')).toString()).toBe('first');
+    });
+
+    test('writers of one key at the same time leave one whole object', async () => {
+      const store = await open();
+      const content = Buffer.alloc(500_000, 7);
+      await Promise.all(Array.from({ length: 8 }, async () => store.putIfAbsent('x/race', content)));
+      expect(Buffer.from(await store.get('x/race')).equals(content)).toBe(true);
+    });
+
+    test('an absent object is ObjectNotFoundError, and deleting it is nothing', async () => {
+      const store = await open();
+      await expect(store.get('x/none')).rejects.toThrow(ObjectNotFoundError);
+      await expect(store.stream('x/none')).rejects.toThrow(ObjectNotFoundError);
+      expect(await store.exists('x/none')).toBe(false);
+      await store.delete('x/none');
+    });
+
+    test('a deleted object is gone', async () => {
+      const store = await open();
+      await store.putIfAbsent('x/gone', Buffer.from('content'));
+      expect(await store.exists('x/gone')).toBe(true);
+      await store.delete('x/gone');
+      expect(await store.exists('x/gone')).toBe(false);
+    });
+
+    test.each([
+      '',
+      '/',
+      '/etc/passwd',
+      '..',
+      '../secret',
+      'a/../../secret',
+      'a/./b',
+      'a//b',
+      'a/',
+      'a\\..\\b',
+      'a\0b',
+      '%2e%2e/secret',
+      'a b',
+      'é',
+      '.hidden',
+      'a'.repeat(513),
+    ])('refuses the key %j in every method', async (key) => {
+      const store = await open();
+      await expect(store.putIfAbsent(key, Buffer.from('x'))).rejects.toThrow(InvalidKeyError);
+      await expect(store.get(key)).rejects.toThrow(InvalidKeyError);
+      await expect(store.stream(key)).rejects.toThrow(InvalidKeyError);
+      await expect(store.exists(key)).rejects.toThrow(InvalidKeyError);
+      await expect(store.delete(key)).rejects.toThrow(InvalidKeyError);
+    });
+  });
+}

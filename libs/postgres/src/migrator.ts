@@ -1,0 +1,165 @@
+import { SECOND_MS } from '@mad/process';
+import pg from 'pg';
+import type { DataSource } from 'typeorm';
+import { schemaFingerprint } from './catalog.ts';
+import { clientOptions } from './client-options.ts';
+import { openDataSource } from './data-source.ts';
+import type { MigrationClass } from './migration.ts';
+import { createPool } from './pool.ts';
+
+/** A migration that waits longer for a table gives up, and leaves the queue of those who wait behind it. */
+const LOCK_TIMEOUT_MS = 10 * SECOND_MS;
+
+export interface MigratorOptions {
+  /** The migrator's login (NOINHERIT, may become the owner). A direct connection, not through a pooler. */
+  url: string;
+  /** The role that shall own what the migrations make. */
+  ownerRole: string;
+  schema: string;
+  migrations: readonly MigrationClass[];
+  /** Stop after the migration of this name; without it all run. */
+  to?: string;
+  log?: (message: string) => void;
+}
+
+/** Names, oldest first. `unknown` are recorded in the database and not in the code. */
+export interface MigrationStatus {
+  applied: string[];
+  pending: string[];
+  unknown: string[];
+}
+
+const id = pg.escapeIdentifier;
+
+/** In order of time. Two of the same minute have no order: throws. */
+function ordered(migrations: readonly MigrationClass[]): MigrationClass[] {
+  const sorted = [...migrations].sort((a, b) => a.time - b.time);
+  sorted.forEach((migration, index) => {
+    const next = sorted[index + 1];
+    if (next?.time === migration.time) {
+      throw new Error(`two migrations have the same time: ${migration.migrationName}, ${next.migrationName}`);
+    }
+  });
+  return sorted;
+}
+
+function upTo(migrations: readonly MigrationClass[], to: string | undefined): MigrationClass[] {
+  const sorted = ordered(migrations);
+  if (to === undefined) return sorted;
+  const last = sorted.findIndex(({ migrationName }) => migrationName === to);
+  if (last < 0) throw new Error(`no migration is named ${to}`);
+  return sorted.slice(0, last + 1);
+}
+
+/** Runs `fn` as the schema's owner while no other migrator of that schema in that database does. */
+async function withOwner<T>(options: MigratorOptions, fn: (dataSource: DataSource) => Promise<T>): Promise<T> {
+  const lock = new pg.Client({ ...clientOptions(options.url), application_name: 'mad-migrate-lock' });
+  await lock.connect();
+  try {
+    await lock.query(`SELECT pg_advisory_lock(hashtext('mad.migrate.' || $1))`, [options.schema]);
+    const pool = createPool({
+      url: options.url,
+      max: 1,
+      applicationName: 'mad-migrate',
+      sessionOptions: `-c role=${options.ownerRole} -c search_path=${options.schema},public -c lock_timeout=${LOCK_TIMEOUT_MS}`,
+    });
+    const migrations = upTo(options.migrations, options.to);
+    const dataSource = await openDataSource(pool, { schema: options.schema, migrations });
+    try {
+      return await fn(dataSource);
+    } finally {
+      await dataSource.destroy();
+    }
+  } finally {
+    await lock.end();
+  }
+}
+
+/** What the code runs under by default may read which migrations ran, and must not rewrite it. */
+async function protectRecord(dataSource: DataSource, schema: string): Promise<void> {
+  const table = `${id(schema)}.migrations`;
+  const grantees = await dataSource.query<{ grantee: string }[]>(
+    `SELECT DISTINCT grantee FROM information_schema.role_table_grants
+     WHERE table_schema = $1 AND table_name = 'migrations' AND grantee <> current_user AND privilege_type <> 'SELECT'`,
+    [schema],
+  );
+  for (const { grantee } of grantees) {
+    await dataSource.query(`REVOKE INSERT, UPDATE, DELETE ON ${table} FROM ${id(grantee)}`);
+  }
+}
+
+/**
+ * Brings a schema up to date, each migration in a transaction of its own; one migrator at a time. The record is the
+ * table `<schema>.migrations`. Returns the names of those that ran. Throws Postgres's error, with the migration's name
+ * in the message, when one fails: that one is rolled back, those before it stay.
+ */
+export async function migrate(options: MigratorOptions): Promise<string[]> {
+  return withOwner(options, async (dataSource) => {
+    const before = await appliedNames(dataSource, options.schema);
+    try {
+      const ran = await dataSource.runMigrations({ transaction: 'each' });
+      await protectRecord(dataSource, options.schema);
+      for (const { name } of ran) options.log?.(`${options.schema}: ${name}`);
+      return ran.map(({ name }) => name);
+    } catch (error) {
+      const applied = new Set([...before, ...(await appliedNames(dataSource, options.schema))]);
+      const failed = upTo(options.migrations, options.to).find(({ migrationName }) => !applied.has(migrationName));
+      if (failed !== undefined) {
+        (error as Error).message = `migration ${failed.migrationName} failed: ${(error as Error).message}`;
+      }
+      throw error;
+    }
+  });
+}
+
+/** Undoes the last `steps` migrations, the latest first. Returns how many it undid. */
+export async function revert(options: MigratorOptions, steps = 1): Promise<number> {
+  return withOwner(options, async (dataSource) => {
+    let undone = 0;
+    while (undone < steps) {
+      const last = (await appliedNames(dataSource, options.schema)).at(-1);
+      if (last === undefined) break;
+      const migration = options.migrations.find(({ migrationName }) => migrationName === last);
+      await dataSource.undoLastMigration({ transaction: migration?.sql.transaction === false ? 'none' : 'each' });
+      undone += 1;
+    }
+    return undone;
+  });
+}
+
+async function appliedNames(dataSource: DataSource, schema: string): Promise<string[]> {
+  const table = `${id(schema)}.migrations`;
+  const [found] = await dataSource.query<{ name: string | null }[]>('SELECT to_regclass($1) AS name', [table]);
+  if (found?.name == null) return [];
+  const rows = await dataSource.query<{ name: string }[]>(`SELECT name FROM ${table} ORDER BY "timestamp"`);
+  return rows.map(({ name }) => name);
+}
+
+/** Which migrations ran, which wait, and which ran that this code does not know. */
+export async function migrationStatus(options: MigratorOptions): Promise<MigrationStatus> {
+  return withOwner(options, async (dataSource) => {
+    const applied = await appliedNames(dataSource, options.schema);
+    const known = ordered(options.migrations).map(({ migrationName }) => migrationName);
+    return {
+      applied: applied.filter((name) => known.includes(name)),
+      pending: known.filter((name) => !applied.includes(name)),
+      unknown: applied.filter((name) => !known.includes(name)),
+    };
+  });
+}
+
+/**
+ * For the test that every migration can be undone: up, down to nothing, up again. Returns the schema's fingerprint
+ * after each of the three; the first and last must be equal and the middle one empty.
+ */
+export async function cycleMigrations(
+  options: MigratorOptions,
+): Promise<{ first: string[]; none: string[]; second: string[] }> {
+  const fingerprint = (): Promise<string[]> => schemaFingerprint(options.url, options.schema);
+  await migrate(options);
+  const first = await fingerprint();
+  await revert(options, options.migrations.length);
+  const none = await fingerprint();
+  await migrate(options);
+  return { first, none, second: await fingerprint() };
+}

@@ -1,0 +1,1 @@
+export * from './gen/mad/access/v1/access_pb.js';

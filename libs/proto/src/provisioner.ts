@@ -1,0 +1,4 @@
+export * from './gen/mad/provisioner/v1/route_service_pb.js';
+export * from './gen/mad/provisioner/v1/server_service_pb.js';
+export * from './gen/mad/provisioner/v1/tenant_pb.js';
+export * from './gen/mad/provisioner/v1/tenant_service_pb.js';

@@ -1,0 +1,3 @@
+export * from './gen/mad/results/v1/execution_service_pb.js';
+export * from './gen/mad/results/v1/job_run_pb.js';
+export * from './gen/mad/results/v1/job_run_service_pb.js';

@@ -1,0 +1,1 @@
+export * from './gen/mad/tenancy/v1/tenant_schema_service_pb.js';

@@ -1,0 +1,34 @@
+export { bind, type BoundService } from './bound-service.ts';
+export {
+  callerKey,
+  callerOf,
+  orgOf,
+  userOf,
+  type Caller,
+  type PlatformCaller,
+  type ServiceCaller,
+  type UserCaller,
+} from './caller.ts';
+export { codeName } from './code-name.ts';
+export { callOptions, deadlineOf, DEADLINE_MARGIN_MS, END_USER_HEADER } from './deadline.ts';
+export {
+  answeredError,
+  ERROR_DOMAIN,
+  errorMetadataOf,
+  invalid,
+  invalidFields,
+  notFound,
+  reasonOf,
+  retryAfterMsOf,
+  rpcError,
+  violationsOf,
+  type ErrorDetail,
+  type FieldViolation,
+  type RpcErrorOptions,
+} from './errors.ts';
+export { grpcTransport, type GrpcTransport, type GrpcTransportOptions } from './grpc-transport.ts';
+export { checkMessage } from './interceptors/validate.ts';
+export { nextPageToken, pageOf, type Page, type PageOptions } from './paging.ts';
+export type { Reason } from './reasons.ts';
+export { DEFAULT_READ_MAX_BYTES, serveRpc, type RpcServer, type ServeRpcOptions } from './serve.ts';
+export { continueTrace, traceKey, traceOf, TRACEPARENT, traceparentOf, type Trace } from './trace.ts';

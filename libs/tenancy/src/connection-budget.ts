@@ -1,0 +1,317 @@
+import { SECOND_MS } from '@mad/process';
+import type pg from 'pg';
+import { BudgetExhausted, PoolEnded } from './budget-errors.ts';
+
+/** A stolen connection that has not ended by then is cut. */
+const END_TIMEOUT_MS = 2 * SECOND_MS;
+
+/** One open connection and whom it serves. */
+export interface Slot {
+  readonly client: pg.PoolClient;
+  readonly member: Member;
+  /** When it was last put aside, in the milliseconds of `performance.now()`. */
+  idleSince: number;
+  /** The server or the network ended it. */
+  dead: boolean;
+  inUse: boolean;
+}
+
+/** Someone waiting for a connection. */
+interface Waiter {
+  since: number;
+  resolve(slot: Slot): void;
+  reject(error: Error): void;
+}
+
+/** What the budget keeps of one tenant's pool. Only the budget changes it. */
+export interface Member {
+  /** Connections it may have at most. */
+  readonly max: number;
+  /** Opens one connection; the budget has made room for it. */
+  connect(): Promise<pg.PoolClient>;
+  /** Told when an idle connection breaks. */
+  lost(error: Error): void;
+  /** Open, being opened and being closed. */
+  size: number;
+  opening: number;
+  readonly idle: Slot[];
+  readonly waiters: Waiter[];
+  ended: boolean;
+  /** Called once `ended` and the last connection is gone. */
+  drained?: () => void;
+}
+
+export interface BudgetOptions {
+  /** Connections at most, over all tenants of the server. */
+  limit: number;
+  /** Connections that may be under way (closing or opening) at once: the rest of the server's time is for queries. */
+  maxChanging?: number;
+  /**
+   * How long a request waits before a connection in use elsewhere is taken from its tenant when it comes back. Changing
+   * hands costs an open of some milliseconds; without patience a full house would do nothing else.
+   */
+  patienceMs?: number;
+}
+
+/** How long and for whom to wait. */
+export interface WaitOptions {
+  /** At most this many milliseconds. */
+  timeoutMs: number;
+  signal?: AbortSignal;
+}
+
+/**
+ * A hard cap on the connections of one Postgres server over all its tenants' pools. Free room is used first, then the
+ * least recently used idle connection of another tenant is closed and its place taken; then requests wait, tenants in
+ * turn and each tenant's in order of arrival, until their deadline.
+ */
+export class ConnectionBudget {
+  limit: number;
+  readonly #maxChanging: number;
+  readonly #patienceMs: number;
+  /** All idle connections, least recently used first. */
+  readonly #idle = new Set<Slot>();
+  /** The members with waiters, whose turn is next first. */
+  readonly #waiting = new Set<Member>();
+  #total = 0;
+  #changing = 0;
+
+  constructor(options: BudgetOptions) {
+    this.limit = options.limit;
+    this.#maxChanging = options.maxChanging ?? 8;
+    this.#patienceMs = options.patienceMs ?? 20;
+  }
+
+  /** Connections now: `open` counts those being opened or closed too and never exceeds the limit. */
+  status(): { limit: number; open: number; idle: number; waiting: number } {
+    let waiting = 0;
+    for (const member of this.#waiting) waiting += member.waiters.length;
+    return { limit: this.limit, open: this.#total, idle: this.#idle.size, waiting };
+  }
+
+  /** An idle connection of this member at once, if there is one. */
+  takeIdle(member: Member): Slot | undefined {
+    const slot = member.idle.pop();
+    if (slot === undefined) return undefined;
+    this.#idle.delete(slot);
+    slot.inUse = true;
+    return slot;
+  }
+
+  /** A connection of this member. Rejects with BudgetExhausted at the deadline, or with the reason it cannot be opened. */
+  take(member: Member, { timeoutMs, signal }: WaitOptions): Promise<Slot> {
+    if (member.ended) return Promise.reject(new PoolEnded());
+    if (signal?.aborted) return Promise.reject(signal.reason as Error);
+    const idle = this.takeIdle(member);
+    if (idle !== undefined) return Promise.resolve(idle);
+    return new Promise((resolve, reject) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+      };
+      const leave = (error: Error): void => {
+        member.waiters.splice(member.waiters.indexOf(waiter), 1);
+        if (member.waiters.length === 0) this.#waiting.delete(member);
+        waiter.reject(error);
+      };
+      const onAbort = (): void => leave(signal!.reason as Error);
+      const waiter: Waiter = {
+        since: performance.now(),
+        resolve: (slot) => {
+          done();
+          slot.inUse = true;
+          resolve(slot);
+        },
+        reject: (error) => {
+          done();
+          reject(error);
+        },
+      };
+      const timer = setTimeout(() => leave(new BudgetExhausted(timeoutMs)), timeoutMs);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      member.waiters.push(waiter);
+      this.#waiting.add(member);
+      this.#pump();
+    });
+  }
+
+  /** Gives a connection back; `broken` says it must not be used again. */
+  giveBack(slot: Slot, broken: boolean): void {
+    if (broken || this.#mustGo(slot)) {
+      void this.#discard(slot);
+      return;
+    }
+    const rival = this.#rivalOf(slot.member);
+    if (rival !== undefined) {
+      this.#change(rival, slot);
+      return;
+    }
+    this.#offer(slot);
+  }
+
+  /** Closes connections that nobody used for this many milliseconds. */
+  closeIdle(olderThanMs: number): void {
+    const limit = performance.now() - olderThanMs;
+    for (const slot of this.#idle) {
+      if (slot.idleSince > limit) return;
+      void this.#discard(slot);
+    }
+  }
+
+  /** Refuses further use of a member; resolves when its last connection is gone. Those in use may finish. */
+  end(member: Member): Promise<void> {
+    member.ended = true;
+    this.#waiting.delete(member);
+    for (const waiter of member.waiters.splice(0)) waiter.reject(new PoolEnded());
+    const drained = new Promise<void>((resolve) => {
+      member.drained = resolve;
+    });
+    while (member.idle.length > 0) void this.#discard(member.idle.at(-1)!);
+    if (member.size === 0) member.drained?.();
+    return drained;
+  }
+
+  /** To the first waiter of its own tenant, or aside. */
+  #offer(slot: Slot): void {
+    const { member } = slot;
+    slot.idleSince = performance.now();
+    const waiter = member.waiters.shift();
+    if (waiter !== undefined) {
+      if (member.waiters.length === 0) this.#waiting.delete(member);
+      waiter.resolve(slot);
+      return;
+    }
+    slot.inUse = false;
+    member.idle.push(slot);
+    this.#idle.add(slot);
+    this.#pump();
+  }
+
+  /** Starts whatever opening and stealing the waiting requests call for. */
+  #pump(): void {
+    while (this.#waiting.size > 0 && this.#changing < this.#maxChanging) {
+      const member = this.#next();
+      if (member === undefined) return;
+      if (this.#total < this.limit) {
+        this.#change(member, undefined);
+      } else {
+        // A member that waits has nothing idle, so the oldest idle connection is another's.
+        const [victim] = this.#idle;
+        if (victim === undefined) return;
+        this.#change(member, victim);
+      }
+    }
+  }
+
+  /** Whose turn it is: wants a connection that is not on its way yet, and may have one more. */
+  #next(except?: Member): Member | undefined {
+    for (const member of this.#waiting) {
+      if (member !== except && member.waiters.length > member.opening && member.size < member.max) return member;
+    }
+    return undefined;
+  }
+
+  /** A member that has waited long enough to get a connection another tenant still has work for. */
+  #rivalOf(member: Member): Member | undefined {
+    if (this.#waiting.size === 0 || this.#total < this.limit || this.#changing >= this.#maxChanging) return undefined;
+    const rival = this.#next(member);
+    const first = rival?.waiters[0];
+    return first !== undefined && performance.now() - first.since >= this.#patienceMs ? rival : undefined;
+  }
+
+  /** Opens a connection for `member`, in free room or in the place of `victim`, which is closed first. */
+  #change(member: Member, victim: Slot | undefined): void {
+    this.#changing += 1;
+    member.size += 1;
+    member.opening += 1;
+    // To the end of the line: the next turn is another tenant's.
+    this.#waiting.delete(member);
+    this.#waiting.add(member);
+    if (victim === undefined) this.#total += 1;
+    else this.#removeIdle(victim);
+    void this.#carryOut(member, victim).finally(() => this.#pump());
+  }
+
+  async #carryOut(member: Member, victim: Slot | undefined): Promise<void> {
+    let slot: Slot | undefined;
+    const began = performance.now();
+    try {
+      if (victim !== undefined) {
+        await endClient(victim.client);
+        this.#shrink(victim.member);
+      }
+      // Whoever asked may have been served or have given up while the place was being cleared.
+      if (member.waiters.length > 0 && this.#total <= this.limit) slot = this.#adopt(await member.connect(), member);
+    } catch (error) {
+      for (const waiter of member.waiters.filter(({ since }) => since <= began)) {
+        member.waiters.splice(member.waiters.indexOf(waiter), 1);
+        waiter.reject(error as Error);
+      }
+    }
+    this.#changing -= 1;
+    member.opening -= 1;
+    if (member.waiters.length === 0) this.#waiting.delete(member);
+    if (slot === undefined) {
+      this.#total -= 1;
+      this.#shrink(member);
+    } else {
+      // Not by way of `giveBack`: a connection just opened for someone is not taken away unused.
+      if (this.#mustGo(slot)) void this.#discard(slot);
+      else this.#offer(slot);
+    }
+  }
+
+  #mustGo(slot: Slot): boolean {
+    return slot.dead || slot.member.ended || this.#total > this.limit;
+  }
+
+  #adopt(client: pg.PoolClient, member: Member): Slot {
+    const slot: Slot = { client, member, idleSince: 0, dead: false, inUse: true };
+    const onLost = (error: Error): void => {
+      if (slot.dead) return;
+      slot.dead = true;
+      if (slot.inUse) return;
+      member.lost(error);
+      void this.#discard(slot);
+    };
+    client.on('error', onLost);
+    client.on('end', () => onLost(new Error('the connection ended')));
+    return slot;
+  }
+
+  async #discard(slot: Slot): Promise<void> {
+    this.#removeIdle(slot);
+    slot.dead = true;
+    this.#changing += 1;
+    await endClient(slot.client);
+    this.#changing -= 1;
+    this.#total -= 1;
+    this.#shrink(slot.member);
+    this.#pump();
+  }
+
+  #removeIdle(slot: Slot): void {
+    slot.dead = true;
+    if (!this.#idle.delete(slot)) return;
+    const { idle } = slot.member;
+    idle.splice(idle.indexOf(slot), 1);
+  }
+
+  #shrink(member: Member): void {
+    member.size -= 1;
+    if (member.ended && member.size === 0) member.drained?.();
+  }
+}
+
+/** Ends a connection and waits until the server's side is gone too, which is when its process has closed the socket. */
+async function endClient(client: pg.PoolClient): Promise<void> {
+  const { connection } = client as unknown as { connection: { stream: { destroy(): void } } };
+  const cut = setTimeout(() => connection.stream.destroy(), END_TIMEOUT_MS);
+  try {
+    await (client as unknown as pg.Client).end();
+  } catch {
+    connection.stream.destroy();
+  } finally {
+    clearTimeout(cut);
+  }
+}

@@ -1,0 +1,225 @@
+import { clientOptions, openDataSource } from '@mad/postgres';
+import type { EntitySchema } from '@mad/postgres';
+import type { Logger } from '@mad/process';
+import type { Route } from '@mad/proto/provisioner';
+import type { DataSource } from 'typeorm';
+import { BudgetedPool } from './budgeted-pool.ts';
+import { ConnectionBudget } from './connection-budget.ts';
+
+export interface DataSourcesOptions {
+  schema: string;
+  entities: readonly EntitySchema[];
+  /** Shown in pg_stat_activity. */
+  applicationName: string;
+  /** Tenants kept open at most; more are open only while they are in use. */
+  maxOpen: number;
+  /** Connections per tenant at most. */
+  poolMax: number;
+  /** An idle connection is closed after this, in milliseconds. */
+  idleMs: number;
+  /** An idle connection is checked before use after this, in milliseconds. */
+  checkAfterMs: number;
+  /** How long an open waits for a connection, in milliseconds. */
+  openWaitMs: number;
+  connectTimeoutMs: number;
+  statementTimeoutMs: number;
+  /** Instead of the budget that the route names (tests, several processes on one server). */
+  budget?: number;
+  /** See BudgetOptions. */
+  patienceMs?: number;
+  logger: Logger;
+}
+
+/** An open tenant, for as long as it is leased. */
+export interface OpenTenant {
+  readonly route: Route;
+  readonly dataSource: DataSource;
+  readonly pool: BudgetedPool;
+  leases: number;
+  /** Closes when the last lease is returned. */
+  retired: boolean;
+  readonly closed: PromiseWithResolvers<void>;
+}
+
+/** The route is older than the one the tenant is open for. */
+export class RouteOutdated extends Error {
+  override readonly name = 'RouteOutdated';
+}
+
+/**
+ * The open tenants: least recently used ones give way, and one whose route changed is replaced. Either way it closes
+ * only when the last callback that uses it has returned.
+ */
+export class DataSources {
+  readonly #options: DataSourcesOptions;
+  /** By organization, least recently used first. */
+  readonly #open = new Map<string, OpenTenant>();
+  readonly #opening = new Map<string, { generation: bigint; tenant: Promise<OpenTenant> }>();
+  readonly #closing = new Set<Promise<void>>();
+  readonly #budgets = new Map<string, ConnectionBudget>();
+  readonly #reaper: NodeJS.Timeout;
+
+  constructor(options: DataSourcesOptions) {
+    this.#options = options;
+    this.#reaper = setInterval(() => this.#closeIdle(), Math.max(10, options.idleMs / 4)).unref();
+  }
+
+  /** Leases the tenant's data source if it is open for this route; the caller calls `release`. */
+  leaseOpen(route: Route): OpenTenant | undefined {
+    const tenant = this.#open.get(route.orgId);
+    if (tenant === undefined || tenant.route.generation !== route.generation) return undefined;
+    this.#open.delete(route.orgId);
+    this.#open.set(route.orgId, tenant);
+    tenant.leases += 1;
+    return tenant;
+  }
+
+  /**
+   * As `leaseOpen`, opening it where it is not. Opened once for all who ask meanwhile; a failure is not remembered.
+   * Throws RouteOutdated when a newer route is in use already.
+   */
+  async lease(route: Route): Promise<OpenTenant> {
+    for (;;) {
+      const tenant = this.leaseOpen(route);
+      if (tenant !== undefined) return tenant;
+      const newest = this.#open.get(route.orgId) ?? this.#opening.get(route.orgId);
+      if (newest !== undefined && generationOf(newest) > route.generation) throw new RouteOutdated();
+      let opening = this.#opening.get(route.orgId);
+      if (opening === undefined || opening.generation < route.generation) {
+        const mine = { generation: route.generation, tenant: this.#start(route) };
+        opening = mine;
+        this.#opening.set(route.orgId, mine);
+        const forget = (): void => {
+          if (this.#opening.get(route.orgId) === mine) this.#opening.delete(route.orgId);
+        };
+        mine.tenant.then(forget, forget);
+      }
+      const opened = await opening.tenant;
+      // It may have been evicted, or replaced, before we came to use it.
+      if (opened.route.generation === route.generation && !opened.retired) {
+        opened.leases += 1;
+        return opened;
+      }
+    }
+  }
+
+  release(tenant: OpenTenant): void {
+    tenant.leases -= 1;
+    if (tenant.retired && tenant.leases === 0) void this.#close(tenant);
+    else if (this.#open.size > this.#options.maxOpen) this.#evict();
+  }
+
+  /** Replaces the tenant's data source on next use if it is of an older generation. */
+  retire(orgId: string, generation: bigint): void {
+    const tenant = this.#open.get(orgId);
+    if (tenant !== undefined && tenant.route.generation < generation) this.#retire(tenant);
+  }
+
+  status(): { tenants: number; budgets: ({ server: string } & ReturnType<ConnectionBudget['status']>)[] } {
+    const budgets = [...this.#budgets].map(([server, budget]) => ({ server, ...budget.status() }));
+    return { tenants: this.#open.size, budgets };
+  }
+
+  /** Waits for the callbacks that are running, then closes everything. */
+  async close(): Promise<void> {
+    clearInterval(this.#reaper);
+    await Promise.allSettled([...this.#opening.values()].map(({ tenant }) => tenant));
+    for (const tenant of this.#open.values()) this.#retire(tenant);
+    while (this.#closing.size > 0) await Promise.all(this.#closing);
+  }
+
+  async #start(route: Route): Promise<OpenTenant> {
+    const { schema, entities, logger } = this.#options;
+    const pool = this.#pool(route);
+    pool.on('error', (error) => logger.warn({ error, org_id: route.orgId }, 'an idle tenant connection was lost'));
+    let dataSource: DataSource;
+    try {
+      // A pool of ours in the place of pg's: `openDataSource` asks no more of it.
+      dataSource = await openDataSource(pool as never, { schema, entities });
+    } catch (error) {
+      await pool.end();
+      throw error;
+    }
+    const closed = Promise.withResolvers<void>();
+    const tenant: OpenTenant = { route, dataSource, pool, leases: 0, retired: false, closed };
+    const before = this.#open.get(route.orgId);
+    if (before !== undefined && before.route.generation > route.generation) {
+      this.#retire(tenant);
+    } else {
+      if (before !== undefined) this.#retire(before);
+      this.#open.set(route.orgId, tenant);
+      this.#evict();
+    }
+    return tenant;
+  }
+
+  #pool(route: Route): BudgetedPool {
+    const { schema, statementTimeoutMs, applicationName, poolMax, openWaitMs, checkAfterMs } = this.#options;
+    const url = new URL(`postgres://${route.host.includes(':') ? `[${route.host}]` : route.host}:${route.port}`);
+    if (route.sslmode !== '') url.searchParams.set('sslmode', route.sslmode);
+    return new BudgetedPool({
+      budget: this.#budgetOf(route),
+      max: poolMax,
+      waitMs: openWaitMs,
+      checkAfterMs,
+      client: {
+        ...clientOptions(url.href),
+        user: route.user,
+        password: route.password,
+        database: route.database,
+        application_name: applicationName,
+        connectionTimeoutMillis: this.#options.connectTimeoutMs,
+        statement_timeout: statementTimeoutMs,
+        idle_in_transaction_session_timeout: statementTimeoutMs,
+        keepAlive: true,
+        // Reads need no transaction to be refused writes; a transaction says READ WRITE.
+        options: `-c search_path=${schema},public -c default_transaction_read_only=on`,
+      },
+    });
+  }
+
+  #budgetOf({ host, port, connectionBudget }: Route): ConnectionBudget {
+    const server = `${host}:${port}`;
+    const limit = this.#options.budget ?? connectionBudget;
+    let budget = this.#budgets.get(server);
+    if (budget === undefined) {
+      budget = new ConnectionBudget({ limit, patienceMs: this.#options.patienceMs });
+      this.#budgets.set(server, budget);
+    }
+    budget.limit = limit;
+    return budget;
+  }
+
+  #evict(): void {
+    for (const tenant of this.#open.values()) {
+      if (this.#open.size <= this.#options.maxOpen) return;
+      if (tenant.leases === 0) this.#retire(tenant);
+    }
+  }
+
+  #retire(tenant: OpenTenant): void {
+    if (this.#open.get(tenant.route.orgId) === tenant) this.#open.delete(tenant.route.orgId);
+    tenant.retired = true;
+    const { promise } = tenant.closed;
+    this.#closing.add(promise);
+    void promise.finally(() => this.#closing.delete(promise));
+    if (tenant.leases === 0) void this.#close(tenant);
+  }
+
+  async #close({ dataSource, route, closed }: OpenTenant): Promise<void> {
+    try {
+      await dataSource.destroy();
+    } catch (error) {
+      this.#options.logger.warn({ error, org_id: route.orgId }, 'closing a tenant failed');
+    }
+    closed.resolve();
+  }
+
+  #closeIdle(): void {
+    for (const budget of this.#budgets.values()) budget.closeIdle(this.#options.idleMs);
+  }
+}
+
+function generationOf(open: OpenTenant | { generation: bigint }): bigint {
+  return 'route' in open ? open.route.generation : open.generation;
+}

@@ -1,0 +1,30 @@
+import type { Metrics } from '@mad/process';
+import type { TenantsStatus } from './tenants.ts';
+
+/** Gauges over the open tenants and their servers' connections, read when metrics are. */
+export function registerTenantMetrics(metrics: Metrics, status: () => TenantsStatus): void {
+  const connections = metrics.gauge({
+    name: 'tenant_connections',
+    help: 'Connections to tenant databases by server and state (open counts idle ones too).',
+    labelNames: ['server', 'state'],
+    collect() {
+      for (const { server, ...counts } of status().budgets) {
+        for (const [state, count] of Object.entries(counts)) connections.set({ server, state }, count);
+      }
+    },
+  });
+  const open = metrics.gauge({
+    name: 'tenants_open',
+    help: 'Organizations whose database is open here.',
+    collect() {
+      open.set(status().tenants);
+    },
+  });
+  const live = metrics.gauge({
+    name: 'tenant_change_log_live',
+    help: '1 while the change log of the provisioner is heard.',
+    collect() {
+      live.set(status().live ? 1 : 0);
+    },
+  });
+}

@@ -1,0 +1,89 @@
+import { createHash } from 'node:crypto';
+import { migrate, migrationStatus, revert, schemaFingerprint, type MigrationClass } from '@mad/postgres';
+import type { Logger } from '@mad/process';
+import { TenantSchemaService, type DatabaseTarget } from '@mad/proto/tenancy';
+import { bind, invalid, type BoundService } from '@mad/rpc';
+import { unavailable, isConnectionLoss, isRouteRefused } from './tenant-errors.ts';
+
+export interface TenantSchemaOptions {
+  /** The tenant schema, e.g. `results`: also the Postgres schema inside every database. */
+  schema: string;
+  migrations: readonly MigrationClass[];
+  logger: Logger;
+}
+
+/**
+ * The TenantSchemaService of a schema's owner: it knows the tables and works on whatever database the provisioner
+ * names, as the role the provisioner names.
+ */
+export function tenantSchemaService({ schema, migrations, logger }: TenantSchemaOptions): BoundService {
+  const sorted = [...migrations].sort((a, b) => a.time - b.time);
+  const names = sorted.map(({ migrationName }) => migrationName);
+
+  const versionOf = (applied: readonly string[]): string => applied.at(-1) ?? '';
+
+  return bind(TenantSchemaService, {
+    listMigrations() {
+      const list = sorted.map(({ migrationName, checksum }) => ({ name: migrationName, checksum }));
+      return { schema, migrations: list };
+    },
+
+    async migrateDatabase({ target, version }) {
+      if (version !== '' && !names.includes(version)) throw invalid('version', `no migration is named ${version}`);
+      const options = migratorOptions(target);
+      return onDatabase(target, async () => {
+        const { applied: before, unknown } = await migrationStatus(options);
+        // A database ahead of this code belongs to a newer release of it: going back is that release's to do.
+        if (unknown.length > 0)
+          throw invalid('target', `has migrations this version does not know: ${unknown.join(', ')}`);
+        const last = version === '' ? names.length : names.indexOf(version) + 1;
+        const applied: string[] = [];
+        if (before.length > last) {
+          await revert(options, before.length - last);
+          applied.push(...before.slice(last).toReversed());
+        } else if (before.length < last) {
+          applied.push(...(await migrate({ ...options, to: names[last - 1] })));
+        }
+        logger.info({ database: target?.database, schema, applied }, 'tenant database migrated');
+        return { applied, version: names[last - 1] ?? '', fingerprint: await fingerprint(options.url) };
+      });
+    },
+
+    async fingerprintDatabase({ target }) {
+      const options = migratorOptions(target);
+      return onDatabase(target, async () => {
+        const { applied, unknown } = await migrationStatus(options);
+        return { fingerprint: await fingerprint(options.url), version: versionOf([...applied, ...unknown]) };
+      });
+    },
+  });
+
+  function migratorOptions(target: DatabaseTarget | undefined): Parameters<typeof migrate>[0] {
+    if (target === undefined) throw invalid('target', 'is required');
+    return { url: urlOf(target), ownerRole: target.role, schema, migrations: sorted };
+  }
+
+  async function fingerprint(url: string): Promise<string> {
+    const lines = await schemaFingerprint(url, schema);
+    return createHash('sha256').update(lines.join('\n')).digest('hex');
+  }
+}
+
+function urlOf(target: DatabaseTarget): string {
+  const host = target.host.includes(':') ? `[${target.host}]` : target.host;
+  const url = new URL(`postgres://${host}:${target.port}`);
+  url.username = encodeURIComponent(target.user);
+  url.password = encodeURIComponent(target.password);
+  url.pathname = encodeURIComponent(target.database);
+  if (target.sslmode !== '') url.searchParams.set('sslmode', target.sslmode);
+  return url.href;
+}
+
+async function onDatabase<T>(target: DatabaseTarget | undefined, fn: () => Promise<T>): Promise<T> {
+  try {
+    return await fn();
+  } catch (error) {
+    const unreachable = isConnectionLoss(error) || isRouteRefused(error);
+    throw unreachable ? unavailable({ database: target?.database ?? '' }, error) : error;
+  }
+}

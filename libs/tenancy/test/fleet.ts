@@ -1,0 +1,183 @@
+import { randomBytes } from 'node:crypto';
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { clientOptions } from '@mad/postgres';
+import { createLogger, uuidv7 } from '@mad/process';
+import { RouteSchema, RouteService, TenantState, type Route } from '@mad/proto/provisioner';
+import { bind, grpcTransport, rpcError, serveRpc, type GrpcTransport, type RpcServer } from '@mad/rpc';
+import { testCluster } from '@mad/testing';
+import pg from 'pg';
+import { openTenants, type Tenants, type TenantsOptions } from '../src/index.ts';
+
+export const silent = createLogger('test', { level: 'silent' });
+
+/** A change as the fleet's log keeps it. */
+interface Logged {
+  seq: bigint;
+  orgId: string;
+  generation: bigint;
+  state: TenantState;
+}
+
+/** Real databases with a real login each, and the provisioner's side of routing, whose log a test may cut and mute. */
+export interface Fleet {
+  orgs: string[];
+  transport: GrpcTransport;
+  admin: pg.Client;
+  /** Asked for routes so often. */
+  asked: number;
+  /** True while streams say nothing at all. */
+  mute: boolean;
+  /** True while the provisioner cannot be reached. */
+  away: boolean;
+  open(options?: Partial<TenantsOptions>): Promise<Tenants>;
+  route(orgId: string): Route;
+  /** Changes a tenant and tells the streams. */
+  change(orgId: string, change: Partial<Pick<Route, 'state' | 'database'>>): void;
+  /** Ends all streams. */
+  cut(): void;
+  /** Ends the tenant's sessions and, for a fence, its right to connect. */
+  fence(orgId: string): Promise<void>;
+  /** Open connections of the fleet's logins. */
+  backends(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export const SCHEMA = 'notes';
+const HEARTBEAT_MS = 50;
+
+export async function openFleet(size: number): Promise<Fleet> {
+  const cluster = testCluster();
+  const admin = new pg.Client(clientOptions(cluster.adminUrl));
+  await admin.connect();
+  const prefix = `mad_fleet_${randomBytes(4).toString('hex')}`;
+  const password = randomBytes(16).toString('hex');
+  const routes = new Map<string, Route>();
+  const log: Logged[] = [];
+  const streams = new Set<{ wake: () => void; cut: boolean }>();
+
+  const names = Array.from({ length: size }, (_, n) => `${prefix}_${n}`);
+  await admin.query(`CREATE DATABASE ${prefix}`);
+  const template = new pg.Client(clientOptions(cluster.adminUrlTo(prefix)));
+  await template.connect();
+  await template.query(`CREATE SCHEMA ${SCHEMA};
+    CREATE TABLE ${SCHEMA}.notes (note_id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text NOT NULL);
+    GRANT USAGE ON SCHEMA ${SCHEMA} TO PUBLIC; GRANT ALL ON ${SCHEMA}.notes TO PUBLIC`);
+  await template.end();
+  for (const name of names) {
+    await admin.query(`CREATE ROLE ${name} LOGIN PASSWORD '${password}'`);
+    await admin.query(`CREATE DATABASE ${name} TEMPLATE ${prefix} STRATEGY WAL_LOG`);
+    await admin.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
+    await admin.query(`GRANT CONNECT ON DATABASE ${name} TO ${name}`);
+    const orgId = uuidv7();
+    const { host, port } = cluster;
+    const place = { serverId: uuidv7(), host, port, database: name, user: name, password, connectionBudget: 20 };
+    routes.set(
+      orgId,
+      create(RouteSchema, { orgId, schema: SCHEMA, state: TenantState.READY, generation: 1n, ...place }),
+    );
+  }
+
+  const fleet = { asked: 0, mute: false, away: false } as Fleet;
+  const newest = (): bigint => log.at(-1)?.seq ?? 0n;
+
+  async function* watch(afterSeq: bigint, signal: AbortSignal): AsyncGenerator<Partial<Logged>> {
+    const stream = { wake: (): void => undefined, cut: false };
+    streams.add(stream);
+    let seq = afterSeq < 0n ? newest() : afterSeq;
+    try {
+      while (!signal.aborted) {
+        if (stream.cut) throw new ConnectError('cut', Code.Unavailable);
+        if (!fleet.mute) {
+          for (const change of log.filter((each) => each.seq > seq)) {
+            seq = change.seq;
+            yield change;
+          }
+          yield { seq };
+        }
+        await new Promise<void>((resolve) => {
+          stream.wake = resolve;
+          signal.addEventListener('abort', () => resolve(), { once: true });
+          setTimeout(resolve, HEARTBEAT_MS);
+        });
+      }
+    } finally {
+      streams.delete(stream);
+    }
+  }
+
+  const server: RpcServer = await serveRpc({
+    service: 'provisioner',
+    host: '127.0.0.1',
+    port: 0,
+    services: [
+      bind(RouteService, {
+        getRoute({ orgId }) {
+          fleet.asked += 1;
+          if (fleet.away) throw new ConnectError('away', Code.Unavailable);
+          const route = routes.get(orgId);
+          if (route === undefined) throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'no database');
+          const usable = route.state === TenantState.READY || route.state === TenantState.READ_ONLY;
+          return { route: { ...route, changeSeq: newest(), ...(usable ? {} : { password: '', user: '', host: '' }) } };
+        },
+        watchTenantChanges: ({ afterSeq }, ctx) => watch(afterSeq, ctx.signal),
+      }),
+    ],
+    interceptors: [],
+    logger: silent,
+    drainMs: 0,
+  });
+  const transport = grpcTransport(`127.0.0.1:${server.port}`);
+  const opened: Tenants[] = [];
+
+  return Object.assign(fleet, {
+    orgs: [...routes.keys()],
+    transport,
+    admin,
+    async open(options: Partial<TenantsOptions> = {}) {
+      const tenants = await openTenants({
+        schema: SCHEMA,
+        entities: [],
+        routes: transport,
+        node: prefix,
+        logger: silent,
+        ...options,
+      });
+      opened.push(tenants);
+      return tenants;
+    },
+    route: (orgId: string) => routes.get(orgId)!,
+    change(orgId: string, change: Partial<Pick<Route, 'state' | 'database'>>) {
+      const route = routes.get(orgId)!;
+      Object.assign(route, change, { generation: route.generation + 1n });
+      log.push({ seq: newest() + 1n, orgId, generation: route.generation, state: route.state });
+      for (const { wake } of streams) wake();
+    },
+    cut() {
+      for (const stream of streams) {
+        stream.cut = true;
+        stream.wake();
+      }
+    },
+    async fence(orgId: string) {
+      const { database } = routes.get(orgId)!;
+      await admin.query(`REVOKE CONNECT ON DATABASE ${database} FROM ${database}`);
+      await admin.query('SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1', [database]);
+    },
+    async backends() {
+      const { rows } = await admin.query<{ n: number }>(
+        'SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name = $1',
+        [prefix],
+      );
+      return rows[0]!.n;
+    },
+    async close() {
+      await Promise.all(opened.map((tenants) => tenants.close()));
+      transport.close();
+      await server.close();
+      for (const name of [...names, prefix]) await admin.query(`DROP DATABASE ${name} WITH (FORCE)`);
+      for (const name of names) await admin.query(`DROP ROLE ${name}`);
+      await admin.end();
+    },
+  });
+}

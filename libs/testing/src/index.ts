@@ -1,0 +1,7 @@
+export { testCluster } from './cluster.ts';
+export type { TestCluster } from './cluster.ts';
+export { metadataDatabase } from './metadata-database.ts';
+export type { MigratedSchema, TestDatabase } from './metadata-database.ts';
+export { testAccessKey, testJwks, testServiceKey, testServiceKeys, testServiceVerifier, testVerifier } from './keys.ts';
+export { badTokens, bearer, platformToken, serviceToken, userToken } from './tokens.ts';
+export type { BadToken, TokenClaims } from './tokens.ts';

@@ -1,0 +1,43 @@
+import type { Client } from '@connectrpc/connect';
+import type { Lease } from '@mad/auth';
+import type { Chemistry } from '@mad/chemistry';
+import type { ObjectStore } from '@mad/object-store';
+import type { Boss, Database } from '@mad/postgres';
+import type { Logger, Metrics } from '@mad/process';
+import type { TenantService } from '@mad/proto/provisioner';
+import type { ExecutionService } from '@mad/proto/results';
+import type { CatalogQueueConfig } from './config.ts';
+import type { SchemaValidator } from './domain/pipeline-spec.ts';
+import type { TaskSignal } from './jobs/task-signal.ts';
+import type { Organizations } from './organizations.ts';
+import type { PipelineVersions } from './pipeline-versions.ts';
+import type { TaskDefinitions } from './task-definitions.ts';
+
+/** What handlers may reach. */
+export interface CatalogContext {
+  database: Database;
+  boss: Boss;
+  chemistry: Chemistry;
+  /** The version of RDKit that makes canonical forms here, e.g. `2026.09.1`. */
+  rdkitVersion: string;
+  objects: ObjectStore;
+  /** Status and quotas, from identity. */
+  organizations: Organizations;
+  taskDefinitions: TaskDefinitions;
+  pipelineVersions: PipelineVersions;
+  schemaValidator: SchemaValidator;
+  /** Proves a worker's right to a task until the given time. */
+  signLease: (lease: Lease, expiresAt: Date) => Promise<string>;
+  verifyLease: (token: string) => Promise<Lease>;
+  /** Results: where jobs are materialized and run. */
+  executions: Client<typeof ExecutionService>;
+  /** The provisioner: makes an organization's databases with its first job where they are not made with itself. */
+  tenants: Client<typeof TenantService>;
+  provisioning: 'eager' | 'on_first_write';
+  /** How long a lease holds, and how often the queue is looked after. */
+  queue: CatalogQueueConfig;
+  /** Wakes the workers that wait here for tasks. */
+  tasks: TaskSignal;
+  logger: Logger;
+  metrics?: Metrics;
+}

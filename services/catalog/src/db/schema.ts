@@ -1,0 +1,34 @@
+import { ArtifactEntity } from './entities/artifact.ts';
+import { JobEntity } from './entities/job.ts';
+import { MoleculeSetEntity, MoleculeSetMemberEntity } from './entities/molecule-set.ts';
+import { MoleculeEntity, OrgUsageEntity } from './entities/molecule.ts';
+import { PipelineEntity, PipelineTemplateEntity, PipelineVersionEntity } from './entities/pipeline.ts';
+import { OrgQueueDepthEntity, OrgQueueEntity, TaskQueueEntity } from './entities/task-queue.ts';
+import { TaskDefinitionEntity } from './entities/task-definition.ts';
+import { Types } from './migrations/2026_11_21_0900_types.ts';
+import { Molecules } from './migrations/2026_11_21_0901_molecules.ts';
+import { MoleculeSets } from './migrations/2026_11_21_0902_molecule_sets.ts';
+import { Artifacts } from './migrations/2026_11_21_0903_artifacts.ts';
+import { Pipelines } from './migrations/2026_11_21_0904_pipelines.ts';
+import { Queue } from './migrations/2026_11_21_0905_queue.ts';
+import { Jobs } from './migrations/2026_11_21_1000_jobs.ts';
+
+/** Every table of catalog. */
+export const catalogEntities = [
+  MoleculeEntity,
+  OrgUsageEntity,
+  MoleculeSetEntity,
+  MoleculeSetMemberEntity,
+  ArtifactEntity,
+  TaskDefinitionEntity,
+  PipelineEntity,
+  PipelineVersionEntity,
+  PipelineTemplateEntity,
+  JobEntity,
+  OrgQueueEntity,
+  OrgQueueDepthEntity,
+  TaskQueueEntity,
+];
+
+/** The schema's trail, in order. */
+export const catalogMigrations = [Types, Molecules, MoleculeSets, Artifacts, Pipelines, Queue, Jobs];

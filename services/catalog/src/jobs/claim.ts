@@ -1,0 +1,112 @@
+import type { Tx } from '@mad/postgres';
+
+/** What a worker can take now. */
+export interface Claim {
+  worker: string;
+  /** With versions, e.g. `vina@1.2.3`. */
+  engines: readonly string[];
+  maxTasks: number;
+  freeCores: number;
+  /** MiB. */
+  freeMemoryMb: number;
+}
+
+/** A task that a worker holds until the lease ends. */
+export interface LeasedRow {
+  org_id: string;
+  job_id: string;
+  task_execution_id: string;
+  attempt: number;
+  engine: string;
+  cores: number;
+  /** MiB. */
+  memory_mb: number;
+  lease_expires_at: Date;
+}
+
+export const LEASED_COLUMNS = `t.org_id, t.job_id, t.task_execution_id, t.attempt, t.engine, t.cores, t.memory_mb,
+  t.lease_expires_at`;
+
+/** The kinds of task an organization has ready and the worker can run: $1 engines, $2 cores, $3 MiB. */
+const RUNNABLE_DEPTH = 'd.queued > 0 AND d.engine = ANY ($1::text[]) AND d.cores <= $2 AND d.memory_mb <= $3';
+
+/**
+ * Takes tasks from the organizations furthest behind that have room, at most its room and its share from each, and moves
+ * their clocks. Counts are read from rows locked in this statement, so no cap is exceeded however many claim; an
+ * organization whose row somebody holds has its turn there. $4 = tasks wanted, $5 = worker, $6 = lease in ms.
+ * `turn` deals the tasks out like cards: the first of everybody, the second of everybody …, by the clocks.
+ */
+const CLAIM_SQL = `
+WITH orgs AS MATERIALIZED (
+  SELECT q.org_id, q.vtime, q.weight, q.max_running - q.running AS room
+  FROM catalog.org_queue q
+  WHERE q.queued > 0 AND q.running < q.max_running
+    AND EXISTS (SELECT FROM catalog.org_queue_depth d WHERE d.org_id = q.org_id AND ${RUNNABLE_DEPTH})
+  ORDER BY q.vtime, q.org_id LIMIT $4 FOR NO KEY UPDATE OF q SKIP LOCKED
+), visited AS MATERIALIZED (
+  SELECT ceil($4::float8 / greatest(count(*), 1))::int AS share FROM orgs
+), pick AS MATERIALIZED (
+  SELECT task.*, o.org_id,
+    o.vtime + row_number() OVER (PARTITION BY o.org_id ORDER BY task.priority DESC, task.task_execution_id) / o.weight AS turn
+  FROM orgs o CROSS JOIN visited v CROSS JOIN LATERAL (
+    SELECT top.* FROM catalog.org_queue_depth d CROSS JOIN LATERAL (
+      SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.priority FROM catalog.task_queue t
+      WHERE t.org_id = o.org_id AND t.engine = d.engine AND t.cores = d.cores AND t.memory_mb = d.memory_mb AND t.state = 'ready'
+      ORDER BY t.priority DESC, t.task_execution_id LIMIT least(o.room, v.share) FOR UPDATE OF t SKIP LOCKED
+    ) top
+    WHERE d.org_id = o.org_id AND ${RUNNABLE_DEPTH}
+    ORDER BY top.priority DESC, top.task_execution_id LIMIT least(o.room, v.share)
+  ) task
+), fits AS MATERIALIZED (
+  SELECT * FROM (
+    SELECT pick.*, row_number() OVER dealt AS n, sum(cores) OVER dealt AS all_cores, sum(memory_mb) OVER dealt AS all_memory
+    FROM pick WINDOW dealt AS (ORDER BY turn, task_execution_id)
+  ) dealt WHERE n <= $4 AND all_cores <= $2 AND all_memory <= $3
+), clocks AS (
+  UPDATE catalog.org_queue q SET running = q.running + c.n, queued = q.queued - c.n, vtime = q.vtime + c.n / q.weight
+  FROM (SELECT org_id, count(*)::int AS n FROM fits GROUP BY org_id) c WHERE q.org_id = c.org_id
+), depths AS (
+  UPDATE catalog.org_queue_depth d SET queued = d.queued - c.n
+  FROM (SELECT org_id, engine, cores, memory_mb, count(*)::int AS n FROM fits GROUP BY 1, 2, 3, 4) c
+  WHERE d.org_id = c.org_id AND d.engine = c.engine AND d.cores = c.cores AND d.memory_mb = c.memory_mb
+)
+UPDATE catalog.task_queue t SET state = 'leased', attempt = t.attempt + 1, worker = $5,
+  lease_expires_at = now() + $6 * interval '1 ms'
+FROM fits WHERE t.task_execution_id = fits.task_execution_id RETURNING ${LEASED_COLUMNS}`;
+
+/** What is wanted may be spread over organizations that have less than their share: what they leave is dealt again. */
+const MAX_PASSES = 4;
+
+/** Leases tasks to a worker, fairly between organizations. Run it under the second login, in a transaction of its own. */
+export async function claimTasks(tx: Tx, claim: Claim, leaseMs: number): Promise<LeasedRow[]> {
+  const leased: LeasedRow[] = [];
+  let { maxTasks, freeCores, freeMemoryMb } = claim;
+  for (let pass = 0; pass < MAX_PASSES && maxTasks > 0 && freeCores > 0 && freeMemoryMb > 0; pass += 1) {
+    const rows = await tx.query<LeasedRow>(CLAIM_SQL, [
+      claim.engines,
+      freeCores,
+      freeMemoryMb,
+      maxTasks,
+      claim.worker,
+      leaseMs,
+    ]);
+    if (rows.length === 0) break;
+    leased.push(...rows);
+    maxTasks -= rows.length;
+    for (const { cores, memory_mb: memoryMb } of rows) {
+      freeCores -= cores;
+      freeMemoryMb -= memoryMb;
+    }
+  }
+  return leased;
+}
+
+/** Whether the worker could be given something if nobody held the rows of who has it. */
+export async function hasClaimable(tx: Tx, { engines, freeCores, freeMemoryMb }: Claim): Promise<boolean> {
+  const found = await tx.query(
+    `SELECT 1 FROM catalog.org_queue q JOIN catalog.org_queue_depth d ON d.org_id = q.org_id
+     WHERE q.queued > 0 AND q.running < q.max_running AND ${RUNNABLE_DEPTH} LIMIT 1`,
+    [engines, freeCores, freeMemoryMb],
+  );
+  return found.length > 0;
+}

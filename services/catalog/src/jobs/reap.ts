@@ -1,0 +1,57 @@
+import type { Tx } from '@mad/postgres';
+import type { CatalogContext } from '../context.ts';
+import { afterLoss } from '../domain/job-lease.ts';
+import { FAIL_EXECUTION } from './job-queues.ts';
+import { moveTasks } from './leases.ts';
+import { lockOrgQueue, type TaskShape } from './org-queue.ts';
+
+/** Tasks of one organization that are moved in one transaction. */
+const BATCH = 1_000;
+
+const DUE = `t.state IN ('leased', 'delayed') AND coalesce(t.lease_expires_at, t.not_before) <= now()`;
+
+interface DueRow extends TaskShape {
+  task_execution_id: string;
+  state: 'leased' | 'delayed';
+  losses: number;
+  may_queue: boolean;
+}
+
+/**
+ * Makes tasks ready again whose lease ran out or whose delay is over; those whose workers were lost too often are failed
+ * by a message. Every process may do it at any time: the organization's row decides who does. Returns how many moved.
+ */
+export async function reap(context: CatalogContext): Promise<number> {
+  const { database } = context;
+  const due = await database.asSystem((tx) =>
+    tx.query<{ org_id: string }>(`SELECT DISTINCT t.org_id FROM catalog.task_queue t WHERE ${DUE}`),
+  );
+  let moved = 0;
+  for (const { org_id: orgId } of due) moved += await database.asSystem((tx) => reapOrganization(tx, context, orgId));
+  if (moved > 0) context.tasks.raise();
+  return moved;
+}
+
+async function reapOrganization(tx: Tx, { boss, logger }: CatalogContext, orgId: string): Promise<number> {
+  await lockOrgQueue(tx, orgId);
+  const rows = await tx.query<DueRow>(
+    `SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.state, t.losses,
+       j.cancel_requested_at IS NULL AS may_queue
+     FROM catalog.task_queue t JOIN catalog.jobs_meta j ON j.job_id = t.job_id
+     WHERE t.org_id = $1 AND ${DUE} ORDER BY t.task_execution_id LIMIT ${BATCH} FOR NO KEY UPDATE OF t`,
+    [orgId],
+  );
+  const lost = rows
+    .filter(({ state }) => state === 'leased')
+    .map((row) => ({ ...row, from: row.state, to: afterLoss(row.losses + 1, row.may_queue) }));
+  const waited = rows
+    .filter(({ state }) => state === 'delayed')
+    .map((row) => ({ ...row, from: row.state, to: row.may_queue ? ('ready' as const) : undefined }));
+  await moveTasks(tx, orgId, lost, { lost: true });
+  await moveTasks(tx, orgId, waited, { lost: false });
+  for (const { task_execution_id: id, to, losses } of lost) {
+    logger.warn({ org_id: orgId, task_execution_id: id, losses: losses + 1 }, 'a worker was lost');
+    if (to === 'failing') await boss.send(tx, FAIL_EXECUTION, { org_id: orgId, task_execution_id: id }, { key: id });
+  }
+  return rows.length;
+}

@@ -1,0 +1,53 @@
+import { sleep } from '@mad/process';
+import type { CatalogContext } from '../context.ts';
+import { cancel } from './cancel.ts';
+import { failExecution } from './fail-execution.ts';
+import { CANCEL, FAIL_EXECUTION, MATERIALIZE, type ExecutionMessage, type JobMessage } from './job-queues.ts';
+import { materialize } from './materialize.ts';
+import { reap } from './reap.ts';
+import { reconcile } from './reconcile.ts';
+import { refreshQuotas } from './refresh-quotas.ts';
+
+/** Messages of one kind worked on at once. */
+const CONCURRENCY = 4;
+/** A job that was admitted is waited for by a person: its message is looked for as often as pg-boss allows. */
+const POLL_MS = 500;
+
+/** Works the messages of jobs until the queue is closed. */
+export async function workJobQueues(context: CatalogContext): Promise<void> {
+  const { boss } = context;
+  const options = { concurrency: CONCURRENCY, pollMs: POLL_MS };
+  await boss.work<JobMessage>(MATERIALIZE, ({ data, signal }) => materialize(context, data, signal), options);
+  await boss.work<JobMessage>(CANCEL, ({ data, signal }) => cancel(context, data, signal), options);
+  await boss.work<ExecutionMessage>(
+    FAIL_EXECUTION,
+    ({ data, signal }) => failExecution(context, data, signal),
+    options,
+  );
+}
+
+/**
+ * Looks after the queue, at the start and every few seconds: leases that ran out, quotas that changed, jobs that fell
+ * silent. Any number of processes may do it. Returns how to stop, which waits for the round under way.
+ */
+export function startRounds(context: CatalogContext): () => Promise<void> {
+  const stop = new AbortController();
+  const { signal } = stop;
+  const round = async (): Promise<void> => {
+    const steps = [() => reap(context), () => refreshQuotas(context), () => reconcile(context, signal)];
+    for (const step of steps) {
+      if (signal.aborted) return;
+      await step().catch((error: unknown) => context.logger.warn({ err: error }, 'a round over the queue failed'));
+    }
+  };
+  const running = (async () => {
+    while (!signal.aborted) {
+      await round();
+      await sleep(context.queue.reapMs, signal).catch(() => undefined);
+    }
+  })();
+  return async () => {
+    stop.abort();
+    await running;
+  };
+}

@@ -1,0 +1,138 @@
+import { fromJson } from '@bufbuild/protobuf';
+import { Code, ConnectError, type CallOptions } from '@connectrpc/connect';
+import { MINUTE_MS, SECOND_MS } from '@mad/process';
+import { TenantState } from '@mad/proto/provisioner';
+import { TaskPlanSchema, type MaterializeJobResponse } from '@mad/proto/results';
+import { reasonOf } from '@mad/rpc';
+import type { CatalogContext } from '../context.ts';
+import type { JobRow } from '../db/entities/job.ts';
+import { isEnded } from '../domain/job-progress.ts';
+import { cachePolicyMessage } from '../rpc/job.ts';
+
+const TENANT_SCHEMA = 'results';
+/** A million molecules are read, hashed, looked up and written before results answers. */
+const MATERIALIZE_MS = 10 * MINUTE_MS;
+const ENSURE_MS = MINUTE_MS;
+export const RESULTS_MS = 30 * SECOND_MS;
+
+/** What running a job needs of its row. */
+export type RunnableJob = Pick<
+  JobRow,
+  | 'org_id'
+  | 'job_id'
+  | 'pipeline_version_id'
+  | 'status'
+  | 'detail'
+  | 'parameters'
+  | 'plan'
+  | 'cache_policy'
+  | 'min_confidence'
+  | 'input_count'
+  | 'created_by'
+  | 'admitted_at'
+  | 'materialized_at'
+  | 'cancel_requested_at'
+  | 'cancel_requested_by'
+>;
+
+/** Reads a job for running it; undefined when there is none. */
+export async function readRunnableJob(
+  { database }: CatalogContext,
+  orgId: string,
+  jobId: string,
+): Promise<RunnableJob | undefined> {
+  return database.inOrg(
+    orgId,
+    async (tx) => {
+      const [row] = await tx.query<RunnableJob>(
+        `SELECT org_id, job_id, pipeline_version_id, status, detail, parameters, plan, cache_policy, min_confidence,
+           input_count, created_by, admitted_at, materialized_at, cancel_requested_at, cancel_requested_by
+         FROM catalog.jobs_meta WHERE org_id = $1 AND job_id = $2`,
+        [orgId, jobId],
+      );
+      return row;
+    },
+    { readOnly: true },
+  );
+}
+
+/** Why a job cannot begin yet, for people. */
+function waitingFor(error: unknown): string {
+  switch (reasonOf(error)) {
+    case 'TENANT_NOT_PROVISIONED':
+    case 'TENANT_PROVISIONING':
+    case 'PROVISIONING_FAILED':
+      return "waiting for the organization's database to be made";
+    case 'TENANT_SUSPENDED':
+      return 'waiting: the organization is suspended';
+    case 'CONNECTION_BUDGET_EXHAUSTED':
+    case 'DATABASE_UNAVAILABLE':
+      return "waiting for the organization's database";
+    default:
+      return 'waiting: the job could not be begun yet, and is tried again';
+  }
+}
+
+/** Tells the user why the job waits, where that is news. */
+export async function noteWaiting({ database }: CatalogContext, job: RunnableJob, error: unknown): Promise<void> {
+  const detail = waitingFor(error);
+  if (job.detail === detail) return;
+  await database.inOrg(job.org_id, (tx) =>
+    tx.execute(
+      `UPDATE catalog.jobs_meta SET detail = $3, updated_at = now()
+       WHERE org_id = $1 AND job_id = $2 AND status = 'pending'`,
+      [job.org_id, job.job_id, detail],
+    ),
+  );
+}
+
+/** True when results says that it will never take this job. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof ConnectError && error.code === Code.InvalidArgument;
+}
+
+/** Whether nothing is left to do for the job. */
+export function isOver(job: RunnableJob): boolean {
+  return isEnded(job.status);
+}
+
+/** Has the organization's database made, where the first job does that. Throws until it is ready. */
+async function ensureTenant(context: CatalogContext, orgId: string, signal?: AbortSignal): Promise<void> {
+  const { region } = await context.organizations.require(orgId, 'reading');
+  const request = { orgId, schema: TENANT_SCHEMA, region };
+  const { tenant } = await context.tenants.ensureTenant(request, { timeoutMs: ENSURE_MS, signal });
+  if (tenant?.state === TenantState.READY) return;
+  throw new Error(
+    `the ${TENANT_SCHEMA} tenant of ${orgId} is ${TenantState[tenant?.state ?? TenantState.UNSPECIFIED]}`,
+  );
+}
+
+/**
+ * Makes the job in its tenant, or asks how it stands where it is there already. Where organizations get their databases
+ * with their first job, that is made too. Not inside a transaction.
+ */
+export async function materializeInTenant(
+  context: CatalogContext,
+  job: RunnableJob,
+  signal?: AbortSignal,
+): Promise<MaterializeJobResponse> {
+  const request = {
+    orgId: job.org_id,
+    jobId: job.job_id,
+    pipelineVersionId: job.pipeline_version_id,
+    tasks: job.plan.map((task) => fromJson(TaskPlanSchema, task)),
+    inputCount: job.input_count,
+    parameters: job.parameters,
+    cachePolicy: cachePolicyMessage(job.cache_policy),
+    minConfidence: job.min_confidence,
+    createdBy: job.created_by,
+  };
+  const options: CallOptions = { timeoutMs: MATERIALIZE_MS, signal };
+  try {
+    return await context.executions.materializeJob(request, options);
+  } catch (error) {
+    if (reasonOf(error) !== 'TENANT_NOT_PROVISIONED' || context.provisioning !== 'on_first_write') throw error;
+    await ensureTenant(context, job.org_id, signal);
+    return context.executions.materializeJob(request, options);
+  }
+}

@@ -1,0 +1,142 @@
+import { create } from '@bufbuild/protobuf';
+import type { ServiceImpl } from '@connectrpc/connect';
+import {
+  CancelJobResponseSchema,
+  CreateJobResponseSchema,
+  JobService,
+  JobState as JobStateMessage,
+} from '@mad/proto/catalog';
+import { notFound, pageOf, userOf } from '@mad/rpc';
+import { audit, auditEvent } from '../audit.ts';
+import type { CatalogContext } from '../context.ts';
+import { cancel, requestCancel } from '../jobs/cancel.ts';
+import { createJob, readJob, resolveJob } from '../jobs/create.ts';
+import { tryInline } from '../jobs/inline.ts';
+import { requireInput } from '../jobs/job-input.ts';
+import { materialize } from '../jobs/materialize.ts';
+import { requireName, requireStorable } from '../names.ts';
+import { changeOrganization, readOrganization } from '../organization-scope.ts';
+import { JOB_COLUMNS, jobMessage, jobStateOf, type JobView } from './job.ts';
+import { isUuidCursor, pageOfRows } from './page.ts';
+
+/** Items in one message of an input stream. */
+const INPUT_BATCH = 1_000;
+
+interface InputRow {
+  item_no: number;
+  molecule_id: string;
+  canonical_smiles: string;
+}
+
+/** Jobs: asked for, watched over, cancelled. */
+export function jobService(context: CatalogContext): ServiceImpl<typeof JobService> {
+  const { boss, database } = context;
+  const current = (orgId: string, jobId: string) =>
+    database.inOrg(orgId, (tx) => readJob(tx, orgId, jobId), { readOnly: true });
+
+  return {
+    async createJob(request, ctx) {
+      const { orgId } = userOf(ctx);
+      requireInput(request);
+      if (request.name !== '') requireName('name', request.name);
+      requireStorable('labels', request.labels);
+      await context.organizations.require(orgId, 'writing');
+      const resolved = await resolveJob(context, orgId, request);
+      const method = JobService.method.createJob;
+      const { job } = await changeOrganization(context, ctx, method, request, async (tx, { userId, organization }) => {
+        const row = await createJob(context, tx, { orgId, userId, quotas: organization.quotas }, resolved);
+        const fact = {
+          action: 'jobs.create',
+          entityType: 'job',
+          entityId: row.job_id,
+          pipelineId: row.pipeline_id,
+          jobId: row.job_id,
+          requestId: request.requestId,
+          metadata: { molecule_set_id: row.molecule_set_id },
+        };
+        await audit(tx, boss, auditEvent(ctx, orgId, fact));
+        return create(CreateJobResponseSchema, { job: jobMessage(row) });
+      });
+      const { jobId } = job!;
+      await tryInline(context, ctx, { org_id: orgId, job_id: jobId }, materialize);
+      // A repeat names the same job; how it stands is told as it is now.
+      return { job: jobMessage(await current(orgId, jobId)) };
+    },
+
+    async getJob({ jobId }, ctx) {
+      return readOrganization(context, ctx, async (tx, orgId) => ({
+        job: jobMessage(await readJob(tx, orgId, jobId)),
+      }));
+    },
+
+    async listJobs(request, ctx) {
+      return readOrganization(context, ctx, async (tx, orgId) => {
+        const state = request.state === JobStateMessage.UNSPECIFIED ? null : jobStateOf(request.state)!;
+        const query = { list: 'jobs', orgId, state };
+        const page = pageOf(request, { query, isCursor: isUuidCursor });
+        // The cursor is a job's id; its time is read, so that the index in the order of times serves every page.
+        const rows = await tx.query<JobView>(
+          `SELECT ${JOB_COLUMNS} FROM catalog.jobs_meta
+           WHERE org_id = $1 AND ($2::catalog.job_status IS NULL OR status = $2)
+             AND ($3::uuid IS NULL OR (created_at, job_id) <
+               (SELECT c.created_at, c.job_id FROM catalog.jobs_meta c WHERE c.org_id = $1 AND c.job_id = $3))
+           ORDER BY created_at DESC, job_id DESC LIMIT $4`,
+          [orgId, state, page.cursor ?? null, page.size + 1],
+        );
+        const { shown, nextPageToken } = pageOfRows(rows, page, query, (row) => row.job_id);
+        return { jobs: shown.map(jobMessage), nextPageToken };
+      });
+    },
+
+    async cancelJob(request, ctx) {
+      const { jobId } = request;
+      const { orgId } = userOf(ctx);
+      const method = JobService.method.cancelJob;
+      await changeOrganization(context, ctx, method, request, async (tx, { userId }) => {
+        await requestCancel(tx, boss, { orgId, jobId, userId });
+        const fact = { action: 'jobs.cancel', entityType: 'job', entityId: jobId, jobId, requestId: request.requestId };
+        await audit(tx, boss, auditEvent(ctx, orgId, fact));
+        return create(CancelJobResponseSchema, { job: jobMessage(await readJob(tx, orgId, jobId)) });
+      });
+      await tryInline(context, ctx, { org_id: orgId, job_id: jobId }, cancel);
+      return { job: jobMessage(await current(orgId, jobId)) };
+    },
+
+    async *listJobInputs({ orgId, jobId, afterItemNo }, ctx) {
+      const [job] = await database.inOrg(
+        orgId,
+        (tx) =>
+          tx.query<{ molecule_set_id: string }>(
+            'SELECT molecule_set_id FROM catalog.jobs_meta WHERE org_id = $1 AND job_id = $2',
+            [orgId, jobId],
+          ),
+        { readOnly: true, signal: ctx.signal },
+      );
+      if (!job) throw notFound('job', jobId);
+      // A transaction for each batch: a slow reader holds no connection.
+      for (let after = afterItemNo; ;) {
+        const rows = await database.inOrg(
+          orgId,
+          (tx) =>
+            tx.query<InputRow>(
+              `SELECT m.item_no, m.molecule_id, c.canonical_smiles FROM catalog.molecule_set_members m
+               JOIN catalog.molecules c ON c.org_id = m.org_id AND c.molecule_id = m.molecule_id
+               WHERE m.org_id = $1 AND m.molecule_set_id = $2 AND m.item_no > $3 ORDER BY m.item_no LIMIT ${INPUT_BATCH}`,
+              [orgId, job.molecule_set_id, after],
+            ),
+          { readOnly: true, signal: ctx.signal },
+        );
+        if (rows.length === 0) return;
+        yield {
+          inputs: rows.map((row) => ({
+            itemNo: row.item_no,
+            moleculeId: row.molecule_id,
+            canonicalSmiles: row.canonical_smiles,
+          })),
+        };
+        if (rows.length < INPUT_BATCH) return;
+        after = rows.at(-1)!.item_no;
+      }
+    },
+  };
+}

@@ -1,0 +1,157 @@
+import { createClient } from '@connectrpc/connect';
+import {
+  accessInterceptor,
+  createAccessTokenVerifier,
+  createLeaseSigner,
+  createLeaseVerifier,
+  createServiceTokenSigner,
+  createServiceTokenVerifier,
+  publicJwkOf,
+  serviceTokenInterceptor,
+} from '@mad/auth';
+import { openCache } from '@mad/cache';
+import { openChemistry } from '@mad/chemistry';
+import { openObjectStore } from '@mad/object-store';
+import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from '@mad/postgres';
+import type { Logger, Metrics } from '@mad/process';
+import { AuditService, OrganizationService, SessionService } from '@mad/proto/identity';
+import { TenantService } from '@mad/proto/provisioner';
+import { ExecutionService } from '@mad/proto/results';
+import { grpcTransport, serveRpc, type RpcServer } from '@mad/rpc';
+import { deliverAudit } from './audit.ts';
+import type { CatalogConfig } from './config.ts';
+import type { CatalogContext } from './context.ts';
+import { CONSTRAINT_MESSAGES, openCatalogDatabase } from './database.ts';
+import { startRounds, workJobQueues } from './jobs/rounds.ts';
+import { TaskSignal } from './jobs/task-signal.ts';
+import { organizationsOf } from './organizations.ts';
+import { pipelineVersionsIn } from './pipeline-versions.ts';
+import { catalogQueues, HOUSEKEEPING } from './queues.ts';
+import { routes } from './routes.ts';
+import { schemaValidator } from './schema-validator.ts';
+import { seedCatalog } from './seed.ts';
+import { taskDefinitionsIn } from './task-definitions.ts';
+
+const EVERY_HOUR = '13 * * * *';
+
+/** What catalog is given by the process it runs in. */
+export interface CatalogDeps {
+  logger: Logger;
+  metrics?: Metrics;
+}
+
+/** Catalog, serving. */
+export interface RunningCatalog {
+  /** gRPC. */
+  port: number;
+  /** Connect over HTTP/1.1. */
+  connectPort: number;
+  close(): Promise<void>;
+}
+
+/** The neighbours catalog calls, under its own name. */
+function neighbours(config: CatalogConfig) {
+  const sign = createServiceTokenSigner({ service: 'catalog', privateJwk: config.servicePrivateJwk });
+  const to = (address: string) => grpcTransport(address, { interceptors: [serviceTokenInterceptor(sign)] });
+  const identity = to(config.identityAddress);
+  const results = to(config.resultsAddress);
+  const provisioner = to(config.provisionerAddress);
+  return {
+    organizations: createClient(OrganizationService, identity),
+    sessions: createClient(SessionService, identity),
+    audits: createClient(AuditService, identity),
+    executions: createClient(ExecutionService, results),
+    tenants: createClient(TenantService, provisioner),
+    close: () => [identity, results, provisioner].forEach((transport) => transport.close()),
+  };
+}
+
+type Neighbours = ReturnType<typeof neighbours>;
+
+function serve(
+  config: CatalogConfig,
+  context: CatalogContext,
+  sessions: Neighbours['sessions'],
+  deps: CatalogDeps,
+): Promise<RpcServer> {
+  const verifyUser = createAccessTokenVerifier({
+    jwks: async () => {
+      const { keys } = await sessions.getJsonWebKeySet({});
+      return { keys: keys.map(({ kid, kty, crv, alg, use, x, y }) => ({ kid, kty, crv, alg, use, x, y })) };
+    },
+  });
+  const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
+  return serveRpc({
+    service: 'catalog',
+    host: config.host,
+    port: config.port,
+    connectPort: config.connectPort,
+    services: routes(context),
+    interceptors: [accessInterceptor({ verifyUser, verifyService }), postgresErrorInterceptor(CONSTRAINT_MESSAGES)],
+    logger: deps.logger,
+    metrics: deps.metrics,
+  });
+}
+
+/** Starts catalog: checks the database, seeds what comes with the product, works its queues, serves. */
+export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Promise<RunningCatalog> {
+  const { logger, metrics } = deps;
+  /** What is open, the last first. */
+  const open: (() => Promise<void> | void)[] = [];
+  const close = async (): Promise<void> => {
+    for (const end of open.splice(0)) await end();
+  };
+  try {
+    const database = await openCatalogDatabase(config.database, logger);
+    open.unshift(() => database.close());
+    const caches = await openCache({ url: config.redisUrl, logger });
+    open.unshift(() => caches.close());
+    const chemistry = openChemistry({ workers: config.chemistryWorkers });
+    open.unshift(() => chemistry.close());
+    const { close: closeNeighbours, organizations, sessions, audits, executions, tenants } = neighbours(config);
+    open.unshift(closeNeighbours);
+    const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', logger, queues: catalogQueues });
+    open.unshift(() => boss.close());
+
+    const caching = { cache: caches.cache, logger, metrics };
+    const context: CatalogContext = {
+      database,
+      boss,
+      chemistry,
+      rdkitVersion: await chemistry.version(),
+      objects: openObjectStore(config.objectStoreUrl),
+      organizations: organizationsOf(organizations, caching),
+      taskDefinitions: taskDefinitionsIn(database, caching),
+      pipelineVersions: pipelineVersionsIn(database, caching),
+      schemaValidator: schemaValidator(),
+      signLease: createLeaseSigner(config.servicePrivateJwk),
+      verifyLease: createLeaseVerifier(publicJwkOf(config.servicePrivateJwk)),
+      executions,
+      tenants,
+      provisioning: config.provisioning,
+      queue: config.queue,
+      tasks: new TaskSignal(),
+      logger,
+      metrics,
+    };
+    await database.asSystem((tx) => seedCatalog(tx, context.rdkitVersion));
+    await deliverAudit(boss, audits);
+    await boss.work(HOUSEKEEPING, async () => {
+      await database.asSystem((tx) => deleteExpiredIdempotencyKeys(tx, 'catalog'));
+    });
+    await boss.schedule(HOUSEKEEPING, EVERY_HOUR);
+    await workJobQueues(context);
+    open.unshift(startRounds(context));
+
+    const server = await serve(config, context, sessions, deps);
+    open.unshift(() => {
+      // Workers that wait for tasks would be waited for.
+      context.tasks.end();
+      return server.close();
+    });
+    return { port: server.port, connectPort: server.connectPort, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

@@ -1,0 +1,189 @@
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { cycleMigrations, entityDifferences, listConstraints, ownerRole } from '@mad/postgres';
+import { metadataDatabase, type TestDatabase } from '@mad/testing';
+import pg from 'pg';
+import { catalogEntities, catalogMigrations } from '../src/index.ts';
+import { JOB_TABLES } from './job-tables.ts';
+
+const services = [{ schema: 'catalog', migrations: catalogMigrations }];
+let db: TestDatabase;
+let admin: pg.Client;
+
+beforeAll(async () => {
+  db = await metadataDatabase({ services });
+  admin = new pg.Client({ connectionString: db.adminUrl });
+  await admin.connect();
+  await admin.query('SET search_path = catalog, public');
+});
+
+afterAll(async () => {
+  await admin.end();
+  await db.drop();
+});
+
+const ORG = '01900000-0000-7000-8000-000000000001';
+const USER = '01900000-0000-7000-8000-000000000002';
+const ONE = '01900000-0000-7000-8000-000000000003';
+const NOBODY = '01900000-0000-7000-8000-0000000000ff';
+const HASH = 'a'.repeat(64);
+
+const MOLECULE = `org_id, molecule_id, name, smiles, canonical_smiles, formula, molecular_weight, properties, fingerprint, normalizer, created_by`;
+const molecule = (id: string, smiles: string) =>
+  `INSERT INTO molecules (${MOLECULE}) VALUES ('${ORG}', '${id}', 'methane', '${smiles}', '${smiles}', 'CH4', 16.043, '{}',
+     decode(repeat('00', 256), 'hex'), 'rdkit 1', '${USER}')`;
+const ARTIFACT = `org_id, artifact_id, purpose, name, content_type, uri, size_bytes, sha256, created_by`;
+const artifact = (id: string, sha256: string) =>
+  `INSERT INTO artifacts (${ARTIFACT}) VALUES ('${ORG}', '${id}', 'other', 'n', 'text/plain', 'orgs/x', 1, '${sha256}', '${USER}')`;
+const definition = (id: string, version: string) =>
+  `INSERT INTO task_definitions (task_definition_id, task_id, version, task_type, engine, metadata, interface_spec, service_config, deterministic, cache_version)
+   VALUES ('${id}', 'a.b', '${version}', 'analysis', 'e@1', '{}', '{"inputs": {}, "outputs": {}, "parameters": {}}', '{}', true, 1)`;
+const pipeline = (id: string, name: string) =>
+  `INSERT INTO pipelines (pipeline_id, org_id, name, created_by) VALUES ('${id}', '${ORG}', '${name}', '${USER}')`;
+const version = (id: string, pipelineId: string, number: number) =>
+  `INSERT INTO pipeline_versions (pipeline_version_id, org_id, pipeline_id, version, spec, created_by)
+   VALUES ('${id}', '${ORG}', '${pipelineId}', ${number}, '{"version": "1", "tasks": []}', '${USER}')`;
+const template = (id: string, name: string) =>
+  `INSERT INTO pipeline_templates (pipeline_template_id, name, description, category, workflow_definition) VALUES ('${id}', '${name}', '', 'c', '{}')`;
+const set = (id: string, name: string) =>
+  `INSERT INTO molecule_sets (org_id, molecule_set_id, name, created_by) VALUES ('${ORG}', '${id}', '${name}', '${USER}')`;
+const member = (setId: string, itemNo: number, moleculeId: string) =>
+  `INSERT INTO molecule_set_members VALUES ('${ORG}', '${setId}', ${itemNo}, '${moleculeId}')`;
+const key = `INSERT INTO idempotency_keys (org_id, method, request_id, payload_hash, field_hashes, expires_at) VALUES ('${ORG}', 'm', '${ORG}', '\\x00', '{}', now())`;
+
+/** Rows that are right, for the others to collide with and refer to. */
+const GOOD_ROWS = [
+  molecule(ONE, 'C'),
+  `INSERT INTO org_usage (org_id) VALUES ('${ORG}')`,
+  set(ONE, 'library'),
+  member(ONE, 1, ONE),
+  artifact(ONE, HASH),
+  definition(ONE, '1'),
+  pipeline(ONE, 'p'),
+  version(ONE, ONE, 1),
+  template(ONE, 't'),
+  key,
+].join(';\n');
+
+/** An UPDATE of the right row, or an INSERT beside it, that breaks the constraint of that name and no other. */
+const BAD_ROWS: Record<string, string> = {
+  smiles_string_length_check: `UPDATE molecules SET smiles = repeat('C', 601)`,
+  smiles_string_characters_check: `UPDATE molecules SET canonical_smiles = 'C C'`,
+  molecular_weight_check: `UPDATE molecules SET molecular_weight = 10000`,
+  molecules_pkey: molecule(ONE, 'CC'),
+  molecules_org_id_canonical_smiles_key: molecule(NOBODY, 'C'),
+  molecules_name_check: `UPDATE molecules SET name = ''`,
+  molecules_synonyms_check: `UPDATE molecules SET synonyms = array_fill('x'::text, ARRAY[101])`,
+  molecules_description_check: `UPDATE molecules SET description = repeat('x', 10001)`,
+  molecules_inchikey_check: `UPDATE molecules SET inchikey = 'InChI=1S/CH4/h1H4'`,
+  molecules_formula_check: `UPDATE molecules SET formula = ''`,
+  molecules_uri_check: `UPDATE molecules SET uri = ''`,
+  molecules_size_bytes_check: `UPDATE molecules SET size_bytes = 0`,
+  molecules_checksum_check: `UPDATE molecules SET checksum = 'md5'`,
+  valid_properties: `UPDATE molecules SET properties = '[]'`,
+  molecules_fingerprint_check: `UPDATE molecules SET fingerprint = '\\x00'`,
+  molecules_normalizer_check: `UPDATE molecules SET normalizer = ''`,
+  org_usage_pkey: `INSERT INTO org_usage (org_id) VALUES ('${ORG}')`,
+  org_usage_molecules_check: 'UPDATE org_usage SET molecules = -1',
+  org_usage_artifact_bytes_check: 'UPDATE org_usage SET artifact_bytes = -1',
+  molecule_sets_pkey: set(ONE, 'other'),
+  molecule_sets_org_id_name_key: set(NOBODY, 'library'),
+  molecule_sets_name_check: `UPDATE molecule_sets SET name = repeat('x', 256)`,
+  molecule_sets_size_check: 'UPDATE molecule_sets SET size = -1',
+  molecule_set_members_pkey: member(ONE, 1, ONE),
+  molecule_set_members_molecule_set_id_fkey: member(NOBODY, 1, ONE),
+  molecule_set_members_molecule_id_fkey: member(ONE, 2, NOBODY),
+  molecule_set_members_item_no_check: member(ONE, 0, ONE),
+  artifacts_pkey: artifact(ONE, 'b'.repeat(64)),
+  artifacts_org_id_purpose_sha256_key: artifact(NOBODY, HASH),
+  artifacts_purpose_check: `UPDATE artifacts SET purpose = 'fun'`,
+  artifacts_name_check: `UPDATE artifacts SET name = ''`,
+  artifacts_content_type_check: `UPDATE artifacts SET content_type = ''`,
+  artifacts_uri_check: `UPDATE artifacts SET uri = ''`,
+  artifacts_size_bytes_check: 'UPDATE artifacts SET size_bytes = 0',
+  artifacts_sha256_check: `UPDATE artifacts SET sha256 = 'A'`,
+  task_definitions_pkey: definition(ONE, '2'),
+  task_definitions_org_id_task_id_version_key: definition(NOBODY, '1'),
+  task_definitions_task_id_check: `UPDATE task_definitions SET task_id = 'dock'`,
+  task_definitions_version_check: `UPDATE task_definitions SET version = '01'`,
+  task_definitions_engine_check: `UPDATE task_definitions SET engine = 'vina'`,
+  task_definitions_metadata_check: `UPDATE task_definitions SET metadata = '[]'`,
+  task_definitions_interface_spec_check: `UPDATE task_definitions SET interface_spec = '{"inputs": {}}'`,
+  task_definitions_service_config_check: `UPDATE task_definitions SET service_config = '1'`,
+  task_definitions_cache_version_check: 'UPDATE task_definitions SET cache_version = 0',
+  pipelines_pkey: pipeline(ONE, 'other').replace(`'${ORG}'`, `'${NOBODY}'`),
+  pipelines_org_id_pipeline_id_key: `ALTER TABLE pipelines DROP CONSTRAINT pipelines_pkey CASCADE; ${pipeline(ONE, 'other')}`,
+  pipelines_org_id_name_key: pipeline(NOBODY, 'p'),
+  pipelines_name_check: `UPDATE pipelines SET name = ''`,
+  pipelines_description_check: `UPDATE pipelines SET description = repeat('x', 10001)`,
+  pipelines_latest_version_check: 'UPDATE pipelines SET latest_version = -1',
+  pipeline_versions_pkey: version(ONE, ONE, 2),
+  pipeline_versions_pipeline_id_version_key: version(NOBODY, ONE, 1),
+  pipeline_versions_pipeline_id_fkey: version(NOBODY, NOBODY, 1),
+  pipeline_versions_version_check: 'UPDATE pipeline_versions SET version = 0',
+  pipeline_versions_spec_check: `UPDATE pipeline_versions SET spec = '{"version": "1"}'`,
+  pipeline_versions_published_check: 'UPDATE pipeline_versions SET published = true',
+  pipeline_versions_deprecated_at_check: 'UPDATE pipeline_versions SET deprecated_at = now()',
+  pipeline_templates_pkey: template(ONE, 'other'),
+  pipeline_templates_name_key: template(NOBODY, 't'),
+  pipeline_templates_name_check: `UPDATE pipeline_templates SET name = ''`,
+  pipeline_templates_category_check: `UPDATE pipeline_templates SET category = 'Not a word'`,
+  pipeline_templates_workflow_definition_check: `UPDATE pipeline_templates SET workflow_definition = '[]'`,
+  pipeline_templates_default_parameters_check: `UPDATE pipeline_templates SET default_parameters = '[]'`,
+  idempotency_keys_pkey: key,
+  idempotency_keys_field_hashes_check: `UPDATE idempotency_keys SET field_hashes = '[]'`,
+};
+
+test('every named constraint refuses a row', async () => {
+  const constraints = await listConstraints(db.adminUrl, 'catalog');
+  const names = constraints.filter(({ table }) => !JOB_TABLES.includes(table)).map(({ name }) => name);
+  expect(Object.keys(BAD_ROWS).sort()).toEqual(names.sort());
+  await admin.query('BEGIN');
+  await admin.query(GOOD_ROWS);
+  for (const [name, sql] of Object.entries(BAD_ROWS)) {
+    await admin.query('SAVEPOINT before');
+    const broken = await admin.query(sql).then(
+      () => 'nothing',
+      (error: pg.DatabaseError) => error.constraint ?? error.message,
+    );
+    // A partition names the parent's rules after itself.
+    expect(broken.replace(/^molecules_p\d_/, 'molecules_')).toBe(name);
+    await admin.query('ROLLBACK TO before');
+  }
+  await admin.query('ROLLBACK');
+});
+
+test('entities say what the migrations made', async () => {
+  const differences = await entityDifferences({ url: db.adminUrl, schema: 'catalog', entities: catalogEntities });
+  expect(differences).toEqual([]);
+});
+
+test('migrations go up, down and up again', async () => {
+  const empty = await metadataDatabase({ services: [{ schema: 'catalog', migrations: [] }] });
+  try {
+    const { first, none, second } = await cycleMigrations({
+      url: empty.url('mad_migrator'),
+      ownerRole: ownerRole('catalog'),
+      schema: 'catalog',
+      migrations: catalogMigrations,
+    });
+    expect(none).toEqual([]);
+    expect(first.length).toBeGreaterThan(100);
+    expect(second).toEqual(first);
+  } finally {
+    await empty.drop();
+  }
+});
+
+test('every table has a comment, and what names a person says so', async () => {
+  const { rows } = await admin.query<{ relname: string }>(
+    `SELECT relname FROM pg_class WHERE relnamespace = 'catalog'::regnamespace AND relkind IN ('r', 'p')
+       AND NOT relispartition AND relname <> 'migrations' AND obj_description(oid, 'pg_class') IS NULL`,
+  );
+  expect(rows).toEqual([]);
+  const { rows: personal } = await admin.query<{ name: string }>(
+    `SELECT attrelid::regclass || '.' || attname AS name FROM pg_attribute
+     WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'catalog'::regnamespace AND NOT relispartition)
+       AND attname = 'created_by' AND col_description(attrelid, attnum) NOT LIKE 'PII:%'`,
+  );
+  expect(personal).toEqual([]);
+});

@@ -1,0 +1,63 @@
+import { createClient, type Transport } from '@connectrpc/connect';
+import { TenantService, type GetFleetHealthResponse } from '@mad/proto/provisioner';
+import { SECOND_MS } from '@mad/process';
+
+/** Readiness in the seeds' shape: one entry per database server, tenants counted by state, never one by one. */
+export interface Readiness {
+  status: 'ready' | 'not_ready';
+  /** True when something is wrong that does not keep the system from serving. */
+  degraded: boolean;
+  checks: {
+    /** Every probe by name: true when it answered. */
+    databases: Record<string, boolean>;
+    metadata_db: boolean;
+    /** Tenants by state, e.g. {"READY": 12}. */
+    org_databases: Record<string, number>;
+  };
+  /** Milliseconds by probe. */
+  latency_ms: Record<string, number>;
+}
+
+/** How long the fleet's probes may take before the fleet counts as unreachable. */
+const PROBE_MS = 2 * SECOND_MS;
+const SICK = new Set(['FAILED']);
+
+/**
+ * Asks the provisioner, which probes the metadata database and every server once. Not ready only when the metadata
+ * database or every server is gone; one sick server or tenant degrades.
+ */
+export function readinessProbe(provisioner: Transport, serviceToken: () => Promise<string>): () => Promise<Readiness> {
+  const tenants = createClient(TenantService, provisioner);
+  return async () => {
+    try {
+      const headers = { authorization: `Bearer ${await serviceToken()}` };
+      return readinessOf(await tenants.getFleetHealth({}, { timeoutMs: PROBE_MS, headers }));
+    } catch {
+      const checks = { databases: { metadata: false }, metadata_db: false, org_databases: {} };
+      return { status: 'not_ready', degraded: true, checks, latency_ms: {} };
+    }
+  };
+}
+
+/** What the fleet's health means for readiness. */
+export function readinessOf(fleet: GetFleetHealthResponse): Readiness {
+  const metadata = fleet.metadataLatencyMs >= 0;
+  const servers = fleet.servers.map(({ name, healthy }) => [name, healthy] as const);
+  const tenants = Object.entries(fleet.tenantsByState).map(([state, count]) => [state, Number(count)] as const);
+  const anyServer = servers.length === 0 || servers.some(([, healthy]) => healthy);
+  const allServers = servers.every(([, healthy]) => healthy);
+  const sickTenants = tenants.some(([state, count]) => SICK.has(state) && count > 0);
+  return {
+    status: metadata && anyServer ? 'ready' : 'not_ready',
+    degraded: !metadata || !allServers || sickTenants,
+    checks: {
+      databases: { metadata, ...Object.fromEntries(servers) },
+      metadata_db: metadata,
+      org_databases: Object.fromEntries(tenants),
+    },
+    latency_ms: {
+      metadata: fleet.metadataLatencyMs,
+      ...Object.fromEntries(fleet.servers.map(({ name, latencyMs }) => [name, latencyMs])),
+    },
+  };
+}

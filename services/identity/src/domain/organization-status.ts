@@ -1,0 +1,18 @@
+/** Where an organization stands in its life, as the table spells it. */
+export type OrganizationStatusName = 'provisioning' | 'active' | 'suspended' | 'read_only' | 'erasing' | 'erased';
+
+/** What an organization's members may do in a status. */
+export function allowedUse(status: OrganizationStatusName): 'everything' | 'reading' | 'nothing' {
+  if (status === 'provisioning' || status === 'active') return 'everything';
+  return status === 'read_only' ? 'reading' : 'nothing';
+}
+
+/** The status after suspending, or undefined when an organization in this status cannot be suspended. */
+export function suspended(status: OrganizationStatusName): OrganizationStatusName | undefined {
+  return status === 'active' || status === 'read_only' || status === 'suspended' ? 'suspended' : undefined;
+}
+
+/** The status after resuming, or undefined when an organization in this status cannot be resumed. */
+export function resumed(status: OrganizationStatusName): OrganizationStatusName | undefined {
+  return status === 'suspended' || status === 'active' ? 'active' : undefined;
+}

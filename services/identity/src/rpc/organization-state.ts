@@ -1,0 +1,69 @@
+import { Code, type HandlerContext } from '@connectrpc/connect';
+import type { Boss, Tx } from '@mad/postgres';
+import type { ResumeOrganizationRequest, SuspendOrganizationRequest } from '@mad/proto/identity';
+import { rpcError } from '@mad/rpc';
+import { recordAudit } from '../audit/record.ts';
+import type { OrganizationRow } from '../db/entities/organization.ts';
+import { resumed, suspended, type OrganizationStatusName } from '../domain/organization-status.ts';
+import { SET_TENANT_STATE } from '../queue/queues.ts';
+import { ORGANIZATION_COLUMNS } from './organization.ts';
+
+/** Moves an organization to the status that `next` says and queues the word to the provisioner. */
+async function changeStatus(
+  tx: Tx,
+  boss: Boss,
+  orgId: string,
+  next: (status: OrganizationStatusName) => OrganizationStatusName | undefined,
+  verb: string,
+): Promise<OrganizationRow> {
+  const [before] = await tx.query<OrganizationRow>(
+    `SELECT ${ORGANIZATION_COLUMNS} FROM identity.organizations WHERE org_id = $1 FOR NO KEY UPDATE`,
+    [orgId],
+  );
+  const status = next(before!.status);
+  if (status === undefined) {
+    const message = `an organization that is ${before!.status} cannot be ${verb}`;
+    throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { status: before!.status });
+  }
+  await boss.send(tx, SET_TENANT_STATE, { org_id: orgId }, { key: orgId });
+  if (status === before!.status) return before!;
+  const [row] = await tx.query<OrganizationRow>(
+    `UPDATE identity.organizations SET status = $2, version = version + 1, updated_at = now()
+     WHERE org_id = $1 RETURNING ${ORGANIZATION_COLUMNS}`,
+    [orgId, status],
+  );
+  return row!;
+}
+
+/** Suspends an organization and ends its sessions: nobody of it can sign in, refresh or exchange a token. */
+export async function suspendOrganization(
+  tx: Tx,
+  ctx: HandlerContext,
+  boss: Boss,
+  request: SuspendOrganizationRequest,
+): Promise<OrganizationRow> {
+  const { orgId, requestId, reason } = request;
+  const row = await changeStatus(tx, boss, orgId, suspended, 'suspended');
+  const sessions = await tx.execute(
+    'UPDATE identity.user_sessions SET revoked_at = now() WHERE org_id = $1 AND revoked_at IS NULL',
+    [orgId],
+  );
+  const metadata = { reason, sessions };
+  const fact = { action: 'organizations.suspend', entityType: 'organization', entityId: orgId, requestId, metadata };
+  await recordAudit(tx, ctx, orgId, fact);
+  return row;
+}
+
+/** Resumes a suspended organization; its people sign in anew. */
+export async function resumeOrganization(
+  tx: Tx,
+  ctx: HandlerContext,
+  boss: Boss,
+  request: ResumeOrganizationRequest,
+): Promise<OrganizationRow> {
+  const { orgId, requestId } = request;
+  const row = await changeStatus(tx, boss, orgId, resumed, 'resumed');
+  const fact = { action: 'organizations.resume', entityType: 'organization', entityId: orgId, requestId };
+  await recordAudit(tx, ctx, orgId, fact);
+  return row;
+}

@@ -1,0 +1,131 @@
+import { MINUTE_MS, readEnv, SECOND_MS, type Env, type LogLevel } from '@mad/process';
+import { privateJwkSetting, serviceKeysSetting, type ServiceIdentity, type ServiceKeys } from '@mad/auth';
+import { MAX_SCHEMA_LENGTH } from './domain/names.ts';
+import { parseMasterKeys, type MasterKeys } from './secrets/master-key.ts';
+import { SERVER_DEFAULTS, type ServerRegistration } from './servers/registration.ts';
+
+/** Everything provisioner is told from outside. */
+export interface ProvisionerConfig {
+  host: string;
+  /** gRPC; 0 takes any free port. */
+  port: number;
+  /** Connect over HTTP/1.1; default port + 100, or any free port when `port` is 0. */
+  connectPort?: number;
+  databaseUrl: string;
+  systemUrl: string;
+  poolSize: number;
+  systemPoolSize: number;
+  statementTimeoutMs: number;
+  masterKeys: MasterKeys;
+  /** Signs provisioner's calls to other services. */
+  servicePrivateJwk: ServiceIdentity['privateJwk'];
+  serviceKeys: ServiceKeys;
+  /** "host:port" of identity, for its keys and its audit log. */
+  identityAddress: string;
+  /** "host:port" of each tenant schema's owner. */
+  tenantSchemas: Readonly<Record<string, string>>;
+  /** Servers registered at start. */
+  servers: readonly ServerRegistration[];
+  /** The region of organizations that name none. */
+  defaultRegion: string;
+  /** How long a step may be silent before another process takes over. */
+  stepLeaseMs: number;
+  /** How often undone work is looked for. */
+  sweepMs: number;
+  /** How long the leavings of a failed operation wait for somebody to go on with it. */
+  cleanupGraceMs: number;
+  logLevel: LogLevel;
+}
+
+const ADDRESS = /^[^\s:]+:\d{1,5}$/;
+const REGION = /^[a-z][a-z0-9-]{0,62}$/;
+
+/** Reads the configuration; throws a ConfigError that lists every problem. */
+export function readProvisionerConfig(env: Env): ProvisionerConfig {
+  return readEnv(env, (r) => ({
+    host: r.string('PROVISIONER_HOST', { default: '127.0.0.1' }),
+    port: r.integer('PROVISIONER_PORT', { default: 7004, min: 0, max: 65_435 }),
+    connectPort: r.integer('PROVISIONER_CONNECT_PORT', { optional: true, min: 0, max: 65_535 }),
+    databaseUrl: r.url('PROVISIONER_DATABASE_URL'),
+    systemUrl: r.url('PROVISIONER_SYSTEM_URL'),
+    poolSize: r.integer('PROVISIONER_POOL_SIZE', { default: 2, min: 1 }),
+    systemPoolSize: r.integer('PROVISIONER_SYSTEM_POOL_SIZE', { default: 5, min: 1 }),
+    statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
+    masterKeys: masterKeysOf(r.secret('PROVISIONER_MASTER_KEY'), (message) =>
+      r.problem('PROVISIONER_MASTER_KEY', message),
+    ),
+    servicePrivateJwk: r.json('PROVISIONER_SERVICE_KEY', privateJwkSetting),
+    serviceKeys: r.json('MAD_SERVICE_KEYS', serviceKeysSetting),
+    identityAddress: r.string('IDENTITY_ADDRESS', {
+      default: '127.0.0.1:7001',
+      pattern: ADDRESS,
+      expected: 'host:port',
+    }),
+    tenantSchemas: parseSchemas(
+      r.string('PROVISIONER_TENANT_SCHEMAS', { default: 'results=127.0.0.1:7003' }),
+      (message) => r.problem('PROVISIONER_TENANT_SCHEMAS', message),
+    ),
+    servers: r.json('PROVISIONER_SERVERS', parseServers, { default: [] }),
+    defaultRegion: r.string('PROVISIONER_DEFAULT_REGION', { default: 'local', pattern: REGION }),
+    stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
+    sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
+    cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
+    logLevel: r.oneOf('LOG_LEVEL', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info'),
+  }));
+}
+
+function masterKeysOf(text: string, problem: (message: string) => void): MasterKeys {
+  try {
+    return parseMasterKeys(text);
+  } catch (error) {
+    // A missing one was reported already.
+    if (text !== '') problem((error as Error).message);
+    return undefined as never;
+  }
+}
+
+/** `results=host:port,other=host:port`. */
+function parseSchemas(text: string, problem: (message: string) => void): Record<string, string> {
+  const schemas: Record<string, string> = {};
+  for (const entry of text.split(',')) {
+    const [schema = '', address = ''] = entry.trim().split('=', 2);
+    const named = /^[a-z][a-z0-9_]*$/.test(schema) && schema.length <= MAX_SCHEMA_LENGTH;
+    if (!named || !ADDRESS.test(address)) problem('must be like results=127.0.0.1:7003,other=host:port');
+    else schemas[schema] = address;
+  }
+  return schemas;
+}
+
+function objectOf(value: unknown): object {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('must be a JSON object');
+  return value;
+}
+
+function parseServers(value: unknown): ServerRegistration[] {
+  if (!Array.isArray(value)) throw new Error('must be a JSON list');
+  return value.map((entry: unknown, index) => {
+    const server = objectOf(entry) as Record<string, unknown>;
+    const text = (name: string, fallback?: string): string => {
+      const found = server[name] ?? fallback;
+      if (typeof found !== 'string') throw new Error(`[${index}].${name} must be a string`);
+      return found;
+    };
+    const number = (name: string, fallback?: number): number => {
+      const found = server[name] ?? fallback;
+      if (!Number.isSafeInteger(found) || (found as number) < 1)
+        throw new Error(`[${index}].${name} must be a positive number`);
+      return found as number;
+    };
+    return {
+      name: text('name'),
+      host: text('host'),
+      port: number('port'),
+      region: text('region', 'local'),
+      sslmode: text('sslmode', ''),
+      connectionBudget: number('connection_budget', SERVER_DEFAULTS.connectionBudget),
+      maxTenants: number('max_tenants', SERVER_DEFAULTS.maxTenants),
+      provisionerPassword: text('provisioner_password'),
+      migratorPassword: text('migrator_password'),
+    };
+  });
+}

@@ -1,0 +1,23 @@
+import type { Boss, Database } from '@mad/postgres';
+import type { Logger } from '@mad/process';
+import type { ChangeFeed } from './provisioning/change-feed.ts';
+import type { Runs } from './provisioning/runs.ts';
+import type { MasterKeys } from './secrets/master-key.ts';
+import type { SchemaOwners } from './servers/schema-owners.ts';
+import type { ServerConnections } from './servers/server-connections.ts';
+
+/** What handlers may reach. */
+export interface ProvisionerContext {
+  database: Database;
+  boss: Boss;
+  master: MasterKeys;
+  connections: ServerConnections;
+  owners: SchemaOwners;
+  runs: Runs;
+  changes: ChangeFeed;
+  /** How long a step may be silent before another run takes over, in milliseconds. */
+  leaseMs: number;
+  /** The region of organizations that name none. */
+  defaultRegion: string;
+  logger: Logger;
+}

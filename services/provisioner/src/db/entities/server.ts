@@ -1,0 +1,41 @@
+import { EntitySchema } from '@mad/postgres';
+
+/** A row of provisioner.database_servers. */
+export interface ServerRow {
+  server_id: string;
+  name: string;
+  host: string;
+  port: number;
+  sslmode: string;
+  region: string;
+  connection_budget: number;
+  max_tenants: number;
+  draining: boolean;
+  provisioner_secret: Buffer;
+  migrator_secret: Buffer;
+  master_key_version: number;
+  created_at: Date;
+  updated_at: Date;
+}
+
+export const ServerEntity = new EntitySchema<ServerRow>({
+  name: 'database_servers',
+  schema: 'provisioner',
+  columns: {
+    server_id: { type: 'uuid', primary: true, default: () => 'gen_random_uuid()' },
+    name: { type: 'text' },
+    host: { type: 'text' },
+    port: { type: 'integer' },
+    sslmode: { type: 'text', default: '' },
+    region: { type: 'text' },
+    connection_budget: { type: 'integer' },
+    max_tenants: { type: 'integer' },
+    draining: { type: 'boolean', default: false },
+    provisioner_secret: { type: 'bytea' },
+    migrator_secret: { type: 'bytea' },
+    master_key_version: { type: 'integer' },
+    created_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
+    updated_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
+  },
+  uniques: [{ name: 'database_servers_name_key', columns: ['name'] }],
+});

@@ -1,0 +1,21 @@
+import { CleanupEntity, OperationEntity } from './entities/operation.ts';
+import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
+import { ServerEntity } from './entities/server.ts';
+import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
+import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
+import { Queue } from './migrations/2026_11_21_0901_queue.ts';
+
+/** Every table of provisioner. */
+export const provisionerEntities = [
+  ServerEntity,
+  TenantEntity,
+  CredentialEntity,
+  DataKeyEntity,
+  OperationEntity,
+  CleanupEntity,
+  ChangeCounterEntity,
+  ChangeEntity,
+];
+
+/** The schema's trail, in order. */
+export const provisionerMigrations = [ServersAndTenants, Queue];

@@ -1,0 +1,56 @@
+/** With a longer one the login's name would pass Postgres's 63 bytes. */
+export const MAX_SCHEMA_LENGTH = 24;
+
+export type Slot = 'a' | 'b';
+
+function bare(orgId: string): string {
+  const digits = orgId.replaceAll('-', '').toLowerCase();
+  if (!/^[0-9a-f]{32}$/.test(digits)) throw new TypeError('not an organization id');
+  return digits;
+}
+
+/** The organization's database, e.g. `mad_results_0190…`. */
+export function databaseName(schema: string, orgId: string): string {
+  return `mad_${schema}_${bare(orgId)}`;
+}
+
+/** One of the two logins of an organization's database. */
+export function loginName(schema: string, orgId: string, slot: Slot): string {
+  return `${databaseName(schema, orgId)}_${slot}`;
+}
+
+/** The role that owns the objects inside every database of the schema. */
+export function schemaOwner(schema: string): string {
+  return `mad_${schema}_owner`;
+}
+
+/** The role that holds the grants inside every database of the schema. */
+export function schemaApp(schema: string): string {
+  return `mad_${schema}_app`;
+}
+
+/** One migration of a schema, as its owner lists it. */
+export interface ListedMigration {
+  name: string;
+  checksum: string;
+}
+
+/** The version a list of migrations leads to: its last one's name, empty when there is none. */
+export function versionOf(migrations: readonly ListedMigration[]): string {
+  return migrations.at(-1)?.name ?? '';
+}
+
+/** What two lists of migrations must agree in to make the same database. */
+export function migrationsText(migrations: readonly ListedMigration[]): string {
+  return migrations.map(({ name, checksum }) => `${name}:${checksum}`).join('\n');
+}
+
+const DIGEST_DIGITS = 16;
+
+/**
+ * The template that the schema's databases are copied from, by the SHA-256 of its migrations' text: a changed migration
+ * makes another name, so that a template never differs from what its name says.
+ */
+export function templateName(schema: string, digest: string): string {
+  return `mad_${schema}_template_${digest.slice(0, DIGEST_DIGITS)}`;
+}

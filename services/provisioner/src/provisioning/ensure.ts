@@ -1,0 +1,112 @@
+import { Code, type HandlerContext } from '@connectrpc/connect';
+import type { Tx } from '@mad/postgres';
+import { SECOND_MS, sleep } from '@mad/process';
+import { deadlineOf, rpcError } from '@mad/rpc';
+import type { ProvisionerContext } from '../context.ts';
+import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
+import type { TenantKey } from '../domain/plan.ts';
+import { ensureAnswer } from '../domain/tenant-state.ts';
+import { begin, type Held } from './lease.ts';
+import { insertTenant } from './placing.ts';
+
+/** Left of the caller's deadline for the answer itself. */
+const ANSWER_MS = 50;
+const POLL_MS = 50;
+const DEFAULT_WAIT_MS = 25 * SECOND_MS;
+
+/** The tenant's row, locked until the transaction ends. */
+export async function lockTenant(tx: Tx, { orgId, schema }: TenantKey): Promise<TenantRow | undefined> {
+  const [row] = await tx.query<TenantRow>(
+    `SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 AND schema = $2 FOR UPDATE`,
+    [orgId, schema],
+  );
+  return row;
+}
+
+/** When a request must have its answer, in the milliseconds of `performance.now()`. */
+export function answerBy(ctx: HandlerContext): number {
+  return performance.now() + (deadlineOf(ctx) ?? DEFAULT_WAIT_MS) - ANSWER_MS;
+}
+
+/**
+ * Makes the tenant unless it exists and waits for it until the request's deadline; the work goes on without the
+ * request. Returns the tenant as it is then. Throws when it was erased, or when no server takes it.
+ */
+export async function ensureTenant(
+  context: ProvisionerContext,
+  key: TenantKey,
+  region: string,
+  ctx: HandlerContext,
+): Promise<TenantRow> {
+  const until = answerBy(ctx);
+  const { row, held } = await context.database.asSystem((tx) => take(context, tx, key, region));
+  if (ensureAnswer(row.state) === 'exists') return row;
+  const run = held === undefined ? undefined : context.runs.carryOut(held);
+  return waitFor(context, key, run, until, ctx.signal);
+}
+
+async function take(
+  { master, leaseMs }: ProvisionerContext,
+  tx: Tx,
+  key: TenantKey,
+  region: string,
+): Promise<{ row: TenantRow; held?: Held }> {
+  const operationId = await insertTenant(tx, master, key, region);
+  const row = await lockTenant(tx, key);
+  if (row === undefined) throw new Error('the tenant vanished');
+  if (ensureAnswer(row.state) === 'gone') {
+    const about = { org_id: key.orgId, schema: key.schema, state: row.state };
+    throw rpcError(
+      Code.FailedPrecondition,
+      'STATE_CONFLICT',
+      'the organization was erased: it is not made again',
+      about,
+    );
+  }
+  if (operationId !== undefined) return { row, held: await begin(tx, key, 'provision', { leaseMs, operationId }) };
+  if (row.state !== 'failed') return { row };
+  await tx.execute(`UPDATE provisioner.tenants SET state = 'creating' WHERE org_id = $1 AND schema = $2`, [
+    key.orgId,
+    key.schema,
+  ]);
+  return {
+    row: { ...row, state: 'creating' },
+    held: await begin(tx, key, 'provision', { leaseMs, step: row.step ?? undefined }),
+  };
+}
+
+/** Waits for the run, ours or another process's. */
+async function waitFor(
+  { database, runs }: ProvisionerContext,
+  key: TenantKey,
+  run: Promise<unknown> | undefined,
+  until: number,
+  signal: AbortSignal,
+): Promise<TenantRow> {
+  const read = async (): Promise<TenantRow> => {
+    const [row] = await database.asSystem((tx) =>
+      tx.query<TenantRow>(`SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 AND schema = $2`, [
+        key.orgId,
+        key.schema,
+      ]),
+    );
+    return row!;
+  };
+  const timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(), Math.max(0, until - performance.now()));
+  const over = AbortSignal.any([signal, timeout.signal]);
+  try {
+    if (run !== undefined) await Promise.race([run, sleep(until - performance.now(), over).catch(() => undefined)]);
+    let row = await read();
+    while (!over.aborted && (row.state === 'creating' || row.state === 'requested')) {
+      // Nobody may be at it any more: then it is ours to go on with.
+      await Promise.race([runs.resume(key), sleep(POLL_MS, over).catch(() => undefined)]);
+      await sleep(POLL_MS, over).catch(() => undefined);
+      row = await read();
+    }
+    return row;
+  } finally {
+    clearTimeout(timer);
+    timeout.abort();
+  }
+}

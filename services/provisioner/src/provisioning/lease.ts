@@ -1,0 +1,156 @@
+import type { Database, Tx } from '@mad/postgres';
+import { uuidv7 } from '@mad/process';
+import type { TenantRow } from '../db/entities/tenant.ts';
+import {
+  firstStep,
+  objectsOf,
+  type ExternalObject,
+  type OperationKind,
+  type StepName,
+  type TenantKey,
+} from '../domain/plan.ts';
+
+/** A run's right to work on a tenant's step, until the lease ends. */
+export interface Held extends TenantKey {
+  owner: string;
+  operationId: string;
+  kind: OperationKind;
+  step: StepName;
+}
+
+/** The lease ended, or the tenant was given to another run, while this one worked. */
+export class LeaseLost extends Error {
+  override readonly name = 'LeaseLost';
+
+  constructor({ orgId, schema, step }: Held) {
+    super(`the lease on ${schema} of ${orgId} was lost at ${step}`);
+  }
+}
+
+const LEASE_UNTIL = `now() + $4 * interval '1 millisecond'`;
+/** $1 organization, $2 schema, $3 owner: the row, if its lease is ours and alive. */
+const HELD = 'org_id = $1 AND schema = $2 AND step_owner = $3 AND step_lease_until > now()';
+
+/** Where to begin an operation, if not anew at its first step. */
+export interface BeginOptions {
+  leaseMs: number;
+  /** The operation, if it was noted already. */
+  operationId?: string;
+  /** The step an earlier attempt got to. */
+  step?: StepName;
+}
+
+/**
+ * Undertakes an operation with a tenant whose row the caller has locked and found idle: notes the operation, its first
+ * step and what that step makes, and takes the lease.
+ */
+export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options: BeginOptions): Promise<Held> {
+  const step = options.step ?? firstStep(kind);
+  const operationId = options.operationId ?? (await insertOperation(tx, key, kind));
+  const held: Held = { ...key, owner: uuidv7(), operationId, kind, step };
+  await tx.execute(
+    `UPDATE provisioner.tenants SET operation_id = $5, step = $6, step_owner = $3, step_lease_until = ${LEASE_UNTIL},
+       last_error = '', updated_at = now()
+     WHERE org_id = $1 AND schema = $2`,
+    [key.orgId, key.schema, held.owner, options.leaseMs, operationId, step],
+  );
+  // What an earlier attempt left is this one's to use, and to answer for.
+  await tx.execute('UPDATE provisioner.cleanup_records SET operation_id = $3 WHERE org_id = $1 AND schema = $2', [
+    key.orgId,
+    key.schema,
+    operationId,
+  ]);
+  await remember(tx, held, objectsOf(step, key));
+  return held;
+}
+
+/** Notes a new operation; the tenant's row may not exist yet. Returns its id. */
+export async function insertOperation(tx: Tx, { orgId, schema }: TenantKey, kind: OperationKind): Promise<string> {
+  const operationId = uuidv7();
+  await tx.execute('INSERT INTO provisioner.operations (operation_id, org_id, schema, kind) VALUES ($1, $2, $3, $4)', [
+    operationId,
+    orgId,
+    schema,
+    kind,
+  ]);
+  return operationId;
+}
+
+/** Takes the lease of a tenant with a step to do, when nobody holds it. Undefined when there is nothing to take. */
+export async function claim(db: Database, key: TenantKey, leaseMs: number): Promise<Held | undefined> {
+  const owner = uuidv7();
+  return db.asSystem(async (tx) => {
+    const [row] = await tx.query<Pick<TenantRow, 'operation_id' | 'step'> & { kind: OperationKind }>(
+      `UPDATE provisioner.tenants t SET step_owner = $3, step_lease_until = ${LEASE_UNTIL}, updated_at = now()
+       FROM provisioner.operations o
+       WHERE t.org_id = $1 AND t.schema = $2 AND o.operation_id = t.operation_id AND o.state = 'running'
+         AND t.step IS NOT NULL AND (t.step_owner IS NULL OR t.step_lease_until <= now())
+       RETURNING t.operation_id, t.step, o.kind`,
+      [key.orgId, key.schema, owner, leaseMs],
+    );
+    if (row === undefined) return undefined;
+    const held: Held = { ...key, owner, operationId: row.operation_id, kind: row.kind, step: row.step! };
+    await remember(tx, held, objectsOf(held.step, key));
+    return held;
+  });
+}
+
+/** Prolongs the lease. Throws LeaseLost when it is another's. */
+export async function renew(db: Database, held: Held, leaseMs: number): Promise<void> {
+  const renewed = await db.asSystem((tx) =>
+    tx.execute(`UPDATE provisioner.tenants SET step_lease_until = ${LEASE_UNTIL} WHERE ${HELD}`, [
+      held.orgId,
+      held.schema,
+      held.owner,
+      leaseMs,
+    ]),
+  );
+  if (renewed === 0) throw new LeaseLost(held);
+}
+
+/** Goes to the next step, noting first what it will make. Throws LeaseLost when the lease is another's. */
+export async function advance(db: Database, held: Held, next: StepName, leaseMs: number): Promise<Held> {
+  return db.asSystem(async (tx) => {
+    const moved = await tx.execute(
+      `UPDATE provisioner.tenants SET step = $5, step_lease_until = ${LEASE_UNTIL}, updated_at = now(),
+         state = CASE state WHEN 'requested' THEN 'creating' ELSE state END
+       WHERE ${HELD}`,
+      [held.orgId, held.schema, held.owner, leaseMs, next],
+    );
+    if (moved === 0) throw new LeaseLost(held);
+    const then = { ...held, step: next };
+    await remember(tx, then, objectsOf(next, held));
+    return then;
+  });
+}
+
+/** Locks the tenant's row while the lease is ours, for the last update of a run. Throws LeaseLost otherwise. */
+export async function lockHeld(tx: Tx, held: Held): Promise<void> {
+  const locked = await tx.execute(`SELECT FROM provisioner.tenants WHERE ${HELD} FOR UPDATE`, [
+    held.orgId,
+    held.schema,
+    held.owner,
+  ]);
+  if (locked === 0) throw new LeaseLost(held);
+}
+
+/**
+ * Cleanup records of objects on the tenant's server that an operation is about to make. One that an earlier operation
+ * left under the same name becomes this one's.
+ */
+export async function remember(
+  tx: Tx,
+  { orgId, schema, operationId }: Held,
+  objects: readonly ExternalObject[],
+): Promise<void> {
+  if (objects.length === 0) return;
+  await tx.execute(
+    `INSERT INTO provisioner.cleanup_records (cleanup_id, operation_id, org_id, schema, server_id, object_kind, object_name)
+     SELECT gen_random_uuid(), $3, t.org_id, t.schema, t.server_id, o.kind, o.name
+     FROM provisioner.tenants t, unnest($4::text[], $5::text[]) AS o (kind, name)
+     WHERE t.org_id = $1 AND t.schema = $2
+     ON CONFLICT (server_id, object_kind, object_name) DO UPDATE
+       SET operation_id = excluded.operation_id, org_id = excluded.org_id, schema = excluded.schema`,
+    [orgId, schema, operationId, objects.map(({ kind }) => kind), objects.map(({ name }) => name)],
+  );
+}

@@ -1,0 +1,63 @@
+import { Code } from '@connectrpc/connect';
+import type { Tx } from '@mad/postgres';
+import { rpcError } from '@mad/rpc';
+import { databaseName, loginName, type Slot } from '../domain/names.ts';
+import type { TenantKey } from '../domain/plan.ts';
+import { place, type Candidate } from '../domain/placement.ts';
+import { ensureDataKey, newPassword, sealPassword } from '../secrets/data-keys.ts';
+import type { MasterKeys } from '../secrets/master-key.ts';
+import { insertOperation } from './lease.ts';
+
+const CANDIDATES_SQL = `
+  SELECT s.server_id AS "serverId", s.region, s.draining, s.max_tenants AS "maxTenants",
+    (SELECT count(*) FROM provisioner.tenants t WHERE t.server_id = s.server_id AND t.state <> 'erased')::int AS tenants
+  FROM provisioner.database_servers s WHERE s.region = $1`;
+
+/**
+ * Notes a new tenant on a server of its region, with passwords for its two logins. Returns its
+ * operation, or undefined when the tenant exists.
+ * Throws FAILED_PRECONDITION (NO_SERVER_AVAILABLE) naming the region when no server there takes it.
+ */
+export async function insertTenant(
+  tx: Tx,
+  master: MasterKeys,
+  key: TenantKey,
+  region: string,
+): Promise<string | undefined> {
+  const { orgId, schema } = key;
+  const exists = await tx.execute('SELECT FROM provisioner.tenants WHERE org_id = $1 AND schema = $2', [orgId, schema]);
+  if (exists > 0) return undefined;
+  // Locked one after the other, so that two new tenants never both take the last place.
+  await tx.execute('SELECT FROM provisioner.database_servers WHERE region = $1 ORDER BY server_id FOR NO KEY UPDATE', [
+    region,
+  ]);
+  const server = place(await tx.query<Candidate>(CANDIDATES_SQL, [region]), region);
+  if (server === undefined) {
+    const message = `region: no server in ${region} takes another database`;
+    throw rpcError(Code.FailedPrecondition, 'NO_SERVER_AVAILABLE', message, { region });
+  }
+  const operationId = await insertOperation(tx, key, 'provision');
+  const inserted = await tx.execute(
+    `INSERT INTO provisioner.tenants (org_id, schema, server_id, database_name, region, operation_id)
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (org_id, schema) DO NOTHING`,
+    [orgId, schema, server.serverId, databaseName(schema, orgId), region, operationId],
+  );
+  if (inserted === 0) {
+    await tx.execute('DELETE FROM provisioner.operations WHERE operation_id = $1', [operationId]);
+    return undefined;
+  }
+  await insertCredentials(tx, master, key);
+  return operationId;
+}
+
+async function insertCredentials(tx: Tx, master: MasterKeys, { orgId, schema }: TenantKey): Promise<void> {
+  const dataKey = await ensureDataKey(tx, master, orgId);
+  for (const slot of ['a', 'b'] satisfies Slot[]) {
+    const role = loginName(schema, orgId, slot);
+    await tx.execute(
+      `INSERT INTO provisioner.tenant_credentials (org_id, schema, slot, role_name, secret, data_key_version, active)
+       VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+      [orgId, schema, slot, role, sealPassword(dataKey, schema, role, newPassword()), dataKey.version, slot === 'a'],
+    );
+  }
+}

@@ -1,0 +1,221 @@
+import type { Boss } from '@mad/postgres';
+import { SECOND_MS, type Logger } from '@mad/process';
+import type { TenantKey } from '../domain/plan.ts';
+import { stepAfter } from '../domain/plan.ts';
+import { lockByName } from '../servers/tenant-database.ts';
+import { recordAudit } from './audit.ts';
+import { appendChange } from './changes.ts';
+import { advance, claim, LeaseLost, lockHeld, renew, type Held } from './lease.ts';
+import { loadSubject, STEPS, type Findings, type StepContext, type Subject } from './steps.ts';
+
+/** Runs at once in this process: each holds a connection to a server and copies a database. */
+const MAX_RUNS = 4;
+
+export interface RunsOptions extends StepContext {
+  boss: Boss;
+  logger: Logger;
+  /** How long a step may be silent before another run takes over, in milliseconds. */
+  leaseMs: number;
+}
+
+/** How a run ended: the operation is done, failed with a reason, or is another run's or a later one's to go on with. */
+export type Outcome = { state: 'done'; findings: Findings } | { state: 'failed'; error: unknown } | { state: 'left' };
+
+/** The runs of operations on tenants in this process. */
+export class Runs {
+  readonly #options: RunsOptions;
+  readonly #running = new Set<Promise<Outcome>>();
+  readonly #waiting: (() => void)[] = [];
+  readonly #closing = new AbortController();
+  #active = 0;
+
+  constructor(options: RunsOptions) {
+    this.#options = options;
+  }
+
+  /** Goes on with a tenant's operation if nobody does. */
+  async resume(key: TenantKey): Promise<Outcome> {
+    const held = await claim(this.#options.database, key, this.#options.leaseMs);
+    return held === undefined ? { state: 'left' } : this.carryOut(held);
+  }
+
+  /** Carries an operation out, whoever waits for it: it goes on when the caller's request ends. Never rejects. */
+  carryOut(held: Held): Promise<Outcome> {
+    const run = this.#admitted(held);
+    this.#running.add(run);
+    void run.finally(() => this.#running.delete(run));
+    return run;
+  }
+
+  /** Lets steps in progress finish; what follows them is left to the next process. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.all(this.#running);
+  }
+
+  async #admitted(held: Held): Promise<Outcome> {
+    const { database, leaseMs, logger } = this.#options;
+    const about = { org_id: held.orgId, schema: held.schema, operation: held.kind };
+    // While it waits for its turn as well, so that others do not take what is only queued.
+    const lost = new AbortController();
+    const renewing = setInterval(() => {
+      renew(database, held, leaseMs).catch((error: unknown) => {
+        if (error instanceof LeaseLost) lost.abort(error);
+        else logger.warn({ ...about, error }, 'renewing a lease failed');
+      });
+    }, leaseMs / 3);
+    try {
+      await this.#turn();
+      try {
+        return await this.#run(held, lost.signal);
+      } finally {
+        this.#active -= 1;
+        this.#waiting.shift()?.();
+      }
+    } catch (error) {
+      logger.error({ ...about, error }, 'a run broke off');
+      return { state: 'left' };
+    } finally {
+      clearInterval(renewing);
+    }
+  }
+
+  async #turn(): Promise<void> {
+    while (this.#active >= MAX_RUNS) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#active += 1;
+  }
+
+  async #run(started: Held, lost: AbortSignal): Promise<Outcome> {
+    const { database, connections, leaseMs, logger } = this.#options;
+    const about = { org_id: started.orgId, schema: started.schema, operation: started.kind };
+    const began = performance.now();
+    let held = started;
+    try {
+      const subject = await loadSubject(this.#options, held);
+      const findings = await connections.asAdmin(subject.server, async (client) => {
+        // A run that lost its lease without knowing may still be at work: it holds this lock until its session ends.
+        await lockByName(client, `mad.tenant.${held.schema}.${held.orgId}`, 30 * SECOND_MS);
+        await renew(database, held, leaseMs);
+        const found: Findings = {};
+        for (;;) {
+          lost.throwIfAborted();
+          if (this.#closing.signal.aborted) throw new Interrupted();
+          Object.assign(found, await STEPS[held.step](this.#options, client, subject, held));
+          const next = stepAfter(held.kind, held.step);
+          if (next === undefined) return found;
+          held = await advance(database, held, next, leaseMs);
+        }
+      });
+      await this.#finish(held, subject, findings);
+      logger.info({ ...about, ms: Math.round(performance.now() - began) }, 'tenant operation done');
+      return { state: 'done', findings };
+    } catch (error) {
+      if (error instanceof LeaseLost) {
+        logger.warn({ ...about, step: held.step }, 'tenant operation taken over by another run');
+        return { state: 'left' };
+      }
+      if (error instanceof Interrupted) {
+        await this.#release(held, '');
+        return { state: 'left' };
+      }
+      logger.error({ ...about, step: held.step, error }, 'tenant operation failed');
+      await this.#fail(held, error);
+      return { state: 'failed', error };
+    }
+  }
+
+  /** The operation's effect on the tenant, its cleanup records, the change log and the audit log: all or nothing. */
+  async #finish(held: Held, { tenant }: Subject, findings: Findings): Promise<void> {
+    const { database, boss } = this.#options;
+    const { orgId, schema, operationId, kind } = held;
+    const opens = kind === 'provision' || kind === 'resume';
+    await database.asSystem(async (tx) => {
+      await lockHeld(tx, held);
+      await tx.execute(
+        `UPDATE provisioner.tenants SET step = NULL, step_owner = NULL, step_lease_until = NULL, last_error = '',
+           state = CASE WHEN $3 THEN 'ready' ELSE state END,
+           generation = generation + CASE WHEN $3 THEN 1 ELSE 0 END,
+           ready_at = coalesce(ready_at, now()), schema_version = coalesce($4, schema_version),
+           fingerprint = coalesce($5, fingerprint), updated_at = now()
+         WHERE org_id = $1 AND schema = $2`,
+        [orgId, schema, opens, findings.schemaVersion ?? null, findings.fingerprint ?? null],
+      );
+      await tx.execute(
+        `UPDATE provisioner.operations SET state = 'succeeded', ended_at = now() WHERE operation_id = $1`,
+        [operationId],
+      );
+      if (kind === 'provision') {
+        // What was made is the tenant's now. Records of templates stay: theirs is another story.
+        await tx.execute(
+          `DELETE FROM provisioner.cleanup_records
+           WHERE org_id = $1 AND schema = $2 AND server_id = $3 AND object_kind IN ('database', 'role')`,
+          [orgId, schema, tenant.server_id],
+        );
+      }
+      const metadata = { database: tenant.database_name, applied: findings.applied ?? [] };
+      await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, metadata });
+      if (kind !== 'suspend') await appendChange(tx, held);
+    });
+  }
+
+  /** Provisioning and migrating stop at a failure; a suspension must be carried through, so it is tried again. */
+  async #fail(held: Held, error: unknown): Promise<void> {
+    const { database, boss, logger } = this.#options;
+    const { orgId, schema, operationId, kind } = held;
+    const reason = reasonOf(error);
+    if (kind === 'suspend' || kind === 'resume') return this.#release(held, reason);
+    try {
+      await database.asSystem(async (tx) => {
+        await lockHeld(tx, held);
+        await tx.execute(
+          `UPDATE provisioner.tenants SET step_owner = NULL, step_lease_until = NULL, last_error = $3,
+             state = CASE WHEN $4 THEN 'failed' ELSE state END, step = CASE WHEN $4 THEN step END, updated_at = now()
+           WHERE org_id = $1 AND schema = $2`,
+          [orgId, schema, reason, kind === 'provision'],
+        );
+        await tx.execute(
+          `UPDATE provisioner.operations SET state = 'failed', error = $2, ended_at = now() WHERE operation_id = $1`,
+          [operationId, reason],
+        );
+        await recordAudit(tx, boss, {
+          orgId,
+          schema,
+          action: `tenants.${kind}`,
+          outcome: 'failed',
+          metadata: { reason },
+        });
+        await appendChange(tx, held);
+      });
+    } catch (failure) {
+      // The lease ends by itself, and the next run begins at the same step.
+      logger.warn({ org_id: orgId, schema, error: failure }, 'noting a failure failed');
+    }
+  }
+
+  async #release({ orgId, schema, owner }: Held, reason: string): Promise<void> {
+    const { database, logger } = this.#options;
+    try {
+      await database.asSystem((tx) =>
+        tx.execute(
+          `UPDATE provisioner.tenants SET step_owner = NULL, step_lease_until = NULL, last_error = $4
+           WHERE org_id = $1 AND schema = $2 AND step_owner = $3`,
+          [orgId, schema, owner, reason],
+        ),
+      );
+    } catch (failure) {
+      logger.warn({ org_id: orgId, schema, error: failure }, 'releasing a lease failed');
+    }
+  }
+}
+
+/** The process is closing. */
+class Interrupted extends Error {
+  override readonly name = 'Interrupted';
+}
+
+const MAX_REASON_LENGTH = 500;
+
+/** For `last_error`, read by operators. Postgres's messages name objects, never passwords. */
+function reasonOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).slice(0, MAX_REASON_LENGTH);
+}

@@ -1,0 +1,144 @@
+import type { Database } from '@mad/postgres';
+import type pg from 'pg';
+import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
+import type { ServerRow } from '../db/entities/server.ts';
+import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
+import { schemaApp, schemaOwner } from '../domain/names.ts';
+import type { StepName, TenantKey } from '../domain/plan.ts';
+import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
+import type { MasterKeys } from '../secrets/master-key.ts';
+import type { SchemaOwners } from '../servers/schema-owners.ts';
+import type { ServerConnections } from '../servers/server-connections.ts';
+import * as database from '../servers/tenant-database.ts';
+import { ensureTemplate } from '../servers/template.ts';
+import { remember, type Held } from './lease.ts';
+
+/** What steps work with. */
+export interface StepContext {
+  database: Database;
+  master: MasterKeys;
+  connections: ServerConnections;
+  owners: SchemaOwners;
+}
+
+/** One tenant as the steps see it. */
+export interface Subject {
+  tenant: TenantRow;
+  server: ServerRow;
+  logins: (database.LoginRole & { active: boolean })[];
+}
+
+/** What a step found out, kept when the operation is done. */
+export interface Findings {
+  schemaVersion?: string;
+  fingerprint?: string;
+  applied?: string[];
+}
+
+/** What a step does, given the provisioner's connection to the tenant's server. */
+type Step = (context: StepContext, client: pg.ClientBase, subject: Subject, held: Held) => Promise<Findings | void>;
+
+/** The tenant, its server and its logins' passwords. */
+export async function loadSubject(
+  { database: db, master }: StepContext,
+  { orgId, schema }: TenantKey,
+): Promise<Subject> {
+  return db.asSystem(async (tx) => {
+    const [tenant] = await tx.query<TenantRow>(
+      `SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 AND schema = $2`,
+      [orgId, schema],
+    );
+    if (tenant === undefined) throw new Error(`no tenant ${schema} of ${orgId}`);
+    const [server] = await tx.query<ServerRow>(
+      `SELECT server_id, name, host, port, sslmode, region, connection_budget, max_tenants, draining,
+         provisioner_secret, migrator_secret, master_key_version, created_at, updated_at
+       FROM provisioner.database_servers WHERE server_id = $1`,
+      [tenant.server_id],
+    );
+    const credentials = await tx.query<CredentialRow & DataKeyRow>(
+      `SELECT c.role_name, c.secret, c.active, k.org_id, k.version, k.wrapped_key, k.master_key_version
+       FROM provisioner.tenant_credentials c
+       JOIN provisioner.data_keys k ON k.org_id = c.org_id AND k.version = c.data_key_version
+       WHERE c.org_id = $1 AND c.schema = $2 ORDER BY c.slot`,
+      [orgId, schema],
+    );
+    const logins = credentials.map((row) => ({
+      name: row.role_name,
+      password: openPassword(unwrapDataKey(master, row), schema, row.role_name, row.secret),
+      active: row.active,
+    }));
+    return { tenant, server: server!, logins };
+  });
+}
+
+const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
+
+/** Every step by name. Each may be begun anew after any crash. */
+export const STEPS: Readonly<Record<StepName, Step>> = {
+  async create_login_roles(_context, client, { tenant, logins }) {
+    await database.ensureLoginRoles(client, schemaApp(tenant.schema), logins);
+  },
+
+  async create_database({ database: db, connections, owners }, client, { tenant, server }, held) {
+    const { template, version } = await ensureTemplate(client, {
+      connections,
+      server,
+      schema: tenant.schema,
+      owner: owners.of(tenant.schema),
+      remember: (name) => db.asSystem((tx) => remember(tx, held, [{ kind: 'template', name }])),
+      keep: async (name) => {
+        await db.asSystem((tx) =>
+          tx.execute(
+            `DELETE FROM provisioner.cleanup_records
+             WHERE server_id = $1 AND object_kind = 'template' AND object_name = $2`,
+            [server.server_id, name],
+          ),
+        );
+      },
+    });
+    await database.createDatabase(client, tenant.database_name, template);
+    // Noted at once: whoever goes on after a crash begins at a later step and does not see the template.
+    await db.asSystem((tx) =>
+      tx.execute('UPDATE provisioner.tenants SET schema_version = $3 WHERE org_id = $1 AND schema = $2', [
+        tenant.org_id,
+        tenant.schema,
+        version,
+      ]),
+    );
+    return { schemaVersion: version };
+  },
+
+  async grant_connect(_context, client, subject) {
+    await database.grantConnect(client, subject.tenant.database_name, namesOf(subject));
+  },
+
+  async verify({ connections }, client, subject) {
+    const { tenant, server, logins } = subject;
+    await database.checkWall(client, tenant.database_name, namesOf(subject));
+    const login = logins.find(({ active }) => active);
+    if (login === undefined) throw new Error('the tenant has no active login');
+    const { name: user, password } = login;
+    await connections.as(server, { user, password, database: tenant.database_name }, async (inside) => {
+      const { rows } = await inside.query<{ usable: boolean }>(`SELECT has_schema_privilege($1, 'USAGE') AS usable`, [
+        tenant.schema,
+      ]);
+      if (rows[0]?.usable !== true) throw new Error(`the login may not use the schema ${tenant.schema}`);
+    });
+  },
+
+  async close_connections(_context, client, subject) {
+    await database.closeConnections(client, subject.tenant.database_name, namesOf(subject));
+  },
+
+  async open_connections(_context, client, subject) {
+    await database.openConnections(client, subject.tenant.database_name, namesOf(subject));
+  },
+
+  async migrate({ connections, owners }, client, { tenant, server }) {
+    const login = connections.migratorLogin(server, tenant.database_name);
+    const done = await database.whileConnectable(client, tenant.database_name, login.user, () =>
+      owners.of(tenant.schema).migrate(server, login, schemaOwner(tenant.schema), ''),
+    );
+    return { schemaVersion: done.version, fingerprint: done.fingerprint, applied: done.applied };
+  },
+};

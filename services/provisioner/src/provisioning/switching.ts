@@ -1,0 +1,84 @@
+import { Code, type HandlerContext } from '@connectrpc/connect';
+import type { Tx } from '@mad/postgres';
+import { SECOND_MS, sleep } from '@mad/process';
+import { rpcError } from '@mad/rpc';
+import type { ProvisionerContext } from '../context.ts';
+import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
+import { resumeAnswer, suspendAnswer, type SwitchAnswer } from '../domain/tenant-state.ts';
+import { appendChange } from './changes.ts';
+import { answerBy } from './ensure.ts';
+import { begin, type Held } from './lease.ts';
+
+const RETRY_MS = SECOND_MS;
+const POLL_MS = 50;
+
+type Direction = 'suspend' | 'resume';
+
+/**
+ * Suspends or resumes every tenant of an organization and waits until the servers enforce it. Routers are told first:
+ * the state and the generation change at once, the databases' rights within the same second. Throws UNAVAILABLE while
+ * a tenant is being made or migrated; a repeat finishes what an interrupted request began.
+ */
+export async function switchTenants(
+  context: ProvisionerContext,
+  orgId: string,
+  direction: Direction,
+  ctx: HandlerContext,
+): Promise<TenantRow[]> {
+  const until = answerBy(ctx);
+  const read = (tx: Tx, lock: string): Promise<TenantRow[]> =>
+    tx.query<TenantRow>(`SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 ORDER BY schema ${lock}`, [
+      orgId,
+    ]);
+  for (;;) {
+    const { waits, held } = await context.database.asSystem(async (tx) => {
+      const rows = await read(tx, 'FOR UPDATE');
+      return turn(context, tx, rows, direction);
+    });
+    const outcomes = await Promise.all(held.map((one) => context.runs.carryOut(one)));
+    const failed = outcomes.find(({ state }) => state === 'failed');
+    if (failed?.state === 'failed') throw notYet(orgId, failed.error);
+    if (!waits && outcomes.every(({ state }) => state === 'done'))
+      return context.database.asSystem((tx) => read(tx, ''));
+    if (ctx.signal.aborted || performance.now() >= until) throw notYet(orgId);
+    const rows = await context.database.asSystem((tx) => read(tx, ''));
+    await Promise.all(rows.map(({ schema }) => context.runs.resume({ orgId, schema })));
+    await sleep(POLL_MS, ctx.signal).catch(() => undefined);
+  }
+}
+
+/** Changes what can be changed now; `waits` when something else must end first. */
+async function turn(
+  { leaseMs }: ProvisionerContext,
+  tx: Tx,
+  rows: readonly TenantRow[],
+  direction: Direction,
+): Promise<{ waits: boolean; held: Held[] }> {
+  const answerOf = ({ state, step }: TenantRow): SwitchAnswer =>
+    direction === 'suspend' ? suspendAnswer(state, step) : resumeAnswer(state, step);
+  const answers = rows.map(answerOf);
+  const held: Held[] = [];
+  for (const [index, row] of rows.entries()) {
+    if (answers[index] !== 'switch') continue;
+    const key = { orgId: row.org_id, schema: row.schema };
+    held.push(await begin(tx, key, direction, { leaseMs }));
+    if (direction === 'resume') continue;
+    await tx.execute(
+      `UPDATE provisioner.tenants SET state = 'suspended', generation = generation + 1 WHERE org_id = $1 AND schema = $2`,
+      [key.orgId, key.schema],
+    );
+    await appendChange(tx, key);
+  }
+  return { waits: answers.some((answer) => answer === 'wait' || answer === 'finish'), held };
+}
+
+function notYet(orgId: string, cause?: unknown): Error {
+  const message = 'the tenant is busy with something else, or its server does not answer: try again';
+  return rpcError(
+    Code.Unavailable,
+    'TENANT_PROVISIONING',
+    message,
+    { org_id: orgId },
+    { retryAfterMs: RETRY_MS, cause },
+  );
+}

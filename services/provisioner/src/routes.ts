@@ -1,0 +1,10 @@
+import type { BoundService } from '@mad/rpc';
+import type { ProvisionerContext } from './context.ts';
+import { routeService } from './rpc/route-service.ts';
+import { serverService } from './rpc/server-service.ts';
+import { tenantService } from './rpc/tenant-service.ts';
+
+/** Everything provisioner serves. */
+export function routes(context: ProvisionerContext): BoundService[] {
+  return [tenantService(context), routeService(context), serverService(context)];
+}

@@ -1,0 +1,83 @@
+import { Code, ConnectError, createClient, type Client, type Interceptor } from '@connectrpc/connect';
+import { backoff, MINUTE_MS, SECOND_MS, sleep } from '@mad/process';
+import { TenantSchemaService, type MigrateDatabaseResponse } from '@mad/proto/tenancy';
+import { grpcTransport, invalid, type GrpcTransport } from '@mad/rpc';
+import type { ServerRow } from '../db/entities/server.ts';
+import type { ListedMigration } from '../domain/names.ts';
+import type { Login } from './server-connections.ts';
+
+/** The list changes with a release of the owner only. */
+const LIST_AGE_MS = SECOND_MS;
+const MIGRATE_TIMEOUT_MS = 10 * MINUTE_MS;
+/** An owner that is being restarted is back within this time. */
+const PATIENCE_MS = 3 * SECOND_MS;
+const RETRY = { baseMs: 100, maxMs: 500 };
+
+/** The service that knows the tables of one tenant schema. */
+export interface SchemaOwner {
+  /** Its migrations, oldest first. */
+  migrations(): Promise<ListedMigration[]>;
+  /** Brings a database to a version (empty: the newest), as `role`. */
+  migrate(server: ServerRow, login: Login, role: string, version: string): Promise<MigrateDatabaseResponse>;
+}
+
+/** The owners of all tenant schemas, by the schema's name. */
+export class SchemaOwners {
+  readonly #owners = new Map<string, SchemaOwner>();
+  readonly #transports: GrpcTransport[] = [];
+
+  /** `addresses`: "host:port" by tenant schema. */
+  constructor(addresses: Readonly<Record<string, string>>, interceptors: Interceptor[]) {
+    for (const [schema, address] of Object.entries(addresses)) {
+      const transport = grpcTransport(address, { interceptors });
+      this.#transports.push(transport);
+      this.#owners.set(schema, remoteOwner(createClient(TenantSchemaService, transport)));
+    }
+  }
+
+  /** Throws INVALID_ARGUMENT naming the field `schema` when nobody owns it. */
+  of(schema: string): SchemaOwner {
+    const owner = this.#owners.get(schema);
+    if (owner === undefined) throw invalid('schema', `no tenant schema is named ${schema}`);
+    return owner;
+  }
+
+  close(): void {
+    for (const transport of this.#transports) transport.close();
+  }
+}
+
+function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
+  let listed: { list: Promise<ListedMigration[]>; at: number } | undefined;
+  return {
+    migrations() {
+      if (listed === undefined || performance.now() - listed.at > LIST_AGE_MS) {
+        const list = patiently(() => client.listMigrations({})).then(({ migrations }) => migrations);
+        const mine = { list, at: performance.now() };
+        listed = mine;
+        list.catch(() => {
+          if (listed === mine) listed = undefined;
+        });
+      }
+      return listed.list;
+    },
+    migrate({ host, port, sslmode }, login, role, version) {
+      const target = { host, port, sslmode, role, ...login };
+      return patiently(() => client.migrateDatabase({ target, version }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
+    },
+  };
+}
+
+/** Repeats a call that found nobody there; both of ours may be repeated. */
+async function patiently<T>(call: () => Promise<T>): Promise<T> {
+  const until = performance.now() + PATIENCE_MS;
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await call();
+    } catch (error) {
+      const away = error instanceof ConnectError && error.code === Code.Unavailable;
+      if (!away || performance.now() > until) throw error;
+      await sleep(backoff(attempt, RETRY));
+    }
+  }
+}

@@ -1,0 +1,115 @@
+import { clientOptions } from '@mad/postgres';
+import { SECOND_MS, type Logger } from '@mad/process';
+import pg from 'pg';
+import type { ServerRow } from '../db/entities/server.ts';
+import type { MasterKeys } from '../secrets/master-key.ts';
+import { serverPassword } from '../secrets/server-passwords.ts';
+
+/** Administrative connections per server and process at most. */
+export const MAX_ADMIN_CONNECTIONS = 6;
+const IDLE_MS = 30 * SECOND_MS;
+const CONNECT_TIMEOUT_MS = 5 * SECOND_MS;
+const PROBE_TIMEOUT_MS = 2 * SECOND_MS;
+
+/** A login to one database of a server. */
+export interface Login {
+  user: string;
+  password: string;
+  database: string;
+}
+
+/** Connections to the servers that hold tenants. */
+export class ServerConnections {
+  readonly #master: MasterKeys;
+  readonly #logger: Logger;
+  readonly #pools = new Map<string, { pool: pg.Pool; address: string }>();
+
+  constructor(master: MasterKeys, logger: Logger) {
+    this.#master = master;
+    this.#logger = logger;
+  }
+
+  /** Runs `fn` as mad_provisioner_admin in the server's database `postgres`. Every session lock is gone afterwards. */
+  async asAdmin<T>(server: ServerRow, fn: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    const client = await this.#pool(server).connect();
+    let broken: Error | undefined;
+    const onError = (error: Error): void => {
+      broken ??= error;
+    };
+    client.on('error', onError);
+    try {
+      return await fn(client);
+    } finally {
+      await client.query('SELECT pg_advisory_unlock_all()').catch(onError);
+      client.removeListener('error', onError);
+      client.release(broken);
+    }
+  }
+
+  /** Runs `fn` on a connection of its own, e.g. as a tenant's login or inside another database. */
+  async as<T>(server: ServerRow, login: Login, fn: (client: pg.Client) => Promise<T>): Promise<T> {
+    const client = new pg.Client({ ...this.#address(server), ...login, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
+    // A lost connection fails the query that runs; the event alone must not end the process.
+    client.on('error', () => undefined);
+    await client.connect();
+    try {
+      return await fn(client);
+    } finally {
+      await client.end();
+    }
+  }
+
+  adminLogin(server: ServerRow, database: string): Login {
+    const password = serverPassword(this.#master, server, 'mad_provisioner_admin');
+    return { user: 'mad_provisioner_admin', password, database };
+  }
+
+  migratorLogin(server: ServerRow, database: string): Login {
+    return { user: 'mad_migrator', password: serverPassword(this.#master, server, 'mad_migrator'), database };
+  }
+
+  /** Milliseconds one question takes, on a new connection. Rejects when the server does not answer within 2 s. */
+  async probe(server: ServerRow): Promise<number> {
+    const began = performance.now();
+    const limit = Promise.withResolvers<never>();
+    const timer = setTimeout(() => limit.reject(new Error('no answer in time')), PROBE_TIMEOUT_MS);
+    const asked = this.as(server, this.adminLogin(server, 'postgres'), (client) => client.query('SELECT 1'));
+    asked.catch(() => undefined);
+    try {
+      await Promise.race([asked, limit.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+    return performance.now() - began;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#pools.values()].map(({ pool }) => pool.end()));
+    this.#pools.clear();
+  }
+
+  #pool(server: ServerRow): pg.Pool {
+    // Another address or another password needs other connections.
+    const address = [server.host, server.port, server.sslmode, server.provisioner_secret.toString('hex')].join(' ');
+    const known = this.#pools.get(server.server_id);
+    if (known?.address === address) return known.pool;
+    void known?.pool.end();
+    const pool = new pg.Pool({
+      ...this.#address(server),
+      ...this.adminLogin(server, 'postgres'),
+      max: MAX_ADMIN_CONNECTIONS,
+      idleTimeoutMillis: IDLE_MS,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      allowExitOnIdle: true,
+    });
+    pool.on('error', (error) => this.#logger.warn({ error, server: server.name }, 'an idle connection was lost'));
+    this.#pools.set(server.server_id, { pool, address });
+    return pool;
+  }
+
+  #address({ host, port, sslmode }: ServerRow): pg.ClientConfig {
+    const url = new URL(`postgres://${host.includes(':') ? `[${host}]` : host}:${port}`);
+    if (sslmode !== '') url.searchParams.set('sslmode', sslmode);
+    return { ...clientOptions(url.href), application_name: 'mad-provisioner' };
+  }
+}

@@ -1,0 +1,94 @@
+import { createHash } from 'node:crypto';
+import { MINUTE_MS } from '@mad/process';
+import pg from 'pg';
+import type { ServerRow } from '../db/entities/server.ts';
+import {
+  migrationsText,
+  schemaApp,
+  schemaOwner,
+  templateName,
+  versionOf,
+  type ListedMigration,
+} from '../domain/names.ts';
+import type { SchemaOwner } from './schema-owners.ts';
+import type { ServerConnections } from './server-connections.ts';
+import { databaseExists, dropDatabase, lockByName, unlockByName, whileConnectable } from './tenant-database.ts';
+
+const id = pg.escapeIdentifier;
+/** A template takes as long as its migrations; another provisioner may be making it. */
+const LOCK_WAIT_MS = 5 * MINUTE_MS;
+
+export interface TemplateOptions {
+  connections: ServerConnections;
+  server: ServerRow;
+  schema: string;
+  owner: SchemaOwner;
+  /** Told the name of what is about to be made, before it is made. */
+  remember: (name: string) => Promise<void>;
+  /** Told that it is complete and stays. */
+  keep: (name: string) => Promise<void>;
+}
+
+/**
+ * The template of the schema's newest version on this server, made when missing by the schema's owner. Nobody can
+ * connect to a finished one, because any session would stop it from being copied.
+ */
+export async function ensureTemplate(
+  client: pg.ClientBase,
+  options: TemplateOptions,
+): Promise<{ template: string; version: string }> {
+  const migrations = await options.owner.migrations();
+  const digest = createHash('sha256').update(migrationsText(migrations)).digest('hex');
+  const template = templateName(options.schema, digest);
+  const version = versionOf(migrations);
+  if (await databaseExists(client, template)) return { template, version };
+  const lock = `mad.template.${template}`;
+  await lockByName(client, lock, LOCK_WAIT_MS);
+  try {
+    if (!(await databaseExists(client, template))) await makeTemplate(client, template, migrations, options);
+  } finally {
+    await unlockByName(client, lock);
+  }
+  return { template, version };
+}
+
+async function makeTemplate(
+  client: pg.ClientBase,
+  template: string,
+  migrations: readonly ListedMigration[],
+  { connections, server, schema, owner, remember, keep }: TemplateOptions,
+): Promise<void> {
+  const draft = `${template}_draft`;
+  await remember(draft);
+  await dropDatabase(client, draft);
+  await client.query(`CREATE DATABASE ${id(draft)} TEMPLATE template0 STRATEGY WAL_LOG`);
+  await client.query(`REVOKE ALL ON DATABASE ${id(draft)} FROM PUBLIC`);
+  // Only here, for extensions that need no superuser: rights on a database are not copied with it.
+  await client.query(`GRANT CREATE ON DATABASE ${id(draft)} TO ${id(schemaOwner(schema))}`);
+  await connections.as(server, connections.adminLogin(server, draft), (inside) => prepareSchema(inside, schema));
+  const migrator = connections.migratorLogin(server, draft);
+  await whileConnectable(client, draft, migrator.user, async () => {
+    const version = versionOf(migrations);
+    const reached = await owner.migrate(server, migrator, schemaOwner(schema), version);
+    if (reached.version !== version) throw new Error(`the template reached ${reached.version} instead of ${version}`);
+  });
+  await client.query(`ALTER DATABASE ${id(draft)} ALLOW_CONNECTIONS false`);
+  await client.query('SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1', [draft]);
+  await client.query(`ALTER DATABASE ${id(draft)} RENAME TO ${id(template)}`);
+  await keep(draft);
+}
+
+/** The schema, owned by its owner; what the owner makes in it, now and later, is open to the role with the grants. */
+async function prepareSchema(client: pg.ClientBase, schema: string): Promise<void> {
+  const [target, owner, app] = [schema, schemaOwner(schema), schemaApp(schema)].map(id);
+  const byDefault = `ALTER DEFAULT PRIVILEGES FOR ROLE ${owner}`;
+  await client.query(`
+    CREATE SCHEMA ${target} AUTHORIZATION ${owner};
+    SET ROLE ${owner};
+    GRANT USAGE ON SCHEMA ${target} TO ${app};
+    ${byDefault} IN SCHEMA ${target} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO ${app};
+    ${byDefault} IN SCHEMA ${target} GRANT USAGE, SELECT ON SEQUENCES TO ${app};
+    ${byDefault} IN SCHEMA ${target} GRANT EXECUTE ON FUNCTIONS TO ${app};
+    ${byDefault} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+    RESET ROLE;`);
+}

@@ -1,0 +1,182 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { createClient } from '@connectrpc/connect';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { uuidv7 } from '@mad/process';
+import { TenantService, TenantState } from '@mad/proto/provisioner';
+import { grpcTransport, type GrpcTransport } from '@mad/rpc';
+import { serviceToken } from '@mad/testing';
+import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+
+const SCHEMA = 'kill';
+const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+/** After the template was made; before that, the first tenant's kills are about the template. */
+const STEPS = ['create_login_roles', 'create_database', 'grant_connect', 'verify'];
+const MAX_ROUNDS = 40;
+
+let mad: RunningProvisioner;
+let port: number;
+let transport: GrpcTransport;
+let child: ChildProcess | undefined;
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port: free } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return free;
+}
+
+function startChild(): void {
+  const env = {
+    ...process.env,
+    ...mad.environment,
+    PROVISIONER_PORT: String(port),
+    LOG_LEVEL: 'warn',
+    NODE_OPTIONS: '',
+  };
+  child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+async function kill(): Promise<void> {
+  const victim = child!;
+  child = undefined;
+  victim.kill('SIGKILL');
+  if (victim.exitCode === null && victim.signalCode === null) await once(victim, 'exit');
+}
+
+beforeAll(async () => {
+  mad = await runProvisioner({
+    schema: SCHEMA,
+    idle: true,
+    environment: { PROVISIONER_STEP_LEASE_MS: '500', PROVISIONER_SWEEP_MS: '100', PROVISIONER_CLEANUP_GRACE_MS: '0' },
+  });
+  port = await freePort();
+  transport = grpcTransport(`127.0.0.1:${port}`, {
+    interceptors: [
+      (next) => async (request) => {
+        request.header.set('authorization', `Bearer ${await serviceToken('identity')}`);
+        return next(request);
+      },
+    ],
+  });
+});
+
+afterAll(async () => {
+  if (child !== undefined) await kill();
+  transport?.close();
+  await mad?.close();
+});
+
+/** Asks until somebody serves; then lets the work go on by itself. */
+async function ask(orgId: string): Promise<void> {
+  const client = createClient(TenantService, transport);
+  for (let attempt = 0; attempt < 400; attempt += 1) {
+    const { rowCount } = await mad.rows.query('SELECT FROM provisioner.tenants WHERE org_id = $1', [orgId]);
+    if (rowCount === 1) return;
+    void client.ensureTenant({ orgId, schema: SCHEMA }, { timeoutMs: 1_000 }).catch(() => undefined);
+    await delay(5);
+  }
+  throw new Error('provisioner does not serve');
+}
+
+async function settled(): Promise<void> {
+  for (let wait = 0; wait < 1_000; wait += 1) {
+    const { rows } = await mad.rows.query<{ left: number }>(
+      `SELECT (SELECT count(*) FROM provisioner.tenants WHERE state <> 'ready' OR step IS NOT NULL)::int
+         + (SELECT count(*) FROM provisioner.cleanup_records)::int AS left`,
+    );
+    if (rows[0]!.left === 0) return;
+    await delay(20);
+  }
+  const { rows } = await mad.rows.query('SELECT org_id, state, step, last_error FROM provisioner.tenants');
+  throw new Error(`not settled: ${JSON.stringify(rows)}`);
+}
+
+/**
+ * Lets the process work on the tenant up to a step, holds its row so that the step cannot be noted as done, and kills
+ * the process there. Returns the step it died at; undefined when it was too fast.
+ */
+async function killAt(orgId: string, step: string): Promise<string | undefined> {
+  for (;;) {
+    const { rows } = await mad.rows.query<{ step: string | null; state: string }>(
+      'SELECT step, state FROM provisioner.tenants WHERE org_id = $1',
+      [orgId],
+    );
+    if (rows[0]?.state === 'ready') return undefined;
+    if (rows[0]?.step === step) break;
+  }
+  await mad.rows.query('BEGIN');
+  const { rows } = await mad.rows.query<{ step: string | null }>(
+    'SELECT step FROM provisioner.tenants WHERE org_id = $1 FOR UPDATE',
+    [orgId],
+  );
+  // Time for what the step does on the server, in full or in part.
+  await delay(Math.random() * 25);
+  await kill();
+  await mad.rows.query('ROLLBACK');
+  return rows[0]?.step ?? undefined;
+}
+
+test('kill -9 in every step, and again at the same step: every tenant ends up ready, and nothing is orphaned', async () => {
+  const orgs: string[] = [];
+  const diedAt = new Map<string, number>();
+  let draftKilled = false;
+  startChild();
+  for (let round = 0; round < MAX_ROUNDS; round += 1) {
+    const wanted = STEPS.find((step) => (diedAt.get(step) ?? 0) < 2);
+    if (wanted === undefined && draftKilled) break;
+    const orgId = uuidv7();
+    orgs.push(orgId);
+    await ask(orgId);
+    if (!draftKilled) {
+      // The first tenant's template is being made: killed with the draft in place.
+      for (let wait = 0; wait < 2_000; wait += 1) {
+        const { rowCount } = await mad.admin.query('SELECT FROM pg_database WHERE datname LIKE $1', [
+          `mad\\_${SCHEMA}\\_template%\\_draft`,
+        ]);
+        if (rowCount === 1) break;
+      }
+      await kill();
+      draftKilled = true;
+      startChild();
+      continue;
+    }
+    // Twice for one tenant: whoever resumes it dies at the same place.
+    for (let again = 0; again < 2; again += 1) {
+      const step = await killAt(orgId, wanted!);
+      if (step === undefined) break;
+      diedAt.set(step, (diedAt.get(step) ?? 0) + 1);
+      startChild();
+    }
+  }
+  expect(STEPS.filter((step) => (diedAt.get(step) ?? 0) < 2)).toEqual([]);
+  expect(draftKilled).toBe(true);
+  await settled();
+
+  const { rows } = await mad.rows.query<{ database: string; roles: string[] }>(
+    `SELECT database_name AS database, (SELECT array_agg(role_name) FROM provisioner.tenant_credentials c
+       WHERE c.org_id = t.org_id AND c.schema = t.schema) AS roles FROM provisioner.tenants t`,
+  );
+  expect(rows).toHaveLength(orgs.length);
+  const { databases, roles } = await mad.objects();
+  expect(databases).toEqual(rows.map(({ database }) => database).sort());
+  expect(roles).toEqual(rows.flatMap((row) => row.roles).sort());
+
+  // Each was made by one operation, and its readiness was announced once.
+  const counts = await mad.rows.query<{ operations: number; changes: number }>(
+    `SELECT (SELECT count(*) FROM provisioner.operations o WHERE o.org_id = t.org_id) AS operations,
+       (SELECT count(*) FROM provisioner.tenant_changes c WHERE c.org_id = t.org_id AND c.state = 'ready') AS changes
+     FROM provisioner.tenants t`,
+  );
+  for (const each of counts.rows) expect(each).toEqual({ operations: 1, changes: 1 });
+  const client = createClient(TenantService, transport);
+  for (const orgId of orgs) {
+    const { tenant } = await client.ensureTenant({ orgId, schema: SCHEMA });
+    expect(tenant!.state).toBe(TenantState.READY);
+  }
+}, 180_000);

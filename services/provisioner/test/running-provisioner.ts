@@ -1,0 +1,178 @@
+import { randomBytes } from 'node:crypto';
+import { createClient, type Client, type Interceptor } from '@connectrpc/connect';
+import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/postgres';
+import type { AuditEvent } from '@mad/proto/identity';
+import { RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
+import { grpcTransport, type GrpcTransport, type RpcServer } from '@mad/rpc';
+import {
+  metadataDatabase,
+  platformToken,
+  serviceToken,
+  testCluster,
+  testServiceKeys,
+  type TestDatabase,
+} from '@mad/testing';
+import pg from 'pg';
+import { provisionerMigrations, readProvisionerConfig, startProvisioner } from '../src/index.ts';
+import { noteMigrations, serveIdentity, serveSchemaOwner, silent } from './neighbours.ts';
+
+const SERVICES = ['identity', 'catalog', 'results', 'gateway', 'provisioner'] as const;
+
+/** Provisioner with its neighbours, on databases of its own. */
+export interface RunningProvisioner {
+  schema: string;
+  metadata: TestDatabase;
+  /** The superuser, in the server's database postgres. */
+  admin: pg.Client;
+  /** The superuser, in the metadata database. */
+  rows: pg.Client;
+  environment: Record<string, string>;
+  address: string;
+  events: AuditEvent[];
+  owner: RpcServer;
+  tenants(service?: string): Client<typeof TenantService>;
+  tenantsAs(token: string): Client<typeof TenantService>;
+  routes(service?: string): Client<typeof RouteService>;
+  servers(): Client<typeof ServerService>;
+  /** The transport of a service, e.g. for `openTenants`. */
+  transport(service: string): GrpcTransport;
+  stop(): Promise<void>;
+  start(): Promise<void>;
+  /** Databases and roles of this schema on the server. */
+  objects(): Promise<{ databases: string[]; roles: string[] }>;
+  close(): Promise<void>;
+}
+
+/** What `runProvisioner` may be told. */
+export interface RunOptions {
+  /** The tenant schema, of this test file alone: roles and templates belong to the whole server. */
+  schema: string;
+  migrations?: MigrationClass[];
+  environment?: Record<string, string>;
+  /** Do not start provisioner: the test does. */
+  idle?: boolean;
+}
+
+function bearerOf(token: () => Promise<string>): Interceptor {
+  return (next) => async (request) => {
+    request.header.set('authorization', `Bearer ${await token()}`);
+    return next(request);
+  };
+}
+
+export async function runProvisioner({
+  schema,
+  migrations,
+  environment,
+  idle,
+}: RunOptions): Promise<RunningProvisioner> {
+  const cluster = testCluster();
+  const password = (role: string): string => new URL(cluster.url(role, 'postgres')).password;
+  const provisionerPassword = password('mad_provisioner_admin');
+  const migratorPassword = password('mad_migrator');
+  await bootstrapTenantServer(cluster.adminUrl, { provisionerPassword, migratorPassword, schema });
+
+  const metadata = await metadataDatabase({ services: [{ schema: 'provisioner', migrations: provisionerMigrations }] });
+  const admin = new pg.Client(clientOptions(cluster.adminUrl));
+  const rows = new pg.Client(clientOptions(metadata.adminUrl));
+  await Promise.all([admin.connect(), rows.connect()]);
+  const events: AuditEvent[] = [];
+  const identity = await serveIdentity(events);
+  const owner = await serveSchemaOwner(schema, migrations ?? noteMigrations(schema));
+  const keys = await testServiceKeys(SERVICES);
+
+  const settings: Record<string, string> = {
+    PROVISIONER_PORT: '0',
+    PROVISIONER_DATABASE_URL: metadata.url('mad_provisioner'),
+    PROVISIONER_SYSTEM_URL: metadata.url('mad_provisioner_system'),
+    PROVISIONER_MASTER_KEY: randomBytes(32).toString('base64'),
+    PROVISIONER_SERVICE_KEY: JSON.stringify(keys.private.provisioner),
+    MAD_SERVICE_KEYS: JSON.stringify(keys.public),
+    IDENTITY_ADDRESS: `127.0.0.1:${identity.port}`,
+    PROVISIONER_TENANT_SCHEMAS: `${schema}=127.0.0.1:${owner.port}`,
+    PROVISIONER_SERVERS: JSON.stringify([
+      {
+        name: 'local',
+        host: cluster.host,
+        port: cluster.port,
+        region: 'local',
+        connection_budget: 20,
+        provisioner_password: provisionerPassword,
+        migrator_password: migratorPassword,
+      },
+    ]),
+    PROVISIONER_SWEEP_MS: '200',
+    PROVISIONER_STEP_LEASE_MS: '1000',
+    ...environment,
+  };
+
+  const transports: GrpcTransport[] = [];
+  let running: RpcServer | undefined;
+  const address = (): string => `127.0.0.1:${running!.port}`;
+  const as = (token: () => Promise<string>): GrpcTransport => {
+    const transport = grpcTransport(address(), { interceptors: [bearerOf(token)] });
+    transports.push(transport);
+    return transport;
+  };
+
+  const self: RunningProvisioner = {
+    schema,
+    metadata,
+    admin,
+    rows,
+    environment: settings,
+    get address() {
+      return address();
+    },
+    events,
+    owner,
+    transport: (service) => as(() => serviceToken(service)),
+    tenants: (service = 'identity') => createClient(TenantService, self.transport(service)),
+    tenantsAs: (token) =>
+      createClient(
+        TenantService,
+        as(() => Promise.resolve(token)),
+      ),
+    routes: (service = 'results') => createClient(RouteService, self.transport(service)),
+    servers: () =>
+      createClient(
+        ServerService,
+        as(() => platformToken({ permissions: ['platform.servers.create', 'platform.servers.read'] })),
+      ),
+    async start() {
+      running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });
+    },
+    async stop() {
+      await running?.close();
+      running = undefined;
+    },
+    async objects() {
+      const like = `mad\\_${schema}\\_%`;
+      const databases = await admin.query<{ name: string }>(
+        `SELECT datname AS name FROM pg_database WHERE datname LIKE $1 AND datname !~ '_template_[0-9a-f]{16}$' ORDER BY 1`,
+        [like],
+      );
+      const roles = await admin.query<{ name: string }>(
+        'SELECT rolname AS name FROM pg_roles WHERE rolname LIKE $1 AND rolname <> ALL ($2) ORDER BY 1',
+        [like, [`mad_${schema}_owner`, `mad_${schema}_app`]],
+      );
+      return { databases: databases.rows.map(({ name }) => name), roles: roles.rows.map(({ name }) => name) };
+    },
+    async close() {
+      for (const transport of transports) transport.close();
+      await self.stop();
+      await Promise.all([identity.close(), owner.close()]);
+      await rows.end();
+      await metadata.drop();
+      const names = await admin.query<{ name: string }>(
+        'SELECT datname AS name FROM pg_database WHERE datname LIKE $1',
+        [`mad\\_${schema}\\_%`],
+      );
+      for (const { name } of names.rows) await admin.query(`DROP DATABASE ${name} WITH (FORCE)`);
+      for (const name of (await self.objects()).roles) await admin.query(`DROP ROLE ${name}`);
+      await admin.end();
+    },
+  };
+  if (idle !== true) await self.start();
+  return self;
+}

@@ -1,0 +1,192 @@
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { clientOptions, cycleMigrations, entityDifferences, listConstraints, ownerRole } from '@mad/postgres';
+import { metadataDatabase, type TestDatabase } from '@mad/testing';
+import pg from 'pg';
+import { provisionerEntities, provisionerMigrations } from '../src/index.ts';
+
+const services = [{ schema: 'provisioner', migrations: provisionerMigrations }];
+let db: TestDatabase;
+let admin: pg.Client;
+
+beforeAll(async () => {
+  db = await metadataDatabase({ services });
+  admin = new pg.Client(clientOptions(db.adminUrl));
+  await admin.connect();
+  await admin.query('SET search_path = provisioner, public');
+});
+
+afterAll(async () => {
+  await admin.end();
+  await db.drop();
+});
+
+const ORG = '01900000-0000-7000-8000-000000000001';
+const OTHER = '01900000-0000-7000-8000-000000000002';
+const SERVER = '01900000-0000-7000-8000-000000000003';
+const OPERATION = '01900000-0000-7000-8000-000000000004';
+const NOBODY = '01900000-0000-7000-8000-0000000000ff';
+
+const SERVER_COLUMNS =
+  'name, host, port, region, connection_budget, max_tenants, provisioner_secret, migrator_secret, master_key_version';
+const SERVER_VALUES = `'h', 1, 'local', 80, 10, '\\x00', '\\x00', 1`;
+const KEY = `decode(repeat('01', 60), 'hex')`;
+
+/** Rows that are right, for the others to collide with and refer to. */
+const GOOD_ROWS = `
+  INSERT INTO database_servers (server_id, ${SERVER_COLUMNS}) VALUES ('${SERVER}', 'local', ${SERVER_VALUES});
+  INSERT INTO data_keys (org_id, version, wrapped_key, master_key_version) VALUES ('${ORG}', 1, ${KEY}, 1);
+  INSERT INTO operations (operation_id, org_id, schema, kind) VALUES ('${OPERATION}', '${ORG}', 'results', 'provision');
+  INSERT INTO tenants (org_id, schema, server_id, database_name, region, operation_id)
+    VALUES ('${ORG}', 'results', '${SERVER}', 'mad_results_1', 'local', '${OPERATION}');
+  INSERT INTO tenant_credentials (org_id, schema, slot, role_name, secret, data_key_version, active)
+    VALUES ('${ORG}', 'results', 'a', 'mad_results_1_a', '\\x00', 1, true);
+  INSERT INTO cleanup_records (cleanup_id, operation_id, org_id, schema, server_id, object_kind, object_name)
+    VALUES ('${ORG}', '${OPERATION}', '${ORG}', 'results', '${SERVER}', 'database', 'mad_results_1');
+  INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
+  INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
+
+const server = (id: string, name: string): string =>
+  `INSERT INTO database_servers (server_id, ${SERVER_COLUMNS}) VALUES ('${id}', '${name}', ${SERVER_VALUES})`;
+const tenant = (org: string, more: { server?: string; operation?: string; name?: string } = {}): string =>
+  `INSERT INTO tenants (org_id, schema, server_id, database_name, region, operation_id) VALUES ('${org}', 'results',
+     '${more.server ?? SERVER}', '${more.name ?? 'mad_results_2'}', 'local', '${more.operation ?? OPERATION}')`;
+const credential = (org: string, slot: string, keyVersion: number, active: boolean): string =>
+  `INSERT INTO tenant_credentials (org_id, schema, slot, role_name, secret, data_key_version, active)
+   VALUES ('${org}', 'results', '${slot}', 'mad_results_1_b', '\\x00', ${keyVersion}, ${active})`;
+const cleanup = (id: string, name: string, operation = OPERATION, at = SERVER): string =>
+  `INSERT INTO cleanup_records (cleanup_id, operation_id, org_id, schema, server_id, object_kind, object_name)
+   VALUES ('${id}', '${operation}', '${ORG}', 'results', '${at}', 'database', '${name}')`;
+const change = (seq: number, org = ORG): string =>
+  `INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', ${seq}, '${org}', 1, 'ready')`;
+
+/** An UPDATE of the right row, or an INSERT beside it, that breaks the constraint of that name and no other. */
+const BAD_ROWS: Record<string, string> = {
+  database_servers_pkey: server(SERVER, 'other'),
+  database_servers_name_key: server(OTHER, 'local'),
+  database_servers_name_check: `UPDATE database_servers SET name = 'Local; DROP'`,
+  database_servers_host_check: `UPDATE database_servers SET host = ''`,
+  database_servers_port_check: `UPDATE database_servers SET port = 65536`,
+  database_servers_sslmode_check: `UPDATE database_servers SET sslmode = 'maybe'`,
+  database_servers_region_check: `UPDATE database_servers SET region = 'EU'`,
+  database_servers_connection_budget_check: `UPDATE database_servers SET connection_budget = 0`,
+  database_servers_max_tenants_check: `UPDATE database_servers SET max_tenants = 0`,
+  database_servers_master_key_version_check: `UPDATE database_servers SET master_key_version = 0`,
+  data_keys_pkey: `INSERT INTO data_keys (org_id, version, wrapped_key, master_key_version) VALUES ('${ORG}', 1, ${KEY}, 1)`,
+  data_keys_version_check: `INSERT INTO data_keys (org_id, version, wrapped_key, master_key_version) VALUES ('${OTHER}', 0, ${KEY}, 1)`,
+  data_keys_wrapped_key_check: `UPDATE data_keys SET wrapped_key = '\\x00'`,
+  data_keys_master_key_version_check: `UPDATE data_keys SET master_key_version = 0`,
+  operations_pkey: `INSERT INTO operations (operation_id, org_id, schema, kind) VALUES ('${OPERATION}', '${ORG}', 'results', 'migrate')`,
+  operations_kind_check: `UPDATE operations SET kind = 'guess'`,
+  operations_state_check: `UPDATE operations SET state = 'odd', ended_at = now()`,
+  operations_ended_check: `UPDATE operations SET state = 'failed'`,
+  tenants_pkey: tenant(ORG),
+  tenants_database_name_key: tenant(OTHER, { name: 'mad_results_1' }),
+  tenants_server_id_fkey: tenant(OTHER, { server: NOBODY }),
+  tenants_operation_id_fkey: tenant(OTHER, { operation: NOBODY }),
+  tenants_schema_check: tenant(OTHER).replace(`'results'`, `'Results!'`),
+  tenants_database_name_check: `UPDATE tenants SET database_name = 'postgres'`,
+  tenants_region_check: `UPDATE tenants SET region = ''`,
+  tenants_state_check: `UPDATE tenants SET state = 'lost'`,
+  tenants_step_check: `UPDATE tenants SET step = 'dance'`,
+  tenants_lease_check: `UPDATE tenants SET step_owner = '${OTHER}'`,
+  tenants_ready_check: `UPDATE tenants SET state = 'ready'`,
+  tenants_generation_check: `UPDATE tenants SET generation = 0`,
+  tenants_labels_check: `UPDATE tenants SET labels = '[]'`,
+  tenant_credentials_pkey: credential(ORG, 'a', 1, false),
+  tenant_credentials_tenant_fkey: credential(ORG, 'b', 1, false).replace(`'results'`, `'other'`),
+  tenant_credentials_data_key_fkey: credential(ORG, 'b', 2, false),
+  tenant_credentials_slot_check: credential(ORG, 'c', 1, false),
+  tenant_credentials_role_name_check: `UPDATE tenant_credentials SET role_name = 'postgres'`,
+  idx_tenant_credentials_active: credential(ORG, 'b', 1, true),
+  cleanup_records_pkey: cleanup(ORG, 'mad_results_2'),
+  cleanup_records_object_key: cleanup(OTHER, 'mad_results_1'),
+  cleanup_records_operation_id_fkey: cleanup(OTHER, 'mad_results_2', NOBODY),
+  cleanup_records_server_id_fkey: cleanup(OTHER, 'mad_results_2', OPERATION, NOBODY),
+  cleanup_records_object_kind_check: `UPDATE cleanup_records SET object_kind = 'table'`,
+  cleanup_records_object_name_check: `UPDATE cleanup_records SET object_name = 'postgres'`,
+  tenant_change_counters_pkey: `INSERT INTO tenant_change_counters (schema) VALUES ('results')`,
+  tenant_change_counters_last_seq_check: `UPDATE tenant_change_counters SET last_seq = -1`,
+  tenant_changes_pkey: change(1),
+  tenant_changes_tenant_fkey: change(2, NOBODY),
+  tenant_changes_seq_check: change(0),
+  tenant_changes_generation_check: `UPDATE tenant_changes SET generation = 0`,
+};
+
+test('migrations go up, down and up again, and nothing is left in between', async () => {
+  const own = await metadataDatabase({ services });
+  try {
+    const { first, none, second } = await cycleMigrations({
+      url: own.url('mad_migrator'),
+      ownerRole: ownerRole('provisioner'),
+      schema: 'provisioner',
+      migrations: provisionerMigrations,
+    });
+    expect(first.length).toBeGreaterThan(50);
+    expect(none).toEqual([]);
+    expect(second).toEqual(first);
+  } finally {
+    await own.drop();
+  }
+});
+
+test('entities equal migrations', async () => {
+  expect(await entityDifferences({ url: db.adminUrl, schema: 'provisioner', entities: provisionerEntities })).toEqual(
+    [],
+  );
+});
+
+describe('constraints', () => {
+  test('each has a row it refuses', async () => {
+    const constraints = await listConstraints(db.adminUrl, 'provisioner');
+    expect(Object.keys(BAD_ROWS).sort()).toEqual(constraints.map(({ name }) => name).sort());
+    await admin.query('BEGIN');
+    await admin.query(GOOD_ROWS);
+    for (const { name, kind } of constraints) {
+      await admin.query('SAVEPOINT good');
+      const refused = await admin.query(BAD_ROWS[name]!).then(
+        () => `${kind} ${name} let it pass`,
+        (error: unknown) => (error as { constraint?: string; message: string }).constraint ?? String(error),
+      );
+      expect(refused).toBe(name);
+      await admin.query('ROLLBACK TO SAVEPOINT good');
+    }
+    await admin.query('ROLLBACK');
+  });
+});
+
+describe('rights', () => {
+  async function as(role: string, sql: string, org?: string): Promise<pg.QueryResult> {
+    const client = new pg.Client(clientOptions(db.url(role)));
+    await client.connect();
+    try {
+      if (org !== undefined) await client.query(`SELECT set_config('app.current_org_id', $1, false)`, [org]);
+      return await client.query(sql);
+    } finally {
+      await client.end();
+    }
+  }
+
+  test('the login that serves users sees the tenants of one organization, no secret, and writes nothing', async () => {
+    await admin.query(GOOD_ROWS);
+    const count = 'SELECT count(*)::int AS n FROM tenants';
+    expect((await as('mad_provisioner', count)).rows).toEqual([{ n: 0 }]);
+    expect((await as('mad_provisioner', count, ORG)).rows).toEqual([{ n: 1 }]);
+    expect((await as('mad_provisioner', count, OTHER)).rows).toEqual([{ n: 0 }]);
+    expect((await as('mad_provisioner_system', count)).rows).toEqual([{ n: 1 }]);
+    for (const sql of [
+      'SELECT name FROM database_servers',
+      'SELECT org_id FROM data_keys',
+      'SELECT org_id FROM tenant_credentials',
+      'SELECT org_id FROM operations',
+      'SELECT org_id FROM cleanup_records',
+      'SELECT org_id FROM tenant_changes',
+      `UPDATE tenants SET state = 'ready'`,
+      'DELETE FROM tenants',
+    ]) {
+      await expect(as('mad_provisioner', sql, ORG)).rejects.toMatchObject({ code: '42501' });
+    }
+    for (const sql of ['UPDATE tenant_changes SET seq = 2', 'DELETE FROM tenant_changes']) {
+      await expect(as('mad_provisioner_system', sql)).rejects.toMatchObject({ code: '42501' });
+    }
+  });
+});

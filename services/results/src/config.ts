@@ -1,0 +1,73 @@
+import { MINUTE_MS, readEnv, type Env } from '@mad/process';
+import type { ServiceIdentity, ServiceKeys } from '@mad/auth';
+
+type Jwk = ServiceIdentity['privateJwk'];
+
+/** Everything results can be told. */
+export interface ResultsConfig {
+  host: string;
+  /** gRPC; 0 takes any free port. */
+  port: number;
+  /** Connect over HTTP/1.1; default port + 100, or any free port when `port` is 0. */
+  connectPort?: number;
+  /** host:port of each neighbour's gRPC. */
+  provisionerAddress: string;
+  catalogAddress: string;
+  identityAddress: string;
+  /** Signs results' calls to other services. */
+  servicePrivateJwk: Jwk;
+  /** Verifies other services' calls; catalog's also verifies leases. */
+  serviceKeys: ServiceKeys;
+  /** Connections per tenant at most. */
+  tenantPoolMax: number;
+  /** An idle tenant connection is closed after this. */
+  tenantIdleMs: number;
+  statementTimeoutMs: number;
+  /** This process's name, shown in pg_stat_activity. */
+  node: string;
+}
+
+function parseJwk(value: unknown): Jwk {
+  const jwk = value as Jwk | null;
+  if (typeof jwk !== 'object' || jwk?.kty !== 'EC' || jwk.crv !== 'P-256') {
+    throw new Error('must be a P-256 JSON Web Key');
+  }
+  return jwk;
+}
+
+function parsePrivateJwk(value: unknown): Jwk {
+  const jwk = parseJwk(value);
+  if (jwk.d === undefined) throw new Error('must be a private key');
+  return jwk;
+}
+
+function parseServiceKeys(value: unknown): ServiceKeys {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new Error('must be an object of public JSON Web Keys by service');
+  }
+  for (const [service, keys] of Object.entries(value)) {
+    for (const jwk of [keys].flat().map(parseJwk)) {
+      if (jwk.d !== undefined) throw new Error(`must hold public keys: the one of ${service} is private`);
+    }
+  }
+  if (!Object.hasOwn(value, 'catalog')) throw new Error('must hold the key of catalog: it signs leases');
+  return value as ServiceKeys;
+}
+
+/** Reads results' configuration from the environment. Throws a ConfigError that lists every problem. */
+export function readResultsConfig(env: Env): ResultsConfig {
+  return readEnv(env, (r) => ({
+    host: r.string('RESULTS_HOST', { default: '127.0.0.1' }),
+    port: r.integer('RESULTS_PORT', { default: 7003, min: 0, max: 65_535 }),
+    connectPort: r.integer('RESULTS_CONNECT_PORT', { optional: true, min: 0, max: 65_535 }),
+    provisionerAddress: r.string('PROVISIONER_ADDRESS', { default: '127.0.0.1:7004' }),
+    catalogAddress: r.string('CATALOG_ADDRESS', { default: '127.0.0.1:7002' }),
+    identityAddress: r.string('IDENTITY_ADDRESS', { default: '127.0.0.1:7001' }),
+    servicePrivateJwk: r.json('RESULTS_SERVICE_KEY', parsePrivateJwk),
+    serviceKeys: r.json('MAD_SERVICE_KEYS', parseServiceKeys),
+    tenantPoolMax: r.integer('RESULTS_TENANT_POOL_MAX', { default: 10, min: 1, max: 1000 }),
+    tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
+    statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
+    node: r.string('RESULTS_NODE', { default: 'mad-results' }),
+  }));
+}

@@ -1,0 +1,33 @@
+import type { EntitySchema, MigrationClass } from '@mad/postgres';
+import { AuditEntity } from './entities/audit.ts';
+import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
+import {
+  DockingResultEntity,
+  ResultCacheEntity,
+  StagedResultEntity,
+  TaskExecutionEntity,
+  TaskResultEntity,
+} from './entities/work.ts';
+import { Jobs } from './migrations/2026_11_21_0900_jobs.ts';
+import { Work } from './migrations/2026_11_21_0901_work.ts';
+import { PosesAndEvents } from './migrations/2026_11_21_0902_poses_and_events.ts';
+import { AuditLog } from './migrations/2026_11_21_0903_audit_log.ts';
+
+/** The tenant schema, and the Postgres schema inside every organization's database. */
+export const SCHEMA = 'results';
+
+/** Oldest first. */
+export const resultsMigrations: readonly MigrationClass[] = [Jobs, Work, PosesAndEvents, AuditLog];
+
+export const resultsEntities: readonly EntitySchema[] = [
+  JobEntity,
+  JobTaskEntity,
+  JobInputEntity,
+  JobEventEntity,
+  TaskExecutionEntity,
+  TaskResultEntity,
+  StagedResultEntity,
+  DockingResultEntity,
+  ResultCacheEntity,
+  AuditEntity,
+];

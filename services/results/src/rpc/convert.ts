@@ -1,0 +1,106 @@
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
+import { WorkStatus as WorkStatusMessage } from '@mad/proto/results';
+import type { JobEventSchema, JobRunSchema, WorkItemSchema } from '@mad/proto/results';
+import type { JobEventRow } from '../db/entities/job.ts';
+import type { TaskResultRow } from '../db/entities/work.ts';
+import type { WorkStatus } from '../domain/work-item.ts';
+import { countersMessage, policyMessage, stateMessage, type JobImage, type JobTask } from '../runs/job-image.ts';
+
+const STATUSES: Record<WorkStatus, WorkStatusMessage> = {
+  pending: WorkStatusMessage.PENDING,
+  cached: WorkStatusMessage.CACHED,
+  scored: WorkStatusMessage.SCORED,
+  failed: WorkStatusMessage.FAILED,
+  skipped: WorkStatusMessage.SKIPPED,
+  cancelled: WorkStatusMessage.CANCELLED,
+};
+
+/** The domain's word for a status asked for; undefined for unspecified. */
+export function statusOf(message: WorkStatusMessage): WorkStatus | undefined {
+  return (Object.keys(STATUSES) as WorkStatus[]).find((status) => STATUSES[status] === message);
+}
+
+export function jobRunMessage(job: JobImage): MessageInitShape<typeof JobRunSchema> {
+  const { row, tasks } = job;
+  return {
+    jobId: row.job_id,
+    pipelineVersionId: row.pipeline_version_id,
+    state: stateMessage(row.status),
+    counters: countersMessage(countersIn(row)),
+    inputSignature: row.input_signature,
+    parameters: row.params as JsonObject,
+    cachePolicy: policyMessage(row.cache_policy),
+    eventSeq: BigInt(row.event_seq),
+    tasks: tasks.map(({ taskId, plan, counters }) => ({
+      taskId,
+      task: plan.task,
+      engine: plan.engine,
+      counters: countersMessage(counters),
+      scoreUnits: plan.scoreUnits,
+      lowerIsBetter: plan.lowerIsBetter,
+    })),
+    createTime: timestampFromDate(row.created_at),
+    startTime: row.started_at === null ? undefined : timestampFromDate(row.started_at),
+    endTime: row.ended_at === null ? undefined : timestampFromDate(row.ended_at),
+    error: row.error,
+  };
+}
+
+/** The counters among a row's columns. */
+export function countersIn(row: JobImage['row']): JobTask['counters'] {
+  const { requested, cached, scored, failed, skipped, cancelled, pending } = row;
+  return { requested, cached, scored, failed, skipped, cancelled, pending };
+}
+
+/** What a work item shows. */
+export type ItemRow = Pick<
+  TaskResultRow,
+  | 'task_id'
+  | 'item_no'
+  | 'molecule_id'
+  | 'smiles'
+  | 'status'
+  | 'input_signature'
+  | 'score'
+  | 'result_data'
+  | 'confidence_score'
+  | 'reused_from_job_id'
+  | 'reused_from_item_no'
+  | 'error_class'
+  | 'error_message'
+>;
+
+/** The columns of an ItemRow. */
+export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
+  confidence_score, reused_from_job_id, reused_from_item_no, error_class, error_message`;
+
+export function workItemMessage(row: ItemRow, scoreUnits: string, rank = 0): MessageInitShape<typeof WorkItemSchema> {
+  return {
+    taskId: row.task_id,
+    itemNo: row.item_no,
+    moleculeId: row.molecule_id,
+    smiles: row.smiles,
+    status: STATUSES[row.status],
+    inputSignature: row.input_signature,
+    score: row.score ?? undefined,
+    scoreUnits: row.score === null ? '' : scoreUnits,
+    resultData: (row.result_data as JsonObject | null) ?? undefined,
+    confidenceScore: row.confidence_score ?? undefined,
+    reusedFromJobId: row.reused_from_job_id ?? '',
+    reusedFromItemNo: row.reused_from_item_no ?? 0,
+    errorClass: row.error_class,
+    errorMessage: row.error_message,
+    rank,
+  };
+}
+
+export function eventMessage({
+  seq_no,
+  ts,
+  event,
+  detail,
+  metadata,
+}: JobEventRow): MessageInitShape<typeof JobEventSchema> {
+  return { seqNo: BigInt(seq_no), time: timestampFromDate(ts), event, detail, metadata: metadata as JsonObject };
+}

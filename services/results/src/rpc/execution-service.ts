@@ -1,0 +1,155 @@
+import type { ServiceImpl } from '@connectrpc/connect';
+import { DAY_MS, SECOND_MS, uuidTime } from '@mad/process';
+import type { ExecutionService, MaterializeJobRequest } from '@mad/proto/results';
+import { callerOf, callOptions, invalid } from '@mad/rpc';
+import type { Context } from '../context.ts';
+import { append } from '../runs/append.ts';
+import { cancel } from '../runs/cancel.ts';
+import { fail, finish } from '../runs/finish.ts';
+import { readInputs } from '../runs/inputs.ts';
+import { aliveExecutions, policyOf, progressOf, readJob, type JobImage, type Runnable } from '../runs/job-image.ts';
+import { checkLease } from '../runs/lease.ts';
+import { materialize } from '../runs/materialize.ts';
+import { checkPlans, runParameters } from '../runs/plan.ts';
+import { reconcile } from '../runs/reconcile.ts';
+import { settle } from '../runs/settle.ts';
+import { start } from '../runs/start.ts';
+import type { NewJob } from '../runs/task-filling.ts';
+import { jsonText, withoutNul } from '../runs/text.ts';
+
+/** A materialization may write millions of rows: it waits longer for its connection than a read. */
+const MATERIALIZE_WAIT_MS = 15 * SECOND_MS;
+/** Clocks of two machines differ; a job is never from tomorrow. */
+const MAX_AHEAD_MS = DAY_MS;
+
+/** Outcomes in one message; the stream is checked by hand. */
+const MAX_OUTCOMES = 1000;
+
+/** The payload side of a job: made by catalog's word, run by workers. */
+export function executionService(context: Context): ServiceImpl<typeof ExecutionService> {
+  const { tenants, catalog, verifyLease, feed, logger } = context;
+  const answer = (job: JobImage, runnable: Runnable[]) => ({ progress: progressOf(job), runnable });
+
+  return {
+    async materializeJob(request, ctx) {
+      const { orgId, jobId, tasks, inputCount: count } = request;
+      const month = monthOf(request);
+      checkPlans(tasks);
+      const known = await tenants.transact(orgId, async (tx) => {
+        const job = await readJob(tx, jobId);
+        return job && answer(job, await aliveExecutions(tx, job));
+      });
+      if (known !== undefined) return known;
+      // All of the input before the transaction: none is held open across a call to another service.
+      const inputs = await readInputs(catalog.jobs, { orgId, jobId, count }, callOptions(ctx));
+      await tenants.transact(orgId, (tx) => tx.query('SELECT ensure_partitions($1::date)', [month]));
+      const made = await tenants.transact(
+        orgId,
+        async (tx) => {
+          const job = await materialize(tx, newJobOf(request), inputs);
+          return answer(job, await aliveExecutions(tx, job));
+        },
+        { signal: ctx.signal, deadlineMs: MATERIALIZE_WAIT_MS },
+      );
+      feed.moved(orgId, jobId);
+      return made;
+    },
+
+    async startExecution(request, ctx) {
+      const { orgId, taskExecutionId, attempt, worker } = request;
+      await checkLease(verifyLease, request);
+      const started = await tenants.transact(orgId, (tx) => start(tx, taskExecutionId, attempt, withoutNul(worker)));
+      const { job } = started;
+      if (started.ended) {
+        await settle(context, ctx, { orgId, taskExecutionId, job, runnable: started.runnable });
+        return { alreadyFinished: true, jobId: job.row.job_id };
+      }
+      feed.moved(orgId, job.row.job_id);
+      const { plan } = started.task;
+      return {
+        jobId: job.row.job_id,
+        task: plan.task,
+        engine: plan.engine,
+        parameters: runParameters(plan),
+        artifacts: plan.artifacts,
+        items: started.items,
+      };
+    },
+
+    async appendResults(requests) {
+      let received = 0;
+      for await (const request of requests) {
+        const { orgId, taskExecutionId, attempt, outcomes } = request;
+        if (outcomes.length < 1 || outcomes.length > MAX_OUTCOMES)
+          throw invalid('outcomes', `must be 1–${MAX_OUTCOMES}`);
+        await checkLease(verifyLease, request);
+        // One transaction per message: an engine may take hours between two.
+        received = await tenants.transact(orgId, (tx) => append(tx, taskExecutionId, attempt, outcomes));
+      }
+      return { received };
+    },
+
+    async finishExecution(request, ctx) {
+      const { orgId, taskExecutionId, attempt, errorClass, errorMessage, metrics = {} } = request;
+      await checkLease(verifyLease, request);
+      if (jsonText(metrics) === undefined) throw invalid('metrics', 'must not hold NUL characters');
+      const error =
+        errorClass === '' ? undefined : { errorClass: withoutNul(errorClass), errorMessage: withoutNul(errorMessage) };
+      const ended = await tenants.transact(orgId, (tx) => finish(tx, { id: taskExecutionId, attempt, error, metrics }));
+      feed.moved(orgId, ended.job.row.job_id);
+      await settle(context, ctx, { orgId, taskExecutionId, ...ended });
+      return { progress: progressOf(ended.job) };
+    },
+
+    async failExecution({ orgId, taskExecutionId, attempt, errorClass, errorMessage }) {
+      const error = { errorClass: withoutNul(errorClass), errorMessage: withoutNul(errorMessage) };
+      const { job, runnable } = await tenants.transact(orgId, (tx) =>
+        fail(tx, { id: taskExecutionId, attempt, error }),
+      );
+      feed.moved(orgId, job.row.job_id);
+      return answer(job, runnable);
+    },
+
+    async cancelJobRun({ orgId, jobId }, ctx) {
+      const caller = callerOf(ctx);
+      const userId = (caller.kind === 'service' ? caller.userId : undefined) ?? '';
+      const job = await tenants.transact(orgId, (tx) => cancel(tx, jobId, userId));
+      feed.moved(orgId, jobId);
+      return { progress: progressOf(job) };
+    },
+
+    async reconcileJob({ orgId, jobId }) {
+      const found = await tenants.transact(orgId, (tx) => reconcile(tx, jobId));
+      if (found === undefined) return { materialized: false };
+      const { job, counters, runnable, drifted } = found;
+      if (drifted.length > 0) logger.error({ org_id: orgId, job_id: jobId, drifted }, 'counters differ from the rows');
+      return { materialized: true, progress: progressOf(job, counters), runnable };
+    },
+  };
+}
+
+function newJobOf(request: MaterializeJobRequest): NewJob {
+  const { jobId, pipelineVersionId, tasks, parameters = {}, cachePolicy, minConfidence, createdBy } = request;
+  return {
+    jobId,
+    pipelineVersionId,
+    plans: tasks,
+    parameters,
+    policy: policyOf(cachePolicy),
+    minConfidence,
+    createdBy,
+  };
+}
+
+/** The first day of the month the job was made in, which names its partitions. */
+function monthOf({ jobId }: MaterializeJobRequest): string {
+  let made: Date;
+  try {
+    made = uuidTime(jobId);
+  } catch {
+    throw invalid('job_id', 'must be a UUIDv7: it says which partitions hold the job');
+  }
+  if (made.getTime() > Date.now() + MAX_AHEAD_MS)
+    throw invalid('job_id', `was made in the future: ${made.toISOString()}`);
+  return `${made.toISOString().slice(0, 7)}-01`;
+}

@@ -1,0 +1,41 @@
+import { notFound } from '@mad/rpc';
+import type { TenantTx } from '@mad/tenancy';
+import { EXECUTION_STATUSES, hasEnded } from '../domain/execution.ts';
+import { isEnded } from '../domain/job-state.ts';
+import { appendAudit } from './audit.ts';
+import { applyEndings, lockJob, type JobImage } from './job-image.ts';
+import { closeJob, saveJob } from './save-job.ts';
+
+const OPEN = EXECUTION_STATUSES.filter((status) => !hasEnded(status));
+
+/** Cancels what has not ended; a worker that still runs loses its lease. An ended job stays as it is. */
+export async function cancel(tx: TenantTx, jobId: string, userId: string): Promise<JobImage> {
+  const job = await lockJob(tx, jobId);
+  if (job === undefined) throw notFound('job', jobId);
+  if (isEnded(job.row.status)) return job;
+  // Executions first: who appends holds one, so nothing is staged behind our back.
+  await tx.execute(
+    `UPDATE task_executions SET status = 'cancelled', ended_at = now()
+      WHERE job_id = $1 AND status = ANY ($2::execution_status[])`,
+    [jobId, OPEN],
+  );
+  await tx.execute(
+    `WITH lost AS (
+        DELETE FROM staged_results s USING task_executions e
+        WHERE e.job_id = $1 AND s.task_execution_id = e.task_execution_id RETURNING e.task_id, s.item_no)
+      DELETE FROM docking_results d USING lost WHERE d.job_id = $1 AND d.task_id = lost.task_id AND d.item_no = lost.item_no`,
+    [jobId],
+  );
+  const cancelled = await tx.query<{ task_id: string; items: number }>(
+    `WITH ended AS (
+        UPDATE task_results SET status = 'cancelled', ended_at = now()
+        WHERE job_id = $1 AND status = 'pending' RETURNING task_id)
+      SELECT task_id, count(*)::int AS items FROM ended GROUP BY task_id`,
+    [jobId],
+  );
+  for (const { task_id: taskId, items } of cancelled) applyEndings(job, taskId, { cancelled: items });
+  await appendAudit(tx, { userId, action: 'job.cancel', jobId, outcome: 'ok', metadata: {} });
+  closeJob(job);
+  await saveJob(tx, job);
+  return job;
+}

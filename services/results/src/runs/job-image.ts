@@ -1,0 +1,150 @@
+import { fromJson, type JsonObject, type JsonValue, type MessageInitShape } from '@bufbuild/protobuf';
+import { CachePolicy as CachePolicyMessage, JobState as JobStateMessage } from '@mad/proto/catalog';
+import type { JobCountersSchema, JobProgressSchema, RunnableTaskSchema } from '@mad/proto/catalog';
+import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
+import { notFound } from '@mad/rpc';
+import type { TenantTx } from '@mad/tenancy';
+import type { JobRow } from '../db/entities/job.ts';
+import type { CachePolicy } from '../domain/cache-entry.ts';
+import { afterEndings, sumOf, type Counters, type Endings } from '../domain/counters.ts';
+import { EXECUTION_STATUSES, isAlive } from '../domain/execution.ts';
+import type { JobState } from '../domain/job-state.ts';
+
+/** One task of a job: its plan as submitted, and how its items stand. */
+export interface JobTask {
+  taskId: string;
+  plan: TaskPlan;
+  counters: Counters;
+}
+
+/** A job as a transaction sees it. Changed in memory, written by `saveJob`. */
+export interface JobImage {
+  row: JobRow;
+  /** Upstream first. */
+  tasks: JobTask[];
+  /** What happened in this transaction; gets the next numbers when it is saved. */
+  events: NewEvent[];
+}
+
+/** Something to tell about the job. */
+export interface NewEvent {
+  event: string;
+  detail: string;
+  metadata?: JsonObject;
+}
+
+export const COUNTER_COLUMNS = 'requested, cached, scored, failed, skipped, cancelled, pending';
+const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, timings,
+  metrics, error, event_seq, created_by, created_at, started_at, ended_at, ${COUNTER_COLUMNS}`;
+
+const STATES: Record<JobState, JobStateMessage> = {
+  queued: JobStateMessage.QUEUED,
+  running: JobStateMessage.RUNNING,
+  completed: JobStateMessage.COMPLETED,
+  failed: JobStateMessage.FAILED,
+  cancelled: JobStateMessage.CANCELLED,
+};
+
+const POLICIES: Record<CachePolicy, CachePolicyMessage> = {
+  use: CachePolicyMessage.USE,
+  refresh: CachePolicyMessage.REFRESH,
+  bypass: CachePolicyMessage.BYPASS,
+  only: CachePolicyMessage.ONLY,
+};
+
+/** The wire's words for the domain's. */
+export const stateMessage = (state: JobState): JobStateMessage => STATES[state];
+export const policyMessage = (policy: CachePolicy): CachePolicyMessage => POLICIES[policy];
+export const policyOf = (message: CachePolicyMessage): CachePolicy =>
+  (Object.keys(POLICIES) as CachePolicy[]).find((policy) => POLICIES[policy] === message)!;
+
+interface TaskRow extends Counters {
+  task_id: string;
+  plan: JsonValue;
+}
+
+function taskOf({ task_id: taskId, plan, ...counters }: TaskRow): JobTask {
+  return { taskId, plan: fromJson(TaskPlanSchema, plan), counters };
+}
+
+/** The job, locked until the transaction ends: whoever moves its items waits here. Undefined when it is not here. */
+export async function lockJob(tx: TenantTx, jobId: string): Promise<JobImage | undefined> {
+  const [row] = await tx.query<JobRow>(`SELECT ${JOB_COLUMNS} FROM jobs WHERE job_id = $1 FOR UPDATE`, [jobId]);
+  if (row === undefined) return undefined;
+  const tasks = await tx.query<TaskRow>(
+    `SELECT task_id, plan, ${COUNTER_COLUMNS} FROM job_tasks WHERE job_id = $1 ORDER BY position`,
+    [jobId],
+  );
+  return { row, tasks: tasks.map(taskOf), events: [] };
+}
+
+/** The job as it is, in one snapshot. Undefined when it is not here. */
+export async function readJob(tx: TenantTx, jobId: string): Promise<JobImage | undefined> {
+  const [found] = await tx.query<JobRow & { tasks: TaskRow[] }>(
+    `SELECT ${JOB_COLUMNS}, (SELECT jsonb_agg(jsonb_build_object('task_id', k.task_id, 'plan', k.plan, 'requested', k.requested,
+         'cached', k.cached, 'scored', k.scored, 'failed', k.failed, 'skipped', k.skipped, 'cancelled', k.cancelled,
+         'pending', k.pending) ORDER BY k.position) FROM job_tasks k WHERE k.job_id = j.job_id) AS tasks
+       FROM jobs j WHERE job_id = $1`,
+    [jobId],
+  );
+  if (found === undefined) return undefined;
+  const { tasks, ...row } = found;
+  return { row, tasks: tasks.map(taskOf), events: [] };
+}
+
+/** As `readJob`; NOT_FOUND when the tenant does not know it. */
+export async function requireJob(tx: TenantTx, jobId: string): Promise<JobImage> {
+  const job = await readJob(tx, jobId);
+  if (job === undefined) throw notFound('job', jobId);
+  return job;
+}
+
+/** The task of the job; every task id in a row has one (a foreign key says so). */
+export function taskIn(job: JobImage, taskId: string): JobTask {
+  return job.tasks.find((task) => task.taskId === taskId)!;
+}
+
+/** Takes over that items of a task ended. */
+export function applyEndings(job: JobImage, taskId: string, endings: Endings): void {
+  const task = taskIn(job, taskId);
+  task.counters = afterEndings(task.counters, endings);
+}
+
+export function countersOf(job: JobImage): Counters {
+  return sumOf(job.tasks.map(({ counters }) => counters));
+}
+
+export function countersMessage(counters: Counters): MessageInitShape<typeof JobCountersSchema> {
+  return Object.fromEntries(Object.entries(counters).map(([key, count]) => [key, BigInt(count as number)]));
+}
+
+/** How the job stands, for catalog. */
+export function progressOf(job: JobImage, counters = countersOf(job)): MessageInitShape<typeof JobProgressSchema> {
+  const { job_id: jobId, status, event_seq: eventSeq, error } = job.row;
+  return {
+    jobId,
+    state: stateMessage(status),
+    counters: countersMessage(counters),
+    eventSeq: BigInt(eventSeq),
+    detail: error,
+  };
+}
+
+/** A task execution for catalog's queue. */
+export type Runnable = MessageInitShape<typeof RunnableTaskSchema>;
+
+export function runnableOf(plan: TaskPlan, taskExecutionId: string): Runnable {
+  return { taskExecutionId, engine: plan.engine, cores: plan.cores, memoryMb: plan.memoryMb };
+}
+
+const ALIVE = EXECUTION_STATUSES.filter(isAlive);
+
+/** Everything of the job that catalog's queue should hold, whatever it was told before. */
+export async function aliveExecutions(tx: TenantTx, job: JobImage): Promise<Runnable[]> {
+  const rows = await tx.query<{ task_execution_id: string; task_id: string }>(
+    `SELECT e.task_execution_id, e.task_id FROM task_executions e JOIN job_tasks k USING (job_id, task_id)
+      WHERE e.job_id = $1 AND e.status = ANY ($2::execution_status[]) ORDER BY k.position, e.chunk_no`,
+    [job.row.job_id, ALIVE],
+  );
+  return rows.map((row) => runnableOf(taskIn(job, row.task_id).plan, row.task_execution_id));
+}

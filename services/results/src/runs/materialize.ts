@@ -1,0 +1,86 @@
+import { createHash } from 'node:crypto';
+import type { TenantTx } from '@mad/tenancy';
+import type { WorkStatus } from '../domain/work-item.ts';
+import { appendAudit } from './audit.ts';
+import { countHits } from './cache.ts';
+import type { Inputs } from './inputs.ts';
+import { countersOf, lockJob, taskIn, type JobImage } from './job-image.ts';
+import { planJson } from './plan.ts';
+import { closeJob, saveJob } from './save-job.ts';
+import { TaskFilling, type NewJob } from './task-filling.ts';
+
+/**
+ * Makes a job with its tasks, items and executions; answers from the cache what can be. A job that exists is left as it
+ * is, also when two come at the same time: the second waits for the first. Returns the job, locked.
+ */
+export async function materialize(tx: TenantTx, job: NewJob, inputs: Inputs): Promise<JobImage> {
+  if (await insertJob(tx, job, inputs.smiles.length)) {
+    const image = (await lockJob(tx, job.jobId))!;
+    await fill(tx, job, inputs, image);
+    return image;
+  }
+  return (await lockJob(tx, job.jobId))!;
+}
+
+/** False when the job is here already. */
+async function insertJob(tx: TenantTx, job: NewJob, items: number): Promise<boolean> {
+  const { jobId, pipelineVersionId, plans, parameters, policy, minConfidence, createdBy } = job;
+  // The signature is known when the last item has been seen; until then it names nothing.
+  const inserted = await tx.execute(
+    `INSERT INTO jobs (job_id, pipeline_version_id, input_signature, params, cache_policy, min_confidence, created_by,
+        requested, pending) VALUES ($1, $2, repeat('0', 64), $3, $4, $5, $6, $7, $7) ON CONFLICT (job_id) DO NOTHING`,
+    [jobId, pipelineVersionId, JSON.stringify(parameters), policy, minConfidence, createdBy, items * plans.length],
+  );
+  if (inserted === 0) return false;
+  await tx.execute(
+    `INSERT INTO job_tasks (job_id, task_id, position, plan, requested, pending)
+      SELECT $1, task_id, position, plan, $4, $4
+      FROM unnest($2::text[], $3::jsonb[]) WITH ORDINALITY AS n (task_id, plan, position)`,
+    [jobId, plans.map(({ taskId }) => taskId), plans.map(planJson), items],
+  );
+  const artifacts = plans.flatMap(({ taskId, artifacts: all }) => all.map((artifact) => ({ taskId, ...artifact })));
+  if (artifacts.length > 0) {
+    await tx.execute(
+      `INSERT INTO job_inputs (job_id, key, uri, checksum)
+        SELECT $1, key, uri, checksum FROM unnest($2::text[], $3::text[], $4::text[]) AS n (key, uri, checksum)`,
+      [
+        jobId,
+        artifacts.map(({ taskId, parameter }) => `${taskId}.${parameter}`),
+        artifacts.map(({ artifactId }) => `artifact:${artifactId}`),
+        artifacts.map(({ sha256 }) => sha256),
+      ],
+    );
+  }
+  return true;
+}
+
+async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage): Promise<void> {
+  // The job's signature: the pipeline version, then the items' signatures, task by task in input order.
+  const signature = createHash('sha256').update(job.pipelineVersionId);
+  const statuses = new Map<string, WorkStatus[]>();
+  for (const task of image.tasks) {
+    const upstream = task.plan.dependsOn.map((taskId) => statuses.get(taskId)!);
+    const waits = task.plan.dependsOn.some((taskId) => taskIn(image, taskId).counters.pending > 0);
+    const filling = new TaskFilling(tx, job, task.plan, { inputs, upstream, waits });
+    await filling.run((itemSignature) => signature.update(`\n${itemSignature}`));
+    task.counters = filling.counters;
+    statuses.set(task.taskId, filling.statuses);
+  }
+  await tx.execute('UPDATE jobs SET input_signature = $2 WHERE job_id = $1', [job.jobId, signature.digest('hex')]);
+  const { requested, cached } = countersOf(image);
+  if (cached > 0) await countHits(tx, job.jobId);
+  image.events.push({ event: 'job.materialized', detail: '', metadata: { requested, cached } });
+  await appendAudit(tx, {
+    userId: job.createdBy,
+    action: 'job.create',
+    jobId: job.jobId,
+    outcome: 'ok',
+    metadata: {
+      pipeline_version_id: job.pipelineVersionId,
+      requested,
+      cached,
+    },
+  });
+  closeJob(image);
+  await saveJob(tx, image);
+}

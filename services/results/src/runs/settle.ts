@@ -1,0 +1,34 @@
+import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
+import { callOptions } from '@mad/rpc';
+import type { Context } from '../context.ts';
+import { progressOf, type JobImage, type Runnable } from './job-image.ts';
+
+/**
+ * Tells catalog that an execution has ended: after the commit, never inside a transaction. When catalog cannot be told, the
+ * call fails as UNAVAILABLE though its work is done: the worker repeats it, and the repeat tells again from the rows. If
+ * the worker dies too, its lease expires and the next worker's start tells it.
+ */
+export async function settle(
+  context: Context,
+  ctx: HandlerContext,
+  {
+    orgId,
+    taskExecutionId,
+    job,
+    runnable,
+  }: { orgId: string; taskExecutionId: string; job: JobImage; runnable: Runnable[] },
+): Promise<void> {
+  try {
+    const request = { orgId, taskExecutionId, progress: progressOf(job), runnable };
+    await context.catalog.queue.settleTask(request, callOptions(ctx));
+  } catch (error) {
+    context.logger.warn({ error, org_id: orgId, task_execution_id: taskExecutionId }, 'catalog could not be told');
+    throw new ConnectError(
+      'done, but catalog could not be told: repeat the call',
+      Code.Unavailable,
+      undefined,
+      undefined,
+      error,
+    );
+  }
+}

@@ -1,0 +1,67 @@
+import type { TenantTx } from '@mad/tenancy';
+import { decideStart } from '../domain/execution.ts';
+import { jobStateWhenBegun } from '../domain/job-state.ts';
+import { dropStaged } from './endings.ts';
+import { leaseLost } from './lease.ts';
+import { lockExecutionAndJob, type Execution } from './execution.ts';
+import { aliveExecutions, taskIn, type JobImage, type JobTask, type Runnable } from './job-image.ts';
+import { saveJob } from './save-job.ts';
+
+/** A molecule to run. */
+export interface ItemToRun {
+  itemNo: number;
+  moleculeId: string;
+  smiles: string;
+}
+
+/** What a worker gets: work, or, when it has ended, what catalog must be told again. */
+export type Started =
+  | { ended: false; job: JobImage; task: JobTask; items: ItemToRun[] }
+  | { ended: true; job: JobImage; runnable: Runnable[] };
+
+/** Lets an attempt begin. See `decideStart` for who may. */
+export async function start(tx: TenantTx, id: string, attempt: number, worker: string): Promise<Started> {
+  const { job, execution } = await lockExecutionAndJob(tx, id);
+  const decision = decideStart(execution, attempt);
+  if (decision === 'lease_lost') throw leaseLost(id, attempt, execution);
+  if (decision === 'already_finished') return { ended: true, job, runnable: await aliveExecutions(tx, job) };
+  if (decision === 'begin_again') await dropStaged(tx, execution);
+  if (decision !== 'repeat') await begin(tx, job, execution, attempt, worker);
+  const items = await tx.query<{ item_no: number; molecule_id: string; smiles: string }>(
+    `SELECT item_no, molecule_id, smiles FROM task_results WHERE task_execution_id = $1 AND status = 'pending' ORDER BY item_no`,
+    [id],
+  );
+  return {
+    ended: false,
+    job,
+    task: taskIn(job, execution.taskId),
+    items: items.map(({ item_no: itemNo, molecule_id: moleculeId, smiles }) => ({ itemNo, moleculeId, smiles })),
+  };
+}
+
+async function begin(
+  tx: TenantTx,
+  job: JobImage,
+  execution: Execution,
+  attempt: number,
+  worker: string,
+): Promise<void> {
+  const { id, taskId, chunkNo } = execution;
+  await tx.execute(
+    `UPDATE task_executions SET status = 'running', attempt = $2, worker = $3, started_at = now(),
+        retries = retries + CASE WHEN attempt > 0 THEN 1 ELSE 0 END
+      WHERE task_execution_id = $1`,
+    [id, attempt, worker],
+  );
+  const state = jobStateWhenBegun(job.row.status);
+  if (state !== job.row.status) {
+    job.row.status = state;
+    job.events.push({ event: `job.${state}`, detail: '' });
+  }
+  job.events.push({
+    event: 'execution.started',
+    detail: worker,
+    metadata: { task_execution_id: id, task_id: taskId, chunk_no: chunkNo, attempt },
+  });
+  await saveJob(tx, job);
+}

@@ -1,0 +1,134 @@
+import { hash } from 'node:crypto';
+import type { JsonObject } from '@bufbuild/protobuf';
+import { uuidv7 } from '@mad/process';
+import type { TaskPlan } from '@mad/proto/results';
+import type { TenantTx } from '@mad/tenancy';
+import { readsCache, type CachePolicy } from '../domain/cache-entry.ts';
+import { noCounters, type Counters } from '../domain/counters.ts';
+import { beginItem, chunkNo } from '../domain/materialize.ts';
+import type { WorkStatus } from '../domain/work-item.ts';
+import { lookUp, type CacheHit } from './cache.ts';
+import { copyRows, type CopyValue } from './copy.ts';
+import type { Inputs } from './inputs.ts';
+import { signatureTextOf } from './plan.ts';
+
+/** What catalog says of a new job. */
+export interface NewJob {
+  jobId: string;
+  pipelineVersionId: string;
+  plans: TaskPlan[];
+  parameters: JsonObject;
+  policy: CachePolicy;
+  minConfidence: number;
+  createdBy: string;
+}
+
+/** Items decided, looked up and written at once: bounds memory, and how long the process is busy without a pause. */
+const BATCH = 5000;
+
+const ITEM_COLUMNS = `task_results (job_id, task_id, item_no, molecule_id, smiles, status, input_signature, task_execution_id,
+  follows_item_no, score, result_data, confidence_score, error_class, error_message, reused_from_job_id,
+  reused_from_task_id, reused_from_item_no, service_name, ended_at)`;
+
+/** Makes the items of one task, batch by batch. */
+export class TaskFilling {
+  readonly counters: Counters = noCounters();
+  readonly statuses: WorkStatus[] = [];
+  readonly #tx: TenantTx;
+  readonly #job: NewJob;
+  readonly #plan: TaskPlan;
+  readonly #inputs: Inputs;
+  readonly #upstream: WorkStatus[][];
+  readonly #waits: boolean;
+  /** The first item to be computed of each signature. */
+  readonly #leaders = new Map<string, number>();
+  /** Ids of the executions, chunk by chunk. */
+  readonly #executions: string[] = [];
+  #toRun = 0;
+
+  constructor(
+    tx: TenantTx,
+    job: NewJob,
+    plan: TaskPlan,
+    around: { inputs: Inputs; upstream: WorkStatus[][]; waits: boolean },
+  ) {
+    this.#tx = tx;
+    this.#job = job;
+    this.#plan = plan;
+    this.#inputs = around.inputs;
+    this.#upstream = around.upstream;
+    this.#waits = around.waits;
+  }
+
+  async run(onSignature: (signature: string) => void): Promise<void> {
+    const { smiles } = this.#inputs;
+    const textOf = signatureTextOf(this.#plan);
+    for (let start = 0; start < smiles.length; start += BATCH) {
+      const signatures = smiles.slice(start, start + BATCH).map((one) => hash('sha256', textOf(one)));
+      signatures.forEach(onSignature);
+      const hits = readsCache(this.#job.policy)
+        ? await lookUp(this.#tx, this.#plan.task, signatures, this.#job.minConfidence)
+        : new Map<string, CacheHit>();
+      const known = this.#executions.length;
+      const rows = signatures.map((signature, index) => this.#begin(start + index, signature, hits.get(signature)));
+      await this.#insertExecutions(known);
+      await copyRows(this.#tx, ITEM_COLUMNS, rows);
+    }
+  }
+
+  /** Decides one item; `index` is its place in the input, from 0. */
+  #begin(index: number, signature: string, hit: CacheHit | undefined): CopyValue[] {
+    const itemNo = index + 1;
+    const { policy } = this.#job;
+    const upstream = this.#upstream.map((statuses) => statuses[index]!);
+    const beginning = beginItem({ policy, hit, upstream, leader: this.#leaders.get(signature) });
+    const { status } = beginning;
+    this.statuses.push(status);
+    this.counters.requested += 1;
+    this.counters[status] += 1;
+    const follows = status === 'pending' ? beginning.follows : undefined;
+    const runs = status === 'pending' && follows === undefined;
+    if (runs) this.#leaders.set(signature, itemNo);
+    const source = status === 'cached' ? beginning.source : undefined;
+    return [
+      this.#job.jobId,
+      this.#plan.taskId,
+      itemNo,
+      this.#inputs.moleculeIds[index]!,
+      this.#inputs.smiles[index]!,
+      status,
+      signature,
+      runs ? this.#nextExecution() : null,
+      follows ?? null,
+      source?.score ?? null,
+      source?.resultData ? JSON.stringify(source.resultData) : null,
+      source?.confidence ?? null,
+      status === 'failed' ? beginning.errorClass : '',
+      status === 'failed' ? beginning.errorMessage : '',
+      source?.jobId ?? null,
+      source?.taskId ?? null,
+      source?.itemNo ?? null,
+      source?.serviceName ?? '',
+      status === 'pending' ? null : 'now',
+    ];
+  }
+
+  /** The execution that runs the next item. */
+  #nextExecution(): string {
+    const chunk = chunkNo(this.#toRun, this.#plan.chunkSize);
+    this.#toRun += 1;
+    if (chunk > this.#executions.length) this.#executions.push(uuidv7());
+    return this.#executions[chunk - 1]!;
+  }
+
+  async #insertExecutions(known: number): Promise<void> {
+    const fresh = this.#executions.slice(known);
+    if (fresh.length === 0) return;
+    await this.#tx.execute(
+      `INSERT INTO task_executions (task_execution_id, job_id, task_id, chunk_no, status, queued_at)
+        SELECT id, $2, $3, $4 + place, $5::execution_status, CASE WHEN $5 = 'queued' THEN now() END
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS n (id, place)`,
+      [fresh, this.#job.jobId, this.#plan.taskId, known, this.#waits ? 'blocked' : 'queued'],
+    );
+  }
+}

@@ -1,0 +1,102 @@
+import { createClient } from '@connectrpc/connect';
+import {
+  accessInterceptor,
+  createAccessTokenVerifier,
+  createServiceTokenSigner,
+  createServiceTokenVerifier,
+  serviceTokenInterceptor,
+} from '@mad/auth';
+import { postgresErrorInterceptor } from '@mad/postgres';
+import type { Logger, Metrics } from '@mad/process';
+import { JobService, QueueService } from '@mad/proto/catalog';
+import { SessionService } from '@mad/proto/identity';
+import { ExecutionService } from '@mad/proto/results';
+import { grpcTransport, serveRpc } from '@mad/rpc';
+import { openTenants, type TenantsStatus } from '@mad/tenancy';
+import type { ResultsConfig } from './config.ts';
+import type { Context } from './context.ts';
+import { resultsEntities, SCHEMA } from './db/schema.ts';
+import { routes } from './routes.ts';
+import { JobFeed } from './runs/job-feed.ts';
+import { leaseVerifier } from './runs/lease.ts';
+
+/** What results is given by the process it runs in. */
+export interface ResultsDeps {
+  logger: Logger;
+  metrics?: Metrics;
+}
+
+/** Results, serving. */
+export interface RunningResults {
+  /** gRPC. */
+  port: number;
+  /** Connect over HTTP/1.1. */
+  connectPort: number;
+  /** Open tenants and connections. */
+  status(): TenantsStatus;
+  close(): Promise<void>;
+}
+
+/** Starts results. Connects to no tenant before it is used, and to no neighbour before it is needed. */
+export async function startResults(config: ResultsConfig, deps: ResultsDeps): Promise<RunningResults> {
+  const { logger, metrics } = deps;
+  /** What is open, the last first. */
+  const open: (() => Promise<void> | void)[] = [];
+  const close = async (): Promise<void> => {
+    for (const end of open.splice(0)) await end();
+  };
+  try {
+    const sign = createServiceTokenSigner({ service: 'results', privateJwk: config.servicePrivateJwk });
+    const transportTo = (address: string) => {
+      const transport = grpcTransport(address, { interceptors: [serviceTokenInterceptor(sign)] });
+      open.unshift(() => transport.close());
+      return transport;
+    };
+    const catalog = transportTo(config.catalogAddress);
+    const sessions = createClient(SessionService, transportTo(config.identityAddress));
+    const tenants = await openTenants({
+      schema: SCHEMA,
+      entities: resultsEntities,
+      routes: transportTo(config.provisionerAddress),
+      node: config.node,
+      poolMax: config.tenantPoolMax,
+      idleMs: config.tenantIdleMs,
+      statementTimeoutMs: config.statementTimeoutMs,
+      logger,
+      metrics,
+    });
+    open.unshift(() => tenants.close());
+
+    const context: Context = {
+      tenants,
+      catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
+      verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
+      feed: new JobFeed(),
+      logger,
+    };
+    const verifyUser = createAccessTokenVerifier({
+      jwks: async () => {
+        const { keys } = await sessions.getJsonWebKeySet({});
+        return { keys: keys.map(({ kid, kty, crv, alg, use, x, y }) => ({ kid, kty, crv, alg, use, x, y })) };
+      },
+    });
+    const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
+    const server = await serveRpc({
+      service: 'results',
+      host: config.host,
+      port: config.port,
+      connectPort: config.connectPort,
+      services: routes(context),
+      interceptors: [accessInterceptor({ verifyUser, verifyService }), postgresErrorInterceptor()],
+      // Ten thousand poses a message: the rules of its fields are in domain/outcome.ts.
+      validatedByHand: [ExecutionService.method.appendResults],
+      logger,
+      metrics,
+    });
+    open.unshift(() => server.close());
+    return { port: server.port, connectPort: server.connectPort, status: () => tenants.status(), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

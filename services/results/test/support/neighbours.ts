@@ -1,0 +1,94 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { accessInterceptor } from '@mad/auth';
+import { createLogger } from '@mad/process';
+import { JobService, QueueService, type SettleTaskRequest } from '@mad/proto/catalog';
+import { SessionService } from '@mad/proto/identity';
+import { RouteService, TenantState, type RouteSchema } from '@mad/proto/provisioner';
+import { bind, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
+import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
+
+/** A molecule of a job's input. */
+export interface Molecule {
+  moleculeId: string;
+  smiles: string;
+}
+
+/** What the services around results know, and what results told them. */
+export interface Neighbourhood {
+  routes: Map<string, MessageInitShape<typeof RouteSchema>>;
+  inputs: Map<string, Molecule[]>;
+  /** Settles that catalog took, in order. */
+  settled: SettleTaskRequest[];
+  /** As many settles are refused as UNAVAILABLE. */
+  refuseSettles: number;
+  /** The next input stream is cut after so many items. */
+  cutInputsAfter: number | undefined;
+  /** How often inputs were asked for. */
+  inputCalls: number;
+}
+
+const INPUTS_PER_MESSAGE = 1000;
+
+/** Catalog, identity and provisioner as far as results talks to them: a real server that checks its caller. */
+export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer> {
+  return serveRpc({
+    service: 'neighbours',
+    host: '127.0.0.1',
+    port: 0,
+    logger: createLogger('neighbours', { level: 'silent' }),
+    interceptors: [
+      accessInterceptor({ verifyUser: testVerifier(), verifyService: await testServiceVerifier(['results']) }),
+    ],
+    services: [
+      bind(SessionService, {
+        getJsonWebKeySet: async () => ({
+          keys: (await testJwks()).keys.map((key) => ({ ...key }) as Record<string, string>),
+        }),
+      }),
+      bind(RouteService, {
+        getRoute({ orgId, schema }) {
+          const route = around.routes.get(orgId);
+          if (route === undefined) {
+            throw rpcError(
+              Code.FailedPrecondition,
+              'TENANT_NOT_PROVISIONED',
+              `organization ${orgId} has no ${schema} database`,
+            );
+          }
+          return { route };
+        },
+        async *watchTenantChanges(_request, ctx) {
+          yield { seq: 0n, state: TenantState.UNSPECIFIED };
+          await new Promise((resolve) => ctx.signal.addEventListener('abort', resolve, { once: true }));
+        },
+      }),
+      bind(JobService, {
+        async *listJobInputs({ jobId, afterItemNo }) {
+          around.inputCalls += 1;
+          const molecules = around.inputs.get(jobId);
+          if (molecules === undefined) throw notFound('job', jobId);
+          const cut = around.cutInputsAfter;
+          around.cutInputsAfter = undefined;
+          const all = molecules
+            .map(({ moleculeId, smiles }, index) => ({ itemNo: index + 1, moleculeId, canonicalSmiles: smiles }))
+            .slice(afterItemNo, cut);
+          for (let start = 0; start < all.length; start += INPUTS_PER_MESSAGE) {
+            yield { inputs: all.slice(start, start + INPUTS_PER_MESSAGE) };
+          }
+          if (cut !== undefined) throw new ConnectError('cut', Code.Unavailable);
+        },
+      }),
+      bind(QueueService, {
+        settleTask(request) {
+          if (around.refuseSettles > 0) {
+            around.refuseSettles -= 1;
+            throw new ConnectError('catalog is away', Code.Unavailable);
+          }
+          around.settled.push(request);
+          return { applied: true };
+        },
+      }),
+    ],
+  });
+}

@@ -1,0 +1,270 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { createClient, type Client, type Transport } from '@connectrpc/connect';
+import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
+import { createLogger, MINUTE_MS, uuidv7 } from '@mad/process';
+import { CachePolicy } from '@mad/proto/catalog';
+import { TenantState } from '@mad/proto/provisioner';
+import {
+  ExecutionService,
+  JobRunService,
+  type ItemOutcome,
+  type MaterializeJobRequestSchema,
+  type MaterializeJobResponse,
+  type PlanArtifact,
+  type Pose,
+  type StartExecutionResponse,
+  type TaskPlan,
+} from '@mad/proto/results';
+import { grpcTransport, type GrpcTransport } from '@mad/rpc';
+import { bearer, serviceToken, testCluster, testServiceKey, testServiceKeys, userToken } from '@mad/testing';
+import { startResults, type RunningResults } from '../../src/index.ts';
+import { serveNeighbours, type Molecule, type Neighbourhood } from './neighbours.ts';
+import { onServer, tenantDatabase, type TenantDatabase } from './tenant-database.ts';
+
+/** What may be left out of a message, at its top level and in its lists. */
+type Init<T> = Partial<Omit<T, '$typeName' | '$unknown' | Lists>>;
+type Lists = 'artifacts' | 'poses';
+
+export type Outcome = Init<ItemOutcome> & { itemNo: number; poses?: Init<Pose>[] };
+export type Plan = Init<TaskPlan> & { artifacts?: Init<PlanArtifact>[] };
+
+/** An organization with its database and a user who may read jobs. */
+export interface Organization {
+  orgId: string;
+  database: TenantDatabase;
+  token: string;
+}
+
+/** A job as catalog would ask for it. */
+export interface JobOptions {
+  jobId?: string;
+  smiles?: string[];
+  plans?: Plan[];
+  policy?: CachePolicy;
+  minConfidence?: number;
+  /** What catalog announces; default: what it has. */
+  inputCount?: number;
+}
+
+/** A task that gives scores between 0 and 1, higher is better, four items at a time. */
+export function similarity(changes: Plan = {}): Plan {
+  return {
+    taskId: 'screen',
+    task: 'rdkit.similarity',
+    engine: 'rdkit@2026.09.1',
+    recipe: 'none',
+    cacheVersion: 1,
+    deterministic: true,
+    parameters: { reference: 'CCO' },
+    chunkSize: 4,
+    cores: 1,
+    memoryMb: 256,
+    scoreUnits: 'tanimoto',
+    rdkitVersion: '2026.09.1',
+    ...changes,
+  };
+}
+
+/** A task that docks: poses, kcal/mol, lower is better. */
+export function docking(changes: Plan = {}): Plan {
+  return {
+    ...similarity(),
+    taskId: 'dock',
+    task: 'vina.dock',
+    engine: 'vina@1.2.3',
+    parameters: { seed: 42, center_x: 1.5, receptor: 'artifact' },
+    artifacts: [{ parameter: 'receptor', artifactId: uuidv7(), sha256: 'a'.repeat(64) }],
+    scoreUnits: 'kcal/mol',
+    lowerIsBetter: true,
+    ...changes,
+  };
+}
+
+/** Results on a socket, between neighbours on theirs, with real databases. */
+export interface World {
+  around: Neighbourhood;
+  /** As catalog, as a worker: with their service tokens. */
+  asCatalog: Client<typeof ExecutionService>;
+  asWorker: Client<typeof ExecutionService>;
+  jobRuns: Client<typeof JobRunService>;
+  transport: Transport;
+  organization(): Promise<Organization>;
+  materialize(org: Organization, options?: JobOptions): Promise<MaterializeJobResponse & { jobId: string }>;
+  /** Starts an execution under a lease of this attempt. */
+  start(org: Organization, id: string, attempt?: number): Promise<StartExecutionResponse>;
+  append(org: Organization, id: string, outcomes: Outcome[], attempt?: number): Promise<number>;
+  finish(
+    org: Organization,
+    id: string,
+    attempt?: number,
+  ): ReturnType<Client<typeof ExecutionService>['finishExecution']>;
+  /** Starts, appends what `outcome` makes of each item, finishes. */
+  run(
+    org: Organization,
+    id: string,
+    outcome: (smiles: string, itemNo: number) => Omit<Outcome, 'itemNo'> | undefined,
+  ): Promise<void>;
+  lease(
+    org: Organization,
+    id: string,
+    attempt: number,
+  ): Promise<{ orgId: string; taskExecutionId: string; attempt: number; leaseToken: string }>;
+  /** Stops results and starts it again on the same databases. */
+  restart(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const WORKER = 'worker-1';
+
+export async function openWorld(): Promise<World> {
+  const around: Neighbourhood = {
+    routes: new Map(),
+    inputs: new Map(),
+    settled: [],
+    refuseSettles: 0,
+    cutInputsAfter: undefined,
+    inputCalls: 0,
+  };
+  const neighbours = await serveNeighbours(around);
+  const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'worker']);
+  const address = `127.0.0.1:${neighbours.port}`;
+  const open = (): Promise<RunningResults> =>
+    startResults(
+      {
+        host: '127.0.0.1',
+        port: 0,
+        provisionerAddress: address,
+        catalogAddress: address,
+        identityAddress: address,
+        servicePrivateJwk: keys.private.results,
+        serviceKeys: keys.public,
+        tenantPoolMax: 4,
+        tenantIdleMs: MINUTE_MS,
+        statementTimeoutMs: MINUTE_MS,
+        node: 'mad-results-test',
+      },
+      { logger: createLogger('results', { level: 'error' }) },
+    );
+  let results = await open();
+  const signLease = createLeaseSigner((await testServiceKey('catalog')).privateJwk);
+  const databases: TenantDatabase[] = [];
+  let transports: GrpcTransport[] = [];
+
+  const connect = (interceptor?: ReturnType<typeof serviceTokenInterceptor>): GrpcTransport => {
+    const transport = grpcTransport(`127.0.0.1:${results.port}`, { interceptors: interceptor ? [interceptor] : [] });
+    transports.push(transport);
+    return transport;
+  };
+  const as = (service: string) =>
+    createClient(ExecutionService, connect(serviceTokenInterceptor(() => serviceToken(service))));
+  const clients = () => {
+    const transport = connect();
+    return {
+      asCatalog: as('catalog'),
+      asWorker: as('worker'),
+      jobRuns: createClient(JobRunService, transport),
+      transport,
+    };
+  };
+  const lease: World['lease'] = async ({ orgId }, taskExecutionId, attempt) => ({
+    orgId,
+    taskExecutionId,
+    attempt,
+    leaseToken: await signLease(
+      {
+        orgId,
+        taskExecutionId,
+        attempt,
+        worker: WORKER,
+      },
+      new Date(Date.now() + MINUTE_MS),
+    ),
+  });
+
+  const world: World = {
+    around,
+    ...clients(),
+    lease,
+    async organization() {
+      const orgId = uuidv7();
+      const database = await tenantDatabase();
+      databases.push(database);
+      const { host, port } = testCluster();
+      around.routes.set(orgId, {
+        orgId,
+        schema: 'results',
+        state: TenantState.READY,
+        generation: 1n,
+        serverId: uuidv7(),
+        host,
+        port,
+        database: database.name,
+        user: database.user,
+        password: database.password,
+        connectionBudget: 20,
+      });
+      return { orgId, database, token: await userToken({ orgId, permissions: ['jobs.read'] }) };
+    },
+    async materialize(org, options = {}) {
+      const { jobId = uuidv7(), smiles = ['C', 'CC', 'CCC', 'CCCC', 'CCCCC'], plans = [similarity()] } = options;
+      const molecules: Molecule[] = smiles.map((one) => ({ moleculeId: uuidv7(), smiles: one }));
+      if (!around.inputs.has(jobId)) around.inputs.set(jobId, molecules);
+      const request: MessageInitShape<typeof MaterializeJobRequestSchema> = {
+        orgId: org.orgId,
+        jobId,
+        pipelineVersionId: uuidv7(),
+        tasks: plans,
+        parameters: { reference: 'CCO' },
+        inputCount: options.inputCount ?? smiles.length,
+        cachePolicy: options.policy ?? CachePolicy.USE,
+        minConfidence: options.minConfidence ?? 0,
+        createdBy: uuidv7(),
+      };
+      return Object.assign(await world.asCatalog.materializeJob(request), { jobId });
+    },
+    start: async (org, id, attempt = 1) =>
+      world.asWorker.startExecution({ ...(await lease(org, id, attempt)), worker: WORKER }),
+    async append(org, id, outcomes, attempt = 1) {
+      const held = await lease(org, id, attempt);
+      async function* messages() {
+        yield { ...held, outcomes };
+      }
+      return (await world.asWorker.appendResults(messages())).received;
+    },
+    finish: async (org, id, attempt = 1) =>
+      world.asWorker.finishExecution({ ...(await lease(org, id, attempt)), metrics: { elapsed_ms: 5 } }),
+    async run(org, id, outcome) {
+      const { items } = await world.start(org, id);
+      const outcomes = items.flatMap(({ itemNo, smiles }) => {
+        const said = outcome(smiles, itemNo);
+        return said === undefined ? [] : [{ itemNo, ...said }];
+      });
+      if (outcomes.length > 0) await world.append(org, id, outcomes);
+      await world.finish(org, id);
+    },
+    async restart() {
+      for (const transport of transports) transport.close();
+      transports = [];
+      await results.close();
+      results = await open();
+      Object.assign(world, clients());
+    },
+    async close() {
+      for (const transport of transports) transport.close();
+      await results.close();
+      await neighbours.close();
+      for (const database of databases) await database.drop();
+    },
+  };
+  return world;
+}
+
+/** Rows of a tenant's database, seen by the superuser. */
+export async function rows<R>(org: Organization, sql: string, params: unknown[] = []): Promise<R[]> {
+  return onServer(org.database.adminUrl, async (client) => {
+    await client.query('SET search_path = results, public');
+    return (await client.query(sql, params)).rows as R[];
+  });
+}
+
+export { bearer };
