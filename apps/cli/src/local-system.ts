@@ -120,6 +120,8 @@ function stateOf(home: string, pid: number | undefined): LocalState | undefined 
 }
 
 function isAlive(pid: number): boolean {
+  // 0 and negative numbers name process groups, this one's own among them.
+  if (!(pid > 0)) return false;
   try {
     process.kill(pid, 0);
     return true;

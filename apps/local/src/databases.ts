@@ -16,13 +16,16 @@ export async function bootstrap(adminUrl: string, { database }: PostgresPlace, {
   await bootstrapTenantServer(adminUrl, tenantServer);
 }
 
-/** Brings every schema of the metadata database to the newest version. Answers the migrations that ran, by schema. */
-export async function migrateMetadata(
-  postgres: PostgresPlace,
-  { passwords }: Secrets,
-  log: Log,
-): Promise<Record<string, string[]>> {
-  const options = { url: urlOf(postgres, MIGRATOR, passwords.migrator), log };
+/** The migrator's URL of the metadata database. Holds the password. */
+export const migratorUrl = (postgres: PostgresPlace, { passwords }: Secrets): string =>
+  urlOf(postgres, MIGRATOR, passwords.migrator);
+
+/**
+ * Brings every schema of the metadata database to the newest version; `url` is the migrator's. Answers the migrations
+ * that ran, by schema.
+ */
+export async function migrateMetadata(url: string, log: Log): Promise<Record<string, string[]>> {
+  const options = { url, log };
   return {
     identity: await migrateIdentity(options),
     catalog: await migrateCatalog(options),
@@ -30,15 +33,14 @@ export async function migrateMetadata(
   };
 }
 
-/** Makes the first administrator unless there is one. */
-export async function seedAdministrator(postgres: PostgresPlace, secrets: Secrets): Promise<void> {
-  const { app, system } = secrets.passwords.services.identity;
-  const database = await openIdentityDatabase({
-    url: urlOf(postgres, 'mad_identity', app),
-    systemUrl: urlOf(postgres, 'mad_identity_system', system),
-  });
+/** Makes the first administrator unless there is one; the URLs are identity's own. Answers whether it was made now. */
+export async function seedAdministrator(
+  urls: { url: string; systemUrl: string },
+  administrator: Secrets['administrator'],
+): Promise<boolean> {
+  const database = await openIdentityDatabase(urls);
   try {
-    await ensureFirstAdministrator(database, secrets.administrator);
+    return (await ensureFirstAdministrator(database, administrator)).created;
   } finally {
     await database.close();
   }

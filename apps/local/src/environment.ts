@@ -13,6 +13,8 @@ export interface PostgresPlace {
   port: number;
   /** The metadata database's name. */
   database: string;
+  /** `disable` waives TLS beyond loopback, where it is otherwise asked for and verified. */
+  sslmode?: 'disable';
 }
 
 /** What a local system is made of. */
@@ -32,13 +34,9 @@ export type Environment = Record<string, string>;
  */
 export function environmentOf(parts: LocalParts, outer: Readonly<Record<string, string | undefined>>): Environment {
   const { home, postgres, ports, secrets } = parts;
-  const { signingKeys, masterKeys, passwords } = secrets;
+  const { passwords } = secrets;
   const environment: Environment = {
-    MAD_SERVICE_KEYS: JSON.stringify(
-      Object.fromEntries(SIGNERS.map((service) => [service, signingKeys[service].publicJwk])),
-    ),
-    IDENTITY_MASTER_KEY: masterKeys.identity,
-    PROVISIONER_MASTER_KEY: masterKeys.provisioner,
+    ...secretSettings(postgres, secrets),
     PROVISIONER_TENANT_SCHEMAS: `results=127.0.0.1:${ports.results.port}`,
     PROVISIONER_SERVERS: JSON.stringify([
       {
@@ -55,14 +53,6 @@ export function environmentOf(parts: LocalParts, outer: Readonly<Record<string, 
     WORKER_NAME: `local-${process.pid}`,
     WORKER_CORES: String(availableParallelism()),
   };
-  for (const service of SIGNERS) {
-    environment[`${service.toUpperCase()}_SERVICE_KEY`] = JSON.stringify(signingKeys[service].privateJwk);
-  }
-  for (const service of METADATA_SERVICES) {
-    const { app, system } = passwords.services[service];
-    environment[`${service.toUpperCase()}_DATABASE_URL`] = urlOf(postgres, `mad_${service}`, app);
-    environment[`${service.toUpperCase()}_SYSTEM_URL`] = urlOf(postgres, `mad_${service}_system`, system);
-  }
   for (const service of ['identity', 'catalog', 'results', 'provisioner'] as const) {
     const { port, connectPort } = ports[service];
     environment[`${service.toUpperCase()}_PORT`] = String(port);
@@ -73,7 +63,28 @@ export function environmentOf(parts: LocalParts, outer: Readonly<Record<string, 
   return environment;
 }
 
+/** The settings of every service that are secret, or made together with what is: keys, and URLs with passwords. */
+export function secretSettings(postgres: PostgresPlace, secrets: Secrets): Environment {
+  const { signingKeys, masterKeys, passwords } = secrets;
+  const publicKeys = SIGNERS.map((service) => [service, signingKeys[service].publicJwk] as const);
+  const environment: Environment = {
+    MAD_SERVICE_KEYS: JSON.stringify(Object.fromEntries(publicKeys)),
+    IDENTITY_MASTER_KEY: masterKeys.identity,
+    PROVISIONER_MASTER_KEY: masterKeys.provisioner,
+  };
+  for (const service of SIGNERS) {
+    environment[`${service.toUpperCase()}_SERVICE_KEY`] = JSON.stringify(signingKeys[service].privateJwk);
+  }
+  for (const service of METADATA_SERVICES) {
+    const { app, system } = passwords.services[service];
+    environment[`${service.toUpperCase()}_DATABASE_URL`] = urlOf(postgres, `mad_${service}`, app);
+    environment[`${service.toUpperCase()}_SYSTEM_URL`] = urlOf(postgres, `mad_${service}_system`, system);
+  }
+  return environment;
+}
+
 /** The URL of a login of the metadata database. Holds the password. */
-export function urlOf({ host, port, database }: PostgresPlace, user: string, password: string): string {
-  return `postgres://${user}:${encodeURIComponent(password)}@${host}:${port}/${database}`;
+export function urlOf({ host, port, database, sslmode }: PostgresPlace, user: string, password: string): string {
+  const url = `postgres://${user}:${encodeURIComponent(password)}@${host}:${port}/${database}`;
+  return sslmode === undefined ? url : `${url}?sslmode=${sslmode}`;
 }

@@ -1,7 +1,8 @@
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createLogger, runMain, type Logger } from '@mad/process';
-import { migrateMetadata } from './databases.ts';
+import { writeComposeSecrets } from './compose-secrets.ts';
+import { migrateMetadata, migratorUrl } from './databases.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
 import { readSecrets } from './secrets.ts';
@@ -18,6 +19,7 @@ const { values, positionals } = parseArgs({
     home: { type: 'string', default: '.mad' },
     port: { type: 'string' },
     service: { type: 'string', default: 'catalog' },
+    out: { type: 'string', default: 'deploy/compose/secrets' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -31,11 +33,12 @@ const verbs: Record<string, () => Promise<void>> = {
   migrate,
   shell,
   migration,
+  secrets,
 };
 
 const run = verbs[verb ?? ''];
 if (!run) {
-  process.stderr.write(`usage: main.ts ${Object.keys(verbs).join('|')} [--home folder]\n`);
+  process.stderr.write(`usage: main.ts ${Object.keys(verbs).join('|')} [--home folder] [--out folder]\n`);
   process.exitCode = 2;
 } else {
   await run().catch((error: unknown) => {
@@ -75,7 +78,9 @@ async function migrate(): Promise<void> {
   if (!secrets) throw new Error(`${home} holds no local system; run: mad up`);
   const logger = createLogger('local', { level: 'warn' });
   const ran = await withPostgres(home, (_adminUrl, port) =>
-    migrateMetadata({ host: '127.0.0.1', port, database: METADATA }, secrets, (message) => logger.info(message)),
+    migrateMetadata(migratorUrl({ host: '127.0.0.1', port, database: METADATA }, secrets), (message) =>
+      logger.info(message),
+    ),
   );
   if (values.json) process.stdout.write(`${JSON.stringify(ran)}\n`);
   for (const [schema, migrations] of values.json ? [] : Object.entries(ran)) {
@@ -92,6 +97,14 @@ async function migration(): Promise<void> {
     scaffoldMigration(metadataUrl(adminUrl), values.service, name, new Date()),
   );
   process.stdout.write(`${file}\nadd it to the list in ${join('services', values.service, 'src/db/schema.ts')}\n`);
+}
+
+async function secrets(): Promise<void> {
+  const out = resolve(values.out);
+  const written = await writeComposeSecrets(out);
+  process.stdout.write(
+    written.length === 0 ? `${out} holds secrets already: nothing changed\n` : `${written.length} secrets in ${out}\n`,
+  );
 }
 
 /** The metadata database, with every service's schema in reach of plain names. */

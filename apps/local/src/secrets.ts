@@ -46,8 +46,12 @@ export async function readSecrets(home: string): Promise<Secrets | undefined> {
   }
 }
 
-async function newSecrets(): Promise<Secrets> {
-  const password = () => randomBytes(24).toString('base64url');
+/** A password nobody chose: 192 bits. */
+export const newPassword = (): string => randomBytes(24).toString('base64url');
+
+/** Makes everything secret of a system anew. */
+export async function newSecrets(): Promise<Secrets> {
+  const password = newPassword;
   const masterKey = () => randomBytes(32).toString('base64');
   const keys = await Promise.all(SIGNERS.map(async (service) => [service, await generateSigningKey()] as const));
   return {

@@ -9,8 +9,8 @@ import { readProvisionerConfig, startProvisioner } from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
 import { readWorkerConfig, startWorker } from '@mad/worker';
 import pg from 'pg';
-import { bootstrap, migrateMetadata, seedAdministrator } from './databases.ts';
-import { environmentOf, type Environment, type PostgresPlace } from './environment.ts';
+import { bootstrap, migrateMetadata, migratorUrl, seedAdministrator } from './databases.ts';
+import { environmentOf, urlOf, type Environment, type PostgresPlace } from './environment.ts';
 import { choosePorts, type Ports } from './ports.ts';
 import { ensureSecrets, type Secrets } from './secrets.ts';
 
@@ -73,8 +73,13 @@ export async function prepareGround(options: LocalOptions): Promise<LocalGround>
     const place = { host: '127.0.0.1', port: postgres.port, database: METADATA };
     onPhase('preparing the databases');
     await bootstrap(postgres.adminUrl, place, secrets);
-    const migrated = await migrateMetadata(place, secrets, log);
-    await seedAdministrator(place, secrets);
+    const migrated = await migrateMetadata(migratorUrl(place, secrets), log);
+    const { app, system } = secrets.passwords.services.identity;
+    const identity = {
+      url: urlOf(place, 'mad_identity', app),
+      systemUrl: urlOf(place, 'mad_identity_system', system),
+    };
+    await seedAdministrator(identity, secrets.administrator);
     const ports = await choosePorts({
       anyPorts: options.anyPorts ?? false,
       ...(options.gatewayPort === undefined ? {} : { gateway: options.gatewayPort }),

@@ -50,6 +50,8 @@ export class StateFile {
 
 /** Whether a process with this id lives. */
 export function processStillRuns(pid: number): boolean {
+  // 0 and negative numbers name process groups, this one's own among them.
+  if (!(pid > 0)) return false;
   try {
     process.kill(pid, 0);
     return true;

@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { clientOptions } from './client-options.ts';
 
 /** The login that runs every migration: holds nothing itself, becomes an owner by SET ROLE. */
 export const MIGRATOR = 'mad_migrator';
@@ -27,7 +28,7 @@ export function systemRole(service: string): string {
 
 /** Runs `fn` as the server's administrator; one bootstrap at a time, because roles are shared by all databases. */
 export async function asAdmin<T>(adminUrl: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: adminUrl, application_name: 'mad-bootstrap' });
+  const client = new pg.Client({ ...clientOptions(adminUrl), application_name: 'mad-bootstrap' });
   await client.connect();
   try {
     await client.query(`SELECT pg_advisory_lock(hashtext('mad.bootstrap'))`);

@@ -1,10 +1,13 @@
-import { pino, type DestinationStream, type Level, type Logger as PinoLogger } from 'pino';
+import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
 
 /** Structured log: `log.info({ org_id }, 'message')` writes one JSON line. */
 export type Logger = PinoLogger;
 
+/** Levels a log may be set to. */
+export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+
 /** Least severe level that is written. */
-export type LogLevel = Level | 'silent';
+export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** How to log. */
 export interface LoggerOptions {

@@ -1,6 +1,6 @@
 import { SECOND_MS } from './durations.ts';
-import { ConfigError } from './env.ts';
-import { createLogger, type Logger, type LoggerOptions } from './logger.ts';
+import { ConfigError, readEnv } from './env.ts';
+import { createLogger, LOG_LEVELS, type Logger, type LoggerOptions } from './logger.ts';
 
 /** A running service, as its start function returns it. */
 export interface Running {
@@ -28,7 +28,11 @@ export function runMain(
   options: RunMainOptions = {},
 ): Promise<void> {
   const log = createLogger(service, options);
-  const started = Promise.resolve().then(() => start(log));
+  const started = Promise.resolve().then(() => {
+    // Every service's log is set by the same name; it is read here because a log is needed before any configuration.
+    log.level = options.level ?? readEnv(process.env, (r) => r.oneOf('LOG_LEVEL', LOG_LEVELS, 'info'));
+    return start(log);
+  });
   let closing: Promise<void> | undefined;
 
   const end = (code: number): never => process.exit(code);

@@ -1,4 +1,4 @@
-import type { ServiceKeys, SigningKey } from '@mad/auth';
+import { privateJwkSetting, serviceKeysSetting, type ServiceKeys, type SigningKey } from '@mad/auth';
 import { MINUTE_MS, readEnv, SECOND_MS, type Env } from '@mad/process';
 
 type JWK = SigningKey['privateJwk'];
@@ -54,32 +54,6 @@ export interface CatalogConfig {
   chemistryWorkers?: number;
 }
 
-function parseJwk(value: unknown): JWK {
-  const jwk = value as JWK | null;
-  if (typeof jwk !== 'object' || jwk?.kty !== 'EC' || jwk.crv !== 'P-256') {
-    throw new Error('must be a P-256 JSON Web Key');
-  }
-  return jwk;
-}
-
-function parsePrivateJwk(value: unknown): JWK {
-  const jwk = parseJwk(value);
-  if (jwk.d === undefined) throw new Error('must be a private key');
-  return jwk;
-}
-
-function parseServiceKeys(value: unknown): ServiceKeys {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new Error('must be an object of public JSON Web Keys by service');
-  }
-  for (const [service, keys] of Object.entries(value)) {
-    for (const jwk of [keys].flat().map(parseJwk)) {
-      if (jwk.d !== undefined) throw new Error(`must hold public keys: the one of ${service} is private`);
-    }
-  }
-  return value as ServiceKeys;
-}
-
 /** Reads catalog's configuration from the environment. Throws a ConfigError that lists every problem. */
 export function readCatalogConfig(env: Env): CatalogConfig {
   return readEnv(env, (r) => {
@@ -102,8 +76,8 @@ export function readCatalogConfig(env: Env): CatalogConfig {
         reconcileAfterMs: r.integer('CATALOG_RECONCILE_AFTER_MS', { default: MINUTE_MS, min: 10 }),
       },
       bossUrl: r.url('CATALOG_BOSS_URL', { optional: true }) ?? url,
-      servicePrivateJwk: r.json('CATALOG_SERVICE_KEY', parsePrivateJwk),
-      serviceKeys: r.json('MAD_SERVICE_KEYS', parseServiceKeys),
+      servicePrivateJwk: r.json('CATALOG_SERVICE_KEY', privateJwkSetting),
+      serviceKeys: r.json('MAD_SERVICE_KEYS', serviceKeysSetting),
       identityAddress: r.string('IDENTITY_ADDRESS', { default: '127.0.0.1:7001' }),
       resultsAddress: r.string('RESULTS_ADDRESS', { default: '127.0.0.1:7003' }),
       provisionerAddress: r.string('PROVISIONER_ADDRESS', { default: '127.0.0.1:7004' }),

@@ -18,10 +18,21 @@ export function schemaValidator(): SchemaValidator {
   ajv.addFormat('smiles', (text: string) => checkSmiles(text) === undefined);
   return {
     fault(schema) {
-      if (ajv.validateSchema(schema) === true) return undefined;
-      const [error] = ajv.errors ?? [];
-      const keyword = error?.instancePath.slice(1).replaceAll('/', '.');
-      return keyword ? `"${keyword}" ${error?.message}` : (error?.message ?? 'is no JSON Schema');
+      if (ajv.validateSchema(schema) !== true) {
+        const [error] = ajv.errors ?? [];
+        const keyword = error?.instancePath.slice(1).replaceAll('/', '.');
+        return keyword ? `"${keyword}" ${error?.message}` : (error?.message ?? 'is no JSON Schema');
+      }
+      // Strict mode finds more, e.g. a "minimum" of a string.
+      const object = { type: 'object', properties: { value: schema } };
+      try {
+        ajv.compile(object);
+        return undefined;
+      } catch (error) {
+        return (error as Error).message.replace(/^strict mode: /, '').replace(/ at ".*$/, '');
+      } finally {
+        ajv.removeSchema(object);
+      }
     },
     complete(schema, value) {
       const filled = structuredClone(value);

@@ -327,7 +327,7 @@ describe('listing and changing', () => {
       const found = await acme.listMolecules({ orgId, ...filter });
       expect(found.molecules.map((one) => one.moleculeId)).toEqual([moleculeId]);
     }
-    expect((await acme.listMolecules({ orgId, query: 'paracetamol' })).molecules).toEqual([]);
+    expect((await acme.listMolecules({ orgId, query: 'unobtainium' })).molecules).toEqual([]);
   });
 
   test('a change names what it changes; the structure is not among it', async () => {

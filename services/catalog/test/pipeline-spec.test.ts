@@ -143,6 +143,8 @@ describe('a spec', () => {
     [{ type: 'number', minimum: 'one' }, '"minimum" must be number'],
     [{ type: 'string', minLength: -1 }, '"minLength" must be >= 0'],
     [{ type: 'string', enum: 'a' }, '"enum" must be array'],
+    [{ type: 'string', minimum: 3 }, 'missing type "number" for keyword "minimum"'],
+    [{ type: 'integer', enum: [] }, '"enum" must NOT have fewer than 1 items'],
     [{ type: 'string', format: 'email' }, 'a "format" is "artifact" or "smiles", of a string'],
     [{ type: 'integer', not: { type: 'string' } }, 'a "not" holds one "const"'],
   ])('with the parameter schema %j is refused', (schema, description) => {

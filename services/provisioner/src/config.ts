@@ -1,4 +1,4 @@
-import { MINUTE_MS, readEnv, SECOND_MS, type Env, type LogLevel } from '@mad/process';
+import { MINUTE_MS, readEnv, SECOND_MS, type Env } from '@mad/process';
 import { privateJwkSetting, serviceKeysSetting, type ServiceIdentity, type ServiceKeys } from '@mad/auth';
 import { MAX_SCHEMA_LENGTH } from './domain/names.ts';
 import { parseMasterKeys, type MasterKeys } from './secrets/master-key.ts';
@@ -34,7 +34,6 @@ export interface ProvisionerConfig {
   sweepMs: number;
   /** How long the leavings of a failed operation wait for somebody to go on with it. */
   cleanupGraceMs: number;
-  logLevel: LogLevel;
 }
 
 const ADDRESS = /^[^\s:]+:\d{1,5}$/;
@@ -70,7 +69,6 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
     stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
     sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
     cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
-    logLevel: r.oneOf('LOG_LEVEL', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info'),
   }));
 }
 
@@ -101,7 +99,8 @@ function objectOf(value: unknown): object {
   return value;
 }
 
-function parseServers(value: unknown): ServerRegistration[] {
+/** A list of servers as `PROVISIONER_SERVERS` gives it. Throws an Error that names the entry's field. */
+export function parseServers(value: unknown): ServerRegistration[] {
   if (!Array.isArray(value)) throw new Error('must be a JSON list');
   return value.map((entry: unknown, index) => {
     const server = objectOf(entry) as Record<string, unknown>;

@@ -1,7 +1,5 @@
 import { MINUTE_MS, readEnv, type Env } from '@mad/process';
-import type { ServiceIdentity, ServiceKeys } from '@mad/auth';
-
-type Jwk = ServiceIdentity['privateJwk'];
+import { privateJwkSetting, serviceKeysSetting, type ServiceIdentity, type ServiceKeys } from '@mad/auth';
 
 /** Everything results can be told. */
 export interface ResultsConfig {
@@ -15,7 +13,7 @@ export interface ResultsConfig {
   catalogAddress: string;
   identityAddress: string;
   /** Signs results' calls to other services. */
-  servicePrivateJwk: Jwk;
+  servicePrivateJwk: ServiceIdentity['privateJwk'];
   /** Verifies other services' calls; catalog's also verifies leases. */
   serviceKeys: ServiceKeys;
   /** Connections per tenant at most. */
@@ -27,31 +25,11 @@ export interface ResultsConfig {
   node: string;
 }
 
-function parseJwk(value: unknown): Jwk {
-  const jwk = value as Jwk | null;
-  if (typeof jwk !== 'object' || jwk?.kty !== 'EC' || jwk.crv !== 'P-256') {
-    throw new Error('must be a P-256 JSON Web Key');
-  }
-  return jwk;
-}
-
-function parsePrivateJwk(value: unknown): Jwk {
-  const jwk = parseJwk(value);
-  if (jwk.d === undefined) throw new Error('must be a private key');
-  return jwk;
-}
-
-function parseServiceKeys(value: unknown): ServiceKeys {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new Error('must be an object of public JSON Web Keys by service');
-  }
-  for (const [service, keys] of Object.entries(value)) {
-    for (const jwk of [keys].flat().map(parseJwk)) {
-      if (jwk.d !== undefined) throw new Error(`must hold public keys: the one of ${service} is private`);
-    }
-  }
-  if (!Object.hasOwn(value, 'catalog')) throw new Error('must hold the key of catalog: it signs leases');
-  return value as ServiceKeys;
+/** Every service's public key; catalog's must be there, because it signs leases. */
+function keysWithCatalog(value: unknown): ServiceKeys {
+  const keys = serviceKeysSetting(value);
+  if (!Object.hasOwn(keys, 'catalog')) throw new Error('must hold the key of catalog: it signs leases');
+  return keys;
 }
 
 /** Reads results' configuration from the environment. Throws a ConfigError that lists every problem. */
@@ -63,8 +41,8 @@ export function readResultsConfig(env: Env): ResultsConfig {
     provisionerAddress: r.string('PROVISIONER_ADDRESS', { default: '127.0.0.1:7004' }),
     catalogAddress: r.string('CATALOG_ADDRESS', { default: '127.0.0.1:7002' }),
     identityAddress: r.string('IDENTITY_ADDRESS', { default: '127.0.0.1:7001' }),
-    servicePrivateJwk: r.json('RESULTS_SERVICE_KEY', parsePrivateJwk),
-    serviceKeys: r.json('MAD_SERVICE_KEYS', parseServiceKeys),
+    servicePrivateJwk: r.json('RESULTS_SERVICE_KEY', privateJwkSetting),
+    serviceKeys: r.json('MAD_SERVICE_KEYS', keysWithCatalog),
     tenantPoolMax: r.integer('RESULTS_TENANT_POOL_MAX', { default: 10, min: 1, max: 1000 }),
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),

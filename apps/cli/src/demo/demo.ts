@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { JsonObject } from '@bufbuild/protobuf';
+import { createGrpcWebTransport } from '@connectrpc/connect-node';
 import { openChemistry } from '@mad/chemistry';
 import type { Job } from '@mad/proto/catalog';
 import { MemberService } from '@mad/proto/identity';
@@ -14,7 +15,7 @@ import { CommandFailure } from '../failure.ts';
 import { readLocalState, startLocalSystem } from '../local-system.ts';
 import { duration, table, type Output } from '../output.ts';
 import { progressBar } from '../progress.ts';
-import { asPlatform, type Signed } from '../session.ts';
+import { asPlatform } from '../session.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { readAsOwner, readAsStranger, type GrpcAccess } from './isolation.ts';
 import { demoOrganization, type DemoOrganization } from './members.ts';
@@ -66,7 +67,7 @@ export async function runDemo(given: Settings, output: Output, docking: string):
   const complete = jobs.every((job) => job.state === 'completed' && job.failed === 0);
   return {
     ok: complete && again.report.cached === again.report.requested && isolation.denied === isolation.attempted,
-    postgres: readLocalState(settings.home)?.postgres.version ?? '',
+    postgres: (settings.remote ? undefined : readLocalState(settings.home)?.postgres.version) ?? '',
     organizations: [acme, globex].map((one) => ({
       slug: one.slug,
       org_id: one.organization.orgId,
@@ -154,7 +155,9 @@ async function dockingOf(acme: DemoOrganization, settings: Settings, when: strin
   const none = (outcome: string) => ({ outcome, registered: 0, report: undefined });
   if (when === 'off') return none('off');
   if (when !== 'on' && (settings.remote || !installed('vina') || !installed('obabel'))) {
-    const hint = 'no docking: AutoDock Vina is not here; on Debian: apt-get install autodock-vina openbabel';
+    const hint = settings.remote
+      ? 'no docking: add --docking on where a worker of that system has AutoDock Vina'
+      : 'no docking: AutoDock Vina is not here; on Debian: apt-get install autodock-vina openbabel';
     output.note(hint);
     return none(hint);
   }
@@ -228,7 +231,7 @@ async function proveIsolation(
     pipelineId: job.pipelineId,
     jobId: job.jobId,
   };
-  const { access, close } = grpcAccess(settings, signed);
+  const { access, close } = grpcAccess(settings);
   try {
     const read = await readAsOwner(settings.url, access, await acme.accessToken(), own);
     output.note(
@@ -244,11 +247,11 @@ async function proveIsolation(
   }
 }
 
-/** gRPC straight to the services where their ports are known, else through the gateway. */
-function grpcAccess(settings: Settings, signed: Signed): { access: GrpcAccess; close: () => void } {
+/** gRPC straight to the services where their ports are known, else gRPC-web through the gateway; each call brings its token. */
+function grpcAccess(settings: Settings): { access: GrpcAccess; close: () => void } {
   const services = settings.remote ? undefined : readLocalState(settings.home)?.services;
   if (!services) {
-    const { transport } = signed.api;
+    const transport = createGrpcWebTransport({ baseUrl: settings.url, httpVersion: '1.1' });
     return { access: { identity: transport, catalog: transport, results: transport }, close: () => undefined };
   }
   const open = (service: string) => grpcTransport(`127.0.0.1:${services[service]!.port}`);

@@ -33,25 +33,28 @@ export async function brokenInvariants(
     'SELECT * FROM catalog.jobs_meta WHERE job_id = $1',
     [jobId],
   );
-  const [run] = await query<Record<string, string>>(fleet, tenantDatabase, 'SELECT * FROM jobs WHERE job_id = $1', [
-    jobId,
-  ]);
+  const [run] = await query<Record<string, string>>(
+    fleet,
+    tenantDatabase,
+    'SELECT * FROM results.jobs WHERE job_id = $1',
+    [jobId],
+  );
   const statuses = await query<{ status: string; n: string }>(
     fleet,
     tenantDatabase,
-    'SELECT status, count(*) AS n FROM task_results WHERE job_id = $1 GROUP BY status',
+    'SELECT status, count(*) AS n FROM results.task_results WHERE job_id = $1 GROUP BY status',
     [jobId],
   );
   const [numbers] = await query<{ n: string; distinct_items: string }>(
     fleet,
     tenantDatabase,
-    'SELECT count(*) AS n, count(DISTINCT (task_id, item_no)) AS distinct_items FROM task_results WHERE job_id = $1',
+    'SELECT count(*) AS n, count(DISTINCT (task_id, item_no)) AS distinct_items FROM results.task_results WHERE job_id = $1',
     [jobId],
   );
   const [events] = await query<{ n: string; last: string }>(
     fleet,
     tenantDatabase,
-    'SELECT count(*) AS n, coalesce(max(seq_no), 0) AS last FROM job_events WHERE job_id = $1',
+    'SELECT count(*) AS n, coalesce(max(seq_no), 0) AS last FROM results.job_events WHERE job_id = $1',
     [jobId],
   );
   const [queued] = await query<{ n: string }>(

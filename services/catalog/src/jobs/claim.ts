@@ -31,31 +31,42 @@ export const LEASED_COLUMNS = `t.org_id, t.job_id, t.task_execution_id, t.attemp
 const RUNNABLE_DEPTH = 'd.queued > 0 AND d.engine = ANY ($1::text[]) AND d.cores <= $2 AND d.memory_mb <= $3';
 
 /**
+ * Nobody is owed more tasks than this. Clocks of organizations that use other engines run at other speeds: one that comes
+ * over with an old clock gets this many first, and not everything for hours.
+ */
+const MAX_LAG = 100;
+
+/**
  * Takes tasks from the organizations furthest behind that have room, at most its room and its share from each, and moves
  * their clocks. Counts are read from rows locked in this statement, so no cap is exceeded however many claim; an
- * organization whose row somebody holds has its turn there. $4 = tasks wanted, $5 = worker, $6 = lease in ms.
- * `turn` deals the tasks out like cards: the first of everybody, the second of everybody …, by the clocks.
+ * organization whose row somebody holds has its turn there, and its share is left to it. $4 = tasks wanted, $5 = worker,
+ * $6 = lease in ms. `turn` deals the tasks out like cards: the first of everybody, the second of everybody …, by the
+ * clocks. (A CHECK that running is within the cap cannot be had: the statement tries it on the row as it was before
+ * another's commit, which is not the row it writes.)
  */
 const CLAIM_SQL = `
-WITH orgs AS MATERIALIZED (
-  SELECT q.org_id, q.vtime, q.weight, q.max_running - q.running AS room
-  FROM catalog.org_queue q
+WITH eligible AS MATERIALIZED (
+  SELECT q.org_id, q.vtime FROM catalog.org_queue q
   WHERE q.queued > 0 AND q.running < q.max_running
     AND EXISTS (SELECT FROM catalog.org_queue_depth d WHERE d.org_id = q.org_id AND ${RUNNABLE_DEPTH})
+), field AS MATERIALIZED (
+  SELECT count(*)::int AS size, ceil($4::float8 / greatest(count(*), 1))::int AS share, max(vtime) AS furthest FROM eligible
+), orgs AS MATERIALIZED (
+  SELECT q.org_id, q.vtime, q.weight, q.max_running - q.running AS room
+  FROM eligible e JOIN catalog.org_queue q ON q.org_id = e.org_id
+  WHERE q.queued > 0 AND q.running < q.max_running
   ORDER BY q.vtime, q.org_id LIMIT $4 FOR NO KEY UPDATE OF q SKIP LOCKED
-), visited AS MATERIALIZED (
-  SELECT ceil($4::float8 / greatest(count(*), 1))::int AS share FROM orgs
 ), pick AS MATERIALIZED (
   SELECT task.*, o.org_id,
     o.vtime + row_number() OVER (PARTITION BY o.org_id ORDER BY task.priority DESC, task.task_execution_id) / o.weight AS turn
-  FROM orgs o CROSS JOIN visited v CROSS JOIN LATERAL (
+  FROM orgs o CROSS JOIN field f CROSS JOIN LATERAL (
     SELECT top.* FROM catalog.org_queue_depth d CROSS JOIN LATERAL (
       SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.priority FROM catalog.task_queue t
       WHERE t.org_id = o.org_id AND t.engine = d.engine AND t.cores = d.cores AND t.memory_mb = d.memory_mb AND t.state = 'ready'
-      ORDER BY t.priority DESC, t.task_execution_id LIMIT least(o.room, v.share) FOR UPDATE OF t SKIP LOCKED
+      ORDER BY t.priority DESC, t.task_execution_id LIMIT least(o.room, f.share) FOR UPDATE OF t SKIP LOCKED
     ) top
     WHERE d.org_id = o.org_id AND ${RUNNABLE_DEPTH}
-    ORDER BY top.priority DESC, top.task_execution_id LIMIT least(o.room, v.share)
+    ORDER BY top.priority DESC, top.task_execution_id LIMIT least(o.room, f.share)
   ) task
 ), fits AS MATERIALIZED (
   SELECT * FROM (
@@ -63,8 +74,8 @@ WITH orgs AS MATERIALIZED (
     FROM pick WINDOW dealt AS (ORDER BY turn, task_execution_id)
   ) dealt WHERE n <= $4 AND all_cores <= $2 AND all_memory <= $3
 ), clocks AS (
-  UPDATE catalog.org_queue q SET running = q.running + c.n, queued = q.queued - c.n, vtime = q.vtime + c.n / q.weight
-  FROM (SELECT org_id, count(*)::int AS n FROM fits GROUP BY org_id) c WHERE q.org_id = c.org_id
+  UPDATE catalog.org_queue q SET running = q.running + c.n, queued = q.queued - c.n, vtime = greatest(q.vtime, f.furthest - ${MAX_LAG}) + c.n / q.weight
+  FROM field f CROSS JOIN (SELECT org_id, count(*)::int AS n FROM fits GROUP BY org_id) c WHERE q.org_id = c.org_id
 ), depths AS (
   UPDATE catalog.org_queue_depth d SET queued = d.queued - c.n
   FROM (SELECT org_id, engine, cores, memory_mb, count(*)::int AS n FROM fits GROUP BY 1, 2, 3, 4) c
@@ -72,9 +83,10 @@ WITH orgs AS MATERIALIZED (
 )
 UPDATE catalog.task_queue t SET state = 'leased', attempt = t.attempt + 1, worker = $5,
   lease_expires_at = now() + $6 * interval '1 ms'
-FROM fits WHERE t.task_execution_id = fits.task_execution_id RETURNING ${LEASED_COLUMNS}`;
+FROM fits CROSS JOIN field f WHERE t.task_execution_id = fits.task_execution_id
+RETURNING ${LEASED_COLUMNS}, f.size < $4 AS few`;
 
-/** What is wanted may be spread over organizations that have less than their share: what they leave is dealt again. */
+/** Where few have more than one task to give, some have less than their share: what they leave is dealt again. */
 const MAX_PASSES = 4;
 
 /** Leases tasks to a worker, fairly between organizations. Run it under the second login, in a transaction of its own. */
@@ -82,7 +94,7 @@ export async function claimTasks(tx: Tx, claim: Claim, leaseMs: number): Promise
   const leased: LeasedRow[] = [];
   let { maxTasks, freeCores, freeMemoryMb } = claim;
   for (let pass = 0; pass < MAX_PASSES && maxTasks > 0 && freeCores > 0 && freeMemoryMb > 0; pass += 1) {
-    const rows = await tx.query<LeasedRow>(CLAIM_SQL, [
+    const rows = await tx.query<LeasedRow & { few: boolean }>(CLAIM_SQL, [
       claim.engines,
       freeCores,
       freeMemoryMb,
@@ -90,8 +102,9 @@ export async function claimTasks(tx: Tx, claim: Claim, leaseMs: number): Promise
       claim.worker,
       leaseMs,
     ]);
-    if (rows.length === 0) break;
     leased.push(...rows);
+    // Where there are as many organizations as tasks are wanted, what is missing is with those that others serve now.
+    if (!rows[0]?.few) break;
     maxTasks -= rows.length;
     for (const { cores, memory_mb: memoryMb } of rows) {
       freeCores -= cores;

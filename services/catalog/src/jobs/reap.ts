@@ -10,6 +10,9 @@ const BATCH = 1_000;
 
 const DUE = `t.state IN ('leased', 'delayed') AND coalesce(t.lease_expires_at, t.not_before) <= now()`;
 
+/** What the reaper works with. */
+export type ReapContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks' | 'logger'>;
+
 interface DueRow extends TaskShape {
   task_execution_id: string;
   state: 'leased' | 'delayed';
@@ -21,7 +24,7 @@ interface DueRow extends TaskShape {
  * Makes tasks ready again whose lease ran out or whose delay is over; those whose workers were lost too often are failed
  * by a message. Every process may do it at any time: the organization's row decides who does. Returns how many moved.
  */
-export async function reap(context: CatalogContext): Promise<number> {
+export async function reap(context: ReapContext): Promise<number> {
   const { database } = context;
   const due = await database.asSystem((tx) =>
     tx.query<{ org_id: string }>(`SELECT DISTINCT t.org_id FROM catalog.task_queue t WHERE ${DUE}`),
@@ -32,7 +35,7 @@ export async function reap(context: CatalogContext): Promise<number> {
   return moved;
 }
 
-async function reapOrganization(tx: Tx, { boss, logger }: CatalogContext, orgId: string): Promise<number> {
+async function reapOrganization(tx: Tx, { boss, logger }: ReapContext, orgId: string): Promise<number> {
   await lockOrgQueue(tx, orgId);
   const rows = await tx.query<DueRow>(
     `SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.state, t.losses,

@@ -1,0 +1,195 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { accessInterceptor, createServiceTokenSigner, serviceTokenInterceptor } from '@mad/auth';
+import { uuidv7 } from '@mad/process';
+import {
+  JobService,
+  JobState,
+  QueueService,
+  type JobProgressSchema,
+  type RunnableTaskSchema,
+} from '@mad/proto/catalog';
+import { TenantService, TenantState } from '@mad/proto/provisioner';
+import { ExecutionService, type MaterializeJobRequest } from '@mad/proto/results';
+import { bind, grpcTransport, notFound, rpcError, serveRpc } from '@mad/rpc';
+import { testServiceKeys, testServiceVerifier, testVerifier } from '@mad/testing';
+import { silent } from './neighbours.ts';
+
+/** A job as this small results keeps it: items are counted, not stored. */
+export interface TestRun {
+  request: MaterializeJobRequest;
+  state: JobState;
+  seq: number;
+  scored: number;
+  failed: number;
+  cancelled: number;
+  total: number;
+  /** Items of each execution that has not ended. */
+  open: Map<string, number>;
+}
+
+/** Small neighbours behind a real server that admits only catalog: results, and the provisioner. */
+export interface TestResults {
+  address: string;
+  runs: Map<string, TestRun>;
+  /** Method and id, in order. */
+  calls: string[];
+  /** What a method fails with, instead of doing anything; `after` fails it when it is done. */
+  faults: Map<string, { error: ConnectError; times: number; after?: boolean }>;
+  /** Organizations that have a database. */
+  tenants: Set<string>;
+  /** Whether everybody has one. */
+  provisioned: boolean;
+  /** Ends an execution as a worker's results would, without telling catalog. */
+  finish(jobId: string, taskExecutionId: string): MessageInitShape<typeof JobProgressSchema>;
+  progress(jobId: string): MessageInitShape<typeof JobProgressSchema>;
+  /** A client of catalog's under results' name. */
+  catalog(port: number): { queue: ReturnType<typeof queueOf>; jobs: ReturnType<typeof jobsOf> };
+  close(): Promise<void>;
+}
+
+const queueOf = (transport: ReturnType<typeof grpcTransport>) => createClient(QueueService, transport);
+const jobsOf = (transport: ReturnType<typeof grpcTransport>) => createClient(JobService, transport);
+
+/** A fault of a method that happens so often. */
+export function fault(code: Code, reason?: Parameters<typeof rpcError>[1]): ConnectError {
+  return reason ? rpcError(code, reason, 'as the test wants it') : new ConnectError('as the test wants it', code);
+}
+
+export async function startResults(): Promise<TestResults> {
+  const runs: TestResults['runs'] = new Map();
+  const calls: string[] = [];
+  const faults: TestResults['faults'] = new Map();
+  const tenants = new Set<string>();
+  const transports: { close(): void }[] = [];
+
+  const progress = (jobId: string) => {
+    const { state, seq, total, scored, failed, cancelled } = runs.get(jobId)!;
+    const pending = total - scored - failed - cancelled;
+    const counters = {
+      requested: BigInt(total),
+      scored: BigInt(scored),
+      failed: BigInt(failed),
+      cancelled: BigInt(cancelled),
+      pending: BigInt(pending),
+    };
+    return { jobId, state, counters, eventSeq: BigInt(seq), detail: '' };
+  };
+  const runnable = (jobId: string): MessageInitShape<typeof RunnableTaskSchema>[] => {
+    const { request, open } = runs.get(jobId)!;
+    const { engine, cores, memoryMb } = request.tasks[0]!;
+    return [...open.keys()].map((taskExecutionId) => ({ taskExecutionId, engine, cores, memoryMb }));
+  };
+  const end = (jobId: string, taskExecutionId: string, as: 'scored' | 'failed') => {
+    const run = runs.get(jobId)!;
+    run[as] += run.open.get(taskExecutionId) ?? 0;
+    run.open.delete(taskExecutionId);
+    run.seq += 1;
+    if (run.state !== JobState.CANCELLED) {
+      const ended = run.scored > 0 ? JobState.COMPLETED : JobState.FAILED;
+      run.state = run.open.size > 0 ? JobState.RUNNING : ended;
+    }
+    return progress(jobId);
+  };
+  /** Runs a method once its fault is used up. */
+  const call = <T>(method: string, id: string, orgId: string, fn: () => T): T => {
+    calls.push(`${method} ${id}`);
+    const set = faults.get(method);
+    const fails = set !== undefined && set.times > 0;
+    if (fails) {
+      set.times -= 1;
+      if (!set.after) throw set.error;
+    }
+    if (!results.provisioned && !tenants.has(orgId)) {
+      throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'no database');
+    }
+    const answer = fn();
+    if (fails) throw set.error;
+    return answer;
+  };
+  const jobOf = (taskExecutionId: string): string => {
+    for (const [jobId, run] of runs) if (run.open.has(taskExecutionId)) return jobId;
+    throw notFound('task execution', taskExecutionId);
+  };
+
+  const server = await serveRpc({
+    service: 'results',
+    host: '127.0.0.1',
+    port: 0,
+    logger: silent,
+    interceptors: [
+      accessInterceptor({ verifyUser: testVerifier(), verifyService: await testServiceVerifier(['catalog']) }),
+    ],
+    drainMs: 100,
+    services: [
+      bind(ExecutionService, {
+        materializeJob: (request) =>
+          call('materialize', request.jobId, request.orgId, () => {
+            const { jobId, tasks, inputCount } = request;
+            if (!runs.has(jobId)) {
+              const { chunkSize } = tasks[0]!;
+              const open = new Map<string, number>();
+              for (let done = 0; done < inputCount; done += chunkSize) {
+                open.set(uuidv7(), Math.min(chunkSize, inputCount - done));
+              }
+              const counts = { scored: 0, failed: 0, cancelled: 0, total: inputCount };
+              runs.set(jobId, { request, state: JobState.QUEUED, seq: 1, ...counts, open });
+            }
+            return { progress: progress(jobId), runnable: runnable(jobId) };
+          }),
+        failExecution: ({ orgId, taskExecutionId, attempt, errorClass }) =>
+          call('fail', `${taskExecutionId} ${attempt} ${errorClass}`, orgId, () => {
+            const jobId = jobOf(taskExecutionId);
+            return { progress: end(jobId, taskExecutionId, 'failed'), runnable: [] };
+          }),
+        cancelJobRun: ({ orgId, jobId }) =>
+          call('cancel', jobId, orgId, () => {
+            const run = runs.get(jobId);
+            if (!run) throw notFound('job', jobId);
+            if (run.state !== JobState.COMPLETED && run.state !== JobState.FAILED) {
+              run.cancelled = run.total - run.scored - run.failed;
+              run.open.clear();
+              run.state = JobState.CANCELLED;
+              run.seq += 1;
+            }
+            return { progress: progress(jobId) };
+          }),
+        reconcileJob: ({ orgId, jobId }) =>
+          call('reconcile', jobId, orgId, () =>
+            runs.has(jobId)
+              ? { materialized: true, progress: progress(jobId), runnable: runnable(jobId) }
+              : { materialized: false },
+          ),
+      }),
+      bind(TenantService, {
+        ensureTenant({ orgId, schema, region }) {
+          calls.push(`ensure ${schema} ${region}`);
+          tenants.add(orgId);
+          return { tenant: { orgId, schema, state: TenantState.READY } };
+        },
+      }),
+    ],
+  });
+  const keys = await testServiceKeys(['results']);
+  const sign = createServiceTokenSigner({ service: 'results', privateJwk: keys.private.results });
+  const results: TestResults = {
+    address: `127.0.0.1:${server.port}`,
+    runs,
+    calls,
+    faults,
+    tenants,
+    provisioned: true,
+    finish: (jobId, taskExecutionId) => end(jobId, taskExecutionId, 'scored'),
+    progress,
+    catalog(port) {
+      const transport = grpcTransport(`127.0.0.1:${port}`, { interceptors: [serviceTokenInterceptor(sign)] });
+      transports.push(transport);
+      return { queue: queueOf(transport), jobs: jobsOf(transport) };
+    },
+    async close() {
+      for (const transport of transports) transport.close();
+      await server.close();
+    },
+  };
+  return results;
+}
