@@ -59,8 +59,8 @@ export async function measureEcho(
   const transport = grpcTransport(`127.0.0.1:${own.ready.port}`, { interceptors: line.interceptors });
   const ours = createClient(EchoService, transport);
   try {
-    const load = { inFlight: IN_FLIGHT, durationMs: scaled(bench, 1_500, 200) };
-    const samples = await interleave(scaled(bench, 11, 2), {
+    const load = { inFlight: IN_FLIGHT, durationMs: scaled(bench, 500, 200) };
+    const samples = await interleave(scaled(bench, 31, 2), {
       ours: () => ratePerSecond(load, () => ours.unary(message)),
       floor: () => ratePerSecond(load, floor.call),
     });

@@ -34,7 +34,9 @@ export interface BenchSystem extends SystemReady {
   transport(to: ServiceName, by: ServiceName): GrpcTransport;
   /** The superuser in a database. The caller ends it. */
   admin(database: string): Promise<pg.Client>;
-  /** Makes an organization's database, of an organization that only the provisioner knows. Returns its route. */
+  /** Adds an organization to identity's table, without a database and without people. Returns its id. */
+  addOrganization(): Promise<string>;
+  /** Adds an organization and has its database made. Returns its route. */
   newTenant(): Promise<Route>;
   /** Makes a real organization; returns its id and a transport to `to` with a token of somebody who may do all there. */
   newOrganization(to: ServiceName): Promise<{ orgId: string; transport: GrpcTransport }>;
@@ -62,18 +64,37 @@ export async function startSystem(): Promise<BenchSystem> {
     const { privateJwk } = ready.secrets.signingKeys[by];
     return open(to, [serviceTokenInterceptor(createServiceTokenSigner({ service: by, privateJwk }))]);
   };
+  const admin = async (database: string): Promise<pg.Client> => {
+    const url = new URL(ready.adminUrl);
+    url.pathname = `/${database}`;
+    const client = new pg.Client(clientOptions(url.href));
+    // A row that crashed leaves its connection to the server's end, which must not end this process too.
+    client.on('error', () => undefined);
+    await client.connect();
+    return client;
+  };
+  const addOrganization = async (): Promise<string> => {
+    const orgId = uuidv7();
+    const client = await admin(ready.place.database);
+    try {
+      // Identity's own RPC would order the database as well, and that is what the rows measure.
+      await client.query(
+        `INSERT INTO identity.organizations (org_id, name, slug, status, region, quotas)
+         VALUES ($1::uuid, $2, $2, 'active', 'local', '{}')`,
+        [orgId, `bench-${orgId}`],
+      );
+    } finally {
+      await client.end();
+    }
+    return orgId;
+  };
   return {
     ...ready,
     transport,
-    async admin(database) {
-      const url = new URL(ready.adminUrl);
-      url.pathname = `/${database}`;
-      const client = new pg.Client(clientOptions(url.href));
-      await client.connect();
-      return client;
-    },
+    admin,
+    addOrganization,
     async newTenant() {
-      const orgId = uuidv7();
+      const orgId = await addOrganization();
       await ensureTenant(createClient(TenantService, transport('provisioner', 'identity')), orgId);
       const routes = createClient(RouteService, transport('provisioner', 'results'));
       return (await routes.getRoute({ orgId, schema: SCHEMA })).route!;

@@ -61,8 +61,8 @@ export async function measureRead(
     const place = { tenants, route, jobIds };
     let next = 0;
     const anyJob = (): string => jobIds[(next = (next + 7) % JOBS)]!;
-    const load = { inFlight: IN_FLIGHT, durationMs: scaled(bench, 1_500, 200) };
-    const samples = await interleave(scaled(bench, 11, 2), {
+    const load = { inFlight: IN_FLIGHT, durationMs: scaled(bench, 500, 200) };
+    const samples = await interleave(scaled(bench, 31, 2), {
       ours: () => ratePerSecond(load, async () => requireOne(await line.read(place, anyJob()))),
       floor: () =>
         ratePerSecond(load, async () => {

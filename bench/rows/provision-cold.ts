@@ -1,5 +1,4 @@
 import { createClient } from '@connectrpc/connect';
-import { uuidv7 } from '@mad/process';
 import { TenantService } from '@mad/proto/provisioner';
 import pg from 'pg';
 import { interleave, millisecondsOf } from '../measure.ts';
@@ -18,7 +17,10 @@ export const provisionCold: Row = {
       const samples = await interleave(
         scaled(bench, 25, 2),
         {
-          ours: () => millisecondsOf(() => ensureTenant(tenants, uuidv7())),
+          async ours() {
+            const orgId = await system.addOrganization();
+            return millisecondsOf(() => ensureTenant(tenants, orgId));
+          },
           floor: (round) =>
             millisecondsOf(() => admin.query(`CREATE DATABASE ${pg.escapeIdentifier(`bench_floor_${round}`)}`)),
         },

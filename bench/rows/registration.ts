@@ -6,8 +6,8 @@ import { openRdkitFloor } from '../rdkit-floor.ts';
 import { scaled, type Row } from '../row.ts';
 
 /** Of one round; every round has others, so that each is registered for the first time. */
-const MOLECULES = 2_000;
-const ROUNDS = 7;
+const MOLECULES = 1_000;
+const ROUNDS = 9;
 /** Rows to a message. */
 const BATCH_SIZE = 250;
 

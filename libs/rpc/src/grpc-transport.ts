@@ -41,6 +41,8 @@ type AnyResponse = UnaryResponse | StreamResponse;
 /** A service that restarts is back within half a second, not after grpc-js's default of up to two minutes. */
 const MIN_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 500;
+/** It may be back at another address, as a container is: grpc-js would ask the name again after half a minute. */
+const MIN_RESOLUTION_MS = SECOND_MS;
 /** HTTP/2's default window of 64 KiB halves the rate of large downloads. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
@@ -58,6 +60,9 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
     'grpc.max_send_message_length': -1,
     'grpc.initial_reconnect_backoff_ms': MIN_BACKOFF_MS,
     'grpc.max_reconnect_backoff_ms': MAX_BACKOFF_MS,
+    'grpc.dns_min_time_between_resolutions_ms': MIN_RESOLUTION_MS,
+    // How to call is decided here, not by TXT records beside the address.
+    'grpc.service_config_disable_resolution': 1,
     'grpc.keepalive_time_ms': 60 * SECOND_MS,
     'grpc.keepalive_timeout_ms': 20 * SECOND_MS,
     'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,

@@ -70,11 +70,11 @@ describe('pipelines', () => {
     await newPipeline();
     const { nextPageToken } = await acme.listPipelines({ orgId, pageSize: 1 });
     for (const call of [
-      acme.listPipelines({ orgId, pageToken: nextPageToken, name: 'x' }),
-      acme.listTaskDefinitions({ orgId, pageToken: nextPageToken }),
-      acme.listPipelineTemplates({ orgId, pageToken: nextPageToken }),
+      () => acme.listPipelines({ orgId, pageToken: nextPageToken, name: 'x' }),
+      () => acme.listTaskDefinitions({ orgId, pageToken: nextPageToken }),
+      () => acme.listPipelineTemplates({ orgId, pageToken: nextPageToken }),
     ]) {
-      const error = await errorOf(call);
+      const error = await errorOf(call());
       expect(violationsOf(error).map(({ field }) => field)).toEqual(['page_token']);
     }
   });

@@ -157,7 +157,7 @@ describe('settling', () => {
     await stateOf(jobId, JobState.COMPLETED);
   });
 
-  const wrong: [string, MessageInitShape<typeof JobProgressSchema>, string][] = [
+  const wrong: [string, { counters?: object; state?: JobState; jobId?: string }, string][] = [
     ['counters that do not add up', { counters: { requested: 3n, scored: 1n } }, 'progress.counters'],
     ['a negative count', { counters: { requested: 0n, scored: -1n, failed: 1n } }, 'progress.counters'],
     ['no state', { state: JobState.UNSPECIFIED }, 'progress.state'],
@@ -166,7 +166,10 @@ describe('settling', () => {
   test.each(wrong)('with %s is refused', async (_what, change, field) => {
     const { queue } = world.results.catalog(world.catalog.running.port);
     const task = await leased();
-    const progress = { ...world.results.progress(task.jobId), ...change };
+    const progress: MessageInitShape<typeof JobProgressSchema> = Object.assign(
+      world.results.progress(task.jobId),
+      change,
+    );
     const error = await errorOf(queue.settleTask({ ...heldBy(task), progress }));
     expect([error.code, violationsOf(error)[0]!.field]).toEqual([Code.InvalidArgument, field]);
     expect((await queueRow(task.taskExecutionId))!.state).toBe('leased');

@@ -40,8 +40,7 @@ const MAX_LAG = 100;
  * Takes tasks from the organizations furthest behind that have room, at most its room and its share from each, and moves
  * their clocks. Counts are read from rows locked in this statement, so no cap is exceeded however many claim; an
  * organization whose row somebody holds has its turn there, and its share is left to it. $4 = tasks wanted, $5 = worker,
- * $6 = lease in ms. `turn` deals the tasks out like cards: the first of everybody, the second of everybody …, by the
- * clocks. (A CHECK that running is within the cap cannot be had: the statement tries it on the row as it was before
+ * $6 = lease in ms. Tasks are dealt out like cards: the first of everybody, the second of everybody …, by the clocks. (A CHECK that running is within the cap cannot be had: the statement tries it on the row as it was before
  * another's commit, which is not the row it writes.)
  */
 const CLAIM_SQL = `
@@ -57,34 +56,33 @@ WITH eligible AS MATERIALIZED (
   WHERE q.queued > 0 AND q.running < q.max_running
   ORDER BY q.vtime, q.org_id LIMIT $4 FOR NO KEY UPDATE OF q SKIP LOCKED
 ), pick AS MATERIALIZED (
-  SELECT task.*, o.org_id,
-    o.vtime + row_number() OVER (PARTITION BY o.org_id ORDER BY task.priority DESC, task.task_execution_id) / o.weight AS turn
-  FROM orgs o CROSS JOIN field f CROSS JOIN LATERAL (
-    SELECT top.* FROM catalog.org_queue_depth d CROSS JOIN LATERAL (
-      SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.priority FROM catalog.task_queue t
-      WHERE t.org_id = o.org_id AND t.engine = d.engine AND t.cores = d.cores AND t.memory_mb = d.memory_mb AND t.state = 'ready'
-      ORDER BY t.priority DESC, t.task_execution_id LIMIT least(o.room, f.share) FOR UPDATE OF t SKIP LOCKED
-    ) top
-    WHERE d.org_id = o.org_id AND ${RUNNABLE_DEPTH}
-    ORDER BY top.priority DESC, top.task_execution_id LIMIT least(o.room, f.share)
+  SELECT o.org_id, o.vtime, o.weight, least(o.room, f.share) AS most, task.*,
+    row_number() OVER (PARTITION BY o.org_id ORDER BY task.priority DESC, task.task_execution_id) AS place
+  FROM field f CROSS JOIN orgs o JOIN catalog.org_queue_depth d ON d.org_id = o.org_id CROSS JOIN LATERAL (
+    SELECT t.task_execution_id, t.cores, t.memory_mb, t.priority FROM catalog.task_queue t
+    WHERE t.org_id = o.org_id AND t.engine = d.engine AND t.cores = d.cores AND t.memory_mb = d.memory_mb AND t.state = 'ready'
+    ORDER BY t.priority DESC, t.task_execution_id LIMIT least(o.room, f.share) FOR UPDATE OF t SKIP LOCKED
   ) task
+  WHERE ${RUNNABLE_DEPTH}
 ), fits AS MATERIALIZED (
-  SELECT * FROM (
+  SELECT task_execution_id FROM (
     SELECT pick.*, row_number() OVER dealt AS n, sum(cores) OVER dealt AS all_cores, sum(memory_mb) OVER dealt AS all_memory
-    FROM pick WINDOW dealt AS (ORDER BY turn, task_execution_id)
+    FROM pick WHERE place <= most WINDOW dealt AS (ORDER BY vtime + place / weight, task_execution_id)
   ) dealt WHERE n <= $4 AND all_cores <= $2 AND all_memory <= $3
+), leased AS (
+  UPDATE catalog.task_queue t SET state = 'leased', attempt = t.attempt + 1, worker = $5,
+    lease_expires_at = now() + $6 * interval '1 ms'
+  FROM fits WHERE t.task_execution_id = fits.task_execution_id AND t.state = 'ready' RETURNING ${LEASED_COLUMNS}
 ), clocks AS (
-  UPDATE catalog.org_queue q SET running = q.running + c.n, queued = q.queued - c.n, vtime = greatest(q.vtime, f.furthest - ${MAX_LAG}) + c.n / q.weight
-  FROM field f CROSS JOIN (SELECT org_id, count(*)::int AS n FROM fits GROUP BY org_id) c WHERE q.org_id = c.org_id
+  UPDATE catalog.org_queue q SET running = q.running + c.n, queued = q.queued - c.n,
+    vtime = greatest(q.vtime, f.furthest - ${MAX_LAG}) + c.n / q.weight
+  FROM field f CROSS JOIN (SELECT org_id, count(*)::int AS n FROM leased GROUP BY org_id) c WHERE q.org_id = c.org_id
 ), depths AS (
   UPDATE catalog.org_queue_depth d SET queued = d.queued - c.n
-  FROM (SELECT org_id, engine, cores, memory_mb, count(*)::int AS n FROM fits GROUP BY 1, 2, 3, 4) c
+  FROM (SELECT org_id, engine, cores, memory_mb, count(*)::int AS n FROM leased GROUP BY 1, 2, 3, 4) c
   WHERE d.org_id = c.org_id AND d.engine = c.engine AND d.cores = c.cores AND d.memory_mb = c.memory_mb
 )
-UPDATE catalog.task_queue t SET state = 'leased', attempt = t.attempt + 1, worker = $5,
-  lease_expires_at = now() + $6 * interval '1 ms'
-FROM fits CROSS JOIN field f WHERE t.task_execution_id = fits.task_execution_id
-RETURNING ${LEASED_COLUMNS}, f.size < $4 AS few`;
+SELECT leased.*, f.size < $4 AS few FROM leased CROSS JOIN field f`;
 
 /** Where few have more than one task to give, some have less than their share: what they leave is dealt again. */
 const MAX_PASSES = 4;

@@ -3,6 +3,9 @@ import type { CatalogContext } from '../context.ts';
 import { admitJobs } from './admit.ts';
 import { lockOrgQueue, setMaxRunning } from './org-queue.ts';
 
+/** What following quotas works with. */
+export type QuotaContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks' | 'organizations'>;
+
 interface Standing {
   org_id: string;
   max_running: number;
@@ -14,7 +17,7 @@ interface Standing {
 const CLOSED = new Set(['TENANT_SUSPENDED', 'ORGANIZATION_NOT_FOUND']);
 
 /** What an organization may use now; undefined when identity does not say. */
-async function limitsOf(context: CatalogContext, orgId: string) {
+async function limitsOf(context: QuotaContext, orgId: string) {
   try {
     const { quotas } = await context.organizations.require(orgId, 'reading');
     return { maxRunning: quotas.maxRunningTasks, maxConcurrentJobs: quotas.maxConcurrentJobs };
@@ -27,7 +30,7 @@ async function limitsOf(context: CatalogContext, orgId: string) {
  * Follows changed quotas and suspensions of organizations with open jobs, and gives free places to jobs that wait: what
  * an ending job does at once, again, in case the quota grew. Returns how many organizations changed.
  */
-export async function refreshQuotas(context: CatalogContext): Promise<number> {
+export async function refreshQuotas(context: QuotaContext): Promise<number> {
   const { database, boss } = context;
   const busy = await database.asSystem((tx) =>
     tx.query<Standing>(
