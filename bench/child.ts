@@ -57,7 +57,10 @@ async function stop(child: ChildProcess): Promise<void> {
 
 /** In a program: says that it is ready, and closes when whoever started it stops it or is gone. */
 export function serveProgram(ready: object, close: () => Promise<void>): void {
-  process.once('disconnect', () => void close().then(() => process.exit(0)));
+  const end = (): void => void close().then(() => process.exit(0));
+  // Whoever started it may have gone while it was starting.
+  if (!process.connected) return end();
+  process.once('disconnect', end);
   process.send!(ready);
 }
 

@@ -13,6 +13,8 @@ export interface Signed {
   api: Api;
   /** Empty for the platform. */
   orgId: string;
+  /** A credential that is good now, for calls that do not go through the api. */
+  bearer(): Promise<string>;
 }
 
 /** What a person signs in with. */
@@ -47,7 +49,7 @@ export async function asMember(settings: Settings): Promise<Signed> {
   if (settings.token) {
     const token = settings.token;
     const api = openApi(settings.url, () => Promise.resolve(token));
-    return { api, orgId: (await api.client(SessionService).whoAmI({})).orgId };
+    return { api, orgId: (await api.client(SessionService).whoAmI({})).orgId, bearer: () => Promise.resolve(token) };
   }
   const store = sessionStore(settings.home);
   const session = await store.find(settings.url, settings.organization || undefined);
@@ -55,14 +57,16 @@ export async function asMember(settings: Settings): Promise<Signed> {
     const where = settings.organization ? ` to ${settings.organization}` : '';
     throw new CommandFailure(`not signed in${where}; run: mad login --org <slug> --email <address>`, EXIT.denied);
   }
-  return { api: openApi(settings.url, bearerOf(store, session)), orgId: session.orgId };
+  const bearer = bearerOf(store, session);
+  return { api: openApi(settings.url, bearer), orgId: session.orgId, bearer };
 }
 
 /** The platform's administrator: a session, or on the local system the one made at its first start. */
 export async function asPlatform(settings: Settings): Promise<Signed> {
   if (settings.token) {
     const token = settings.token;
-    return { api: openApi(settings.url, () => Promise.resolve(token)), orgId: '' };
+    const bearer = () => Promise.resolve(token);
+    return { api: openApi(settings.url, bearer), orgId: '', bearer };
   }
   const store = sessionStore(settings.home);
   let session = await store.find(settings.url, '');
@@ -73,7 +77,8 @@ export async function asPlatform(settings: Settings): Promise<Signed> {
     }
     session = await signIn(settings, { ...administrator, organization: '' });
   }
-  return { api: openApi(settings.url, bearerOf(store, session)), orgId: '' };
+  const bearer = bearerOf(store, session);
+  return { api: openApi(settings.url, bearer), orgId: '', bearer };
 }
 
 /** The session's access token, renewed when it is about to end. */

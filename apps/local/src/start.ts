@@ -4,7 +4,7 @@ import { readCatalogConfig, startCatalog } from '@mad/catalog';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
 import { readGatewayConfig, startGateway } from '@mad/gateway';
 import { readIdentityConfig, startIdentity } from '@mad/identity';
-import { createMetrics, mergedMetricsText, type Logger, type Metrics } from '@mad/process';
+import { createLogger, createMetrics, mergedMetricsText, type Logger, type LogLevel, type Metrics } from '@mad/process';
 import { readProvisionerConfig, startProvisioner } from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
 import { readWorkerConfig, startWorker } from '@mad/worker';
@@ -108,7 +108,7 @@ export async function startLocal(options: LocalOptions): Promise<LocalSystem> {
     onPhase(`starting ${service}`);
     const own = createMetrics(service, { process: service === 'gateway' });
     metrics.push(own);
-    const running = await begin({ logger: logger.child({ service }), metrics: own });
+    const running = await begin({ logger: createLogger(service, { level: logger.level as LogLevel }), metrics: own });
     closers.push(() => running.close());
     return running;
   };

@@ -30,7 +30,7 @@ export interface TxOptions {
 
 /** What a query runner keeps for itself and we fill in, so that the entity manager works on our open transaction. */
 interface OpenQueryRunner {
-  databaseConnection: pg.PoolClient;
+  databaseConnection: { query(sql: string, params?: readonly unknown[]): Promise<pg.QueryResult> };
   isTransactionActive: boolean;
   transactionDepth: number;
 }
@@ -39,10 +39,11 @@ interface OpenQueryRunner {
  * TypeORM's manager on a connection that has a transaction open already. Made on first use only: most transactions
  * are plain SQL and never pay for it.
  */
-function managerOn(client: pg.PoolClient, dataSource: DataSource): EntityManager {
+function managerOn(dataSource: DataSource, query: OpenQueryRunner['databaseConnection']['query']): EntityManager {
   const runner: QueryRunner = dataSource.createQueryRunner();
   const open = runner as unknown as OpenQueryRunner;
-  open.databaseConnection = client;
+  // Ours, so that its statements are prepared and logged like all others.
+  open.databaseConnection = { query };
   // Otherwise `save` would begin a transaction of its own, and commit ours.
   open.isTransactionActive = true;
   open.transactionDepth = 1;
@@ -77,7 +78,7 @@ export function createTx(client: pg.PoolClient, options: TxOptions): Tx {
       return (await run(sql, params)).rowCount ?? 0;
     },
     get manager() {
-      return (manager ??= managerOn(client, dataSource));
+      return (manager ??= managerOn(dataSource, run));
     },
     repository(entity) {
       return this.manager.getRepository(entity);

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { createRegistry } from '@bufbuild/protobuf';
-import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
+import { Code, ConnectError, createContextKey, createContextValues, type HandlerContext } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { createServiceTokenSigner } from '@mad/auth';
 import type { Logger, Metrics } from '@mad/process';
@@ -31,6 +31,8 @@ export interface GatewayDependencies {
   metricsText?: () => Promise<string>;
 }
 
+/** Where a Connect handler finds what the edge knows of its request. */
+const edgeRequest = createContextKey({ traceparent: '', requestId: '' }, { description: 'mad edge request' });
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/;
 
 /** Starts the gateway: REST, Connect and gRPC-web in, gRPC inward. */
@@ -125,13 +127,12 @@ export async function startGateway(config: GatewayConfig, dependencies: GatewayD
   });
   const closing = new AbortController();
   await app.register(fastifyConnectPlugin, {
-    routes: passthrough(upstreams, (ctx: HandlerContext) =>
-      innerHeaders(
-        ctx.requestHeader.get('authorization'),
-        traceparentOf(continueTrace(ctx.requestHeader.get('traceparent'))),
-        randomUUID(),
-      ),
-    ),
+    routes: passthrough(upstreams, (ctx: HandlerContext) => {
+      const { traceparent, requestId } = ctx.values.get(edgeRequest);
+      return innerHeaders(ctx.requestHeader.get('authorization'), traceparent, requestId);
+    }),
+    contextValues: (request) =>
+      createContextValues().set(edgeRequest, { traceparent: traces.get(request.raw)!, requestId: request.id }),
     readMaxBytes: config.bodyLimitBytes,
     shutdownSignal: closing.signal,
   });

@@ -319,6 +319,15 @@ describe('Connect and gRPC-web', () => {
   });
 });
 
+test('a Connect call keeps its trace inside', async () => {
+  const headers = { traceparent: `00-${'c'.repeat(32)}-${'d'.repeat(16)}-01`, 'content-type': 'application/json' };
+  const path = `${url}/mad.identity.v1.OrganizationService/GetOrganization`;
+  const response = await fetch(path, { method: 'POST', headers, body: JSON.stringify({ orgId: ORG }) });
+  expect(response.status).toBe(200);
+  expect(seen.traceparent).toContain('c'.repeat(32));
+  expect(response.headers.get('x-trace-id')).toBe('c'.repeat(32));
+});
+
 describe('probes', () => {
   test('/live and /metrics', async () => {
     expect(await (await get('/live')).json()).toEqual({ status: 'live' });

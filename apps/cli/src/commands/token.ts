@@ -5,7 +5,7 @@ import type { Env } from '@mad/process';
 import { action } from '../command.ts';
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
-import { asMember } from '../session.ts';
+import { asMember, asPlatform } from '../session.ts';
 
 /** token create, list, revoke: API tokens for programs. */
 export function tokenCommands(mad: Command, env: Env): void {
@@ -53,6 +53,17 @@ export function tokenCommands(mad: Command, env: Env): void {
         const { api, orgId } = await asMember(settings);
         await api.client(TokenService).revokeToken({ orgId, tokenId: tokenId });
         output.answer({ ok: true }, 'revoked');
+      }),
+    );
+  token
+    .command('access')
+    .description("the session's access token, good for some minutes: for curl and buf curl")
+    .option('--platform', "the platform administrator's")
+    .action(
+      action<{ platform?: boolean }>(env, async ({ settings, output, options }) => {
+        const signed = await (options.platform ? asPlatform(settings) : asMember(settings));
+        const accessToken = await signed.bearer();
+        output.answer({ access_token: accessToken, org_id: signed.orgId }, accessToken);
       }),
     );
 }
