@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { text } from 'node:stream/consumers';
 import { afterAll, describe, expect, test } from '@jest/globals';
@@ -34,6 +34,20 @@ afterAll(async () => {
   await mad(['down']);
   await rm(home, { recursive: true, force: true });
 }, SLOW);
+
+interface Hit {
+  moleculeId: string;
+  score: number;
+}
+interface Named {
+  moleculeId: string;
+  name: string;
+  synonyms: string[];
+}
+const median = (values: number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+const vinaInstalled = ['vina', 'obabel'].every((name) =>
+  (process.env.PATH ?? '').split(':').some((folder) => existsSync(join(folder, name))),
+);
 
 interface Demo {
   ok: boolean;
@@ -88,6 +102,36 @@ describe('the demo', () => {
     SLOW,
   );
 });
+
+const scores = resolve(import.meta.dirname, '../../../../shared/data/bcd-generated/guest_scores.jsonl');
+const withScores = existsSync(scores) && vinaInstalled ? test : test.skip;
+withScores(
+  `docked guests stand in the order of the published scores${existsSync(scores) ? '' : ' (skipped: no shared/data)'}`,
+  async () => {
+    const published = readFileSync(scores, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { guest: string; obabel: number[] })
+      // The data set writes the last one with its size in front.
+      .map(({ guest, obabel }) => ({ name: guest.replace('C60-sized decoy ', ''), score: median(obabel) }));
+    const jobs = (await madJson(['--org', 'acme', 'job', 'list'])) as unknown as { jobId: string; name: string }[];
+    const { jobId } = jobs.find((job) => job.name === 'guests in β-cyclodextrin')!;
+    const hits = (await madJson(['--org', 'acme', 'hits', jobId, '--limit', '14'])) as unknown as Hit[];
+    const molecules = (await madJson(['--org', 'acme', 'molecule', 'list', '--limit', '1000'])) as unknown as Named[];
+    const names = new Map(molecules.map((one) => [one.moleculeId, [one.name, ...one.synonyms]]));
+    const ours = new Map(hits.flatMap((hit) => (names.get(hit.moleculeId) ?? []).map((name) => [name, hit.score])));
+    expect(published.filter(({ name }) => !ours.has(name))).toEqual([]);
+    // A search is a search: guests closer than this may change places.
+    const CLEARLY_KCAL = 0.3;
+    for (const a of published) {
+      for (const b of published) {
+        if (b.score - a.score > CLEARLY_KCAL)
+          expect([a.name, b.name, ours.get(a.name)! < ours.get(b.name)!]).toEqual([a.name, b.name, true]);
+      }
+    }
+  },
+  SLOW,
+);
 
 describe('the command line on the same system', () => {
   test('secrets are for their owner only and in no log', async () => {

@@ -194,6 +194,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     pid,
     exited,
     async stop() {
+      // Whoever waits for the end must live to see it.
+      child.ref();
       await shutDown(pid);
       await exited;
       log('Postgres has stopped');

@@ -1,24 +1,5 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { cycleMigrations, entityDifferences, listConstraints, ownerRole } from '@mad/postgres';
-import { metadataDatabase, type TestDatabase } from '@mad/testing';
-import pg from 'pg';
+import { metadataDatabase, schemaSuite } from '@mad/testing';
 import { identityEntities, identityMigrations } from '../src/index.ts';
-
-const services = [{ schema: 'identity', migrations: identityMigrations }];
-let db: TestDatabase;
-let admin: pg.Client;
-
-beforeAll(async () => {
-  db = await metadataDatabase({ services });
-  admin = new pg.Client({ connectionString: db.adminUrl });
-  await admin.connect();
-  await admin.query('SET search_path = identity, public');
-});
-
-afterAll(async () => {
-  await admin.end();
-  await db.drop();
-});
 
 const ORG = '01900000-0000-7000-8000-000000000001';
 const USER = '01900000-0000-7000-8000-000000000002';
@@ -126,63 +107,14 @@ const BAD_ROWS: Record<string, string> = {
   idempotency_keys_field_hashes_check: `UPDATE idempotency_keys SET field_hashes = '[]'`,
 };
 
-test('every named constraint refuses a row', async () => {
-  const constraints = (await listConstraints(db.adminUrl, 'identity')).map(({ name }) => name);
-  expect(Object.keys(BAD_ROWS).sort()).toEqual(constraints.sort());
-  await admin.query('BEGIN');
-  await admin.query(GOOD_ROWS);
-  for (const [name, sql] of Object.entries(BAD_ROWS)) {
-    await admin.query('SAVEPOINT before');
-    const broken = await admin.query(sql).then(
-      () => 'nothing',
-      (error: pg.DatabaseError) => error.constraint ?? error.message,
-    );
-    // A partition names the parent's rules after itself.
-    expect(broken.replace(/^audit_logs_p\d_/, 'audit_logs_')).toBe(name);
-    await admin.query('ROLLBACK TO before');
-  }
-  await admin.query('ROLLBACK');
-});
-
-test('entities say what the migrations made', async () => {
-  const differences = await entityDifferences({ url: db.adminUrl, schema: 'identity', entities: identityEntities });
-  expect(differences).toEqual([]);
-});
-
-test('migrations go up, down and up again', async () => {
-  const empty = await metadataDatabase({ services: [{ schema: 'identity', migrations: [] }] });
-  try {
-    const { first, none, second } = await cycleMigrations({
-      url: empty.url('mad_migrator'),
-      ownerRole: ownerRole('identity'),
-      schema: 'identity',
-      migrations: identityMigrations,
-    });
-    expect(none).toEqual([]);
-    expect(first.length).toBeGreaterThan(100);
-    expect(second).toEqual(first);
-  } finally {
-    await empty.drop();
-  }
-});
-
-test('every table has a comment, and what names a person says so', async () => {
-  const { rows } = await admin.query<{ relname: string }>(
-    `SELECT relname FROM pg_class WHERE relnamespace = 'identity'::regnamespace AND relkind IN ('r', 'p')
-       AND NOT relispartition AND relname <> 'migrations' AND obj_description(oid, 'pg_class') IS NULL`,
-  );
-  expect(rows).toEqual([]);
-  const { rows: personal } = await admin.query<{ name: string }>(
-    `SELECT attrelid::regclass || '.' || attname AS name FROM pg_attribute
-     WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'identity'::regnamespace AND NOT relispartition)
-       AND col_description(attrelid, attnum) LIKE 'PII:%' ORDER BY 1`,
-  );
-  expect(personal.map(({ name }) => name)).toEqual([
-    'audit_logs.address',
-    'audit_logs.user_id',
-    'user_sessions.address',
-    'user_sessions.device',
-    'users.display_name',
-    'users.email',
-  ]);
+schemaSuite({
+  schema: 'identity',
+  migrations: identityMigrations,
+  entities: identityEntities,
+  open: (migrations) => metadataDatabase({ services: [{ schema: 'identity', migrations }] }),
+  goodRows: GOOD_ROWS,
+  badRows: BAD_ROWS,
+  moreObjectsThan: 100,
+  personal: [],
+  confidential: [],
 });

@@ -1,24 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { clientOptions, cycleMigrations, entityDifferences, listConstraints, ownerRole } from '@mad/postgres';
-import { metadataDatabase, type TestDatabase } from '@mad/testing';
+import { describe, expect, test } from '@jest/globals';
+import { clientOptions } from '@mad/postgres';
+import { metadataDatabase, schemaSuite } from '@mad/testing';
 import pg from 'pg';
 import { provisionerEntities, provisionerMigrations } from '../src/index.ts';
-
-const services = [{ schema: 'provisioner', migrations: provisionerMigrations }];
-let db: TestDatabase;
-let admin: pg.Client;
-
-beforeAll(async () => {
-  db = await metadataDatabase({ services });
-  admin = new pg.Client(clientOptions(db.adminUrl));
-  await admin.connect();
-  await admin.query('SET search_path = provisioner, public');
-});
-
-afterAll(async () => {
-  await admin.end();
-  await db.drop();
-});
 
 const ORG = '01900000-0000-7000-8000-000000000001';
 const OTHER = '01900000-0000-7000-8000-000000000002';
@@ -112,51 +96,21 @@ const BAD_ROWS: Record<string, string> = {
   tenant_changes_generation_check: `UPDATE tenant_changes SET generation = 0`,
 };
 
-test('migrations go up, down and up again, and nothing is left in between', async () => {
-  const own = await metadataDatabase({ services });
-  try {
-    const { first, none, second } = await cycleMigrations({
-      url: own.url('mad_migrator'),
-      ownerRole: ownerRole('provisioner'),
-      schema: 'provisioner',
-      migrations: provisionerMigrations,
-    });
-    expect(first.length).toBeGreaterThan(50);
-    expect(none).toEqual([]);
-    expect(second).toEqual(first);
-  } finally {
-    await own.drop();
-  }
-});
-
-test('entities equal migrations', async () => {
-  expect(await entityDifferences({ url: db.adminUrl, schema: 'provisioner', entities: provisionerEntities })).toEqual(
-    [],
-  );
-});
-
-describe('constraints', () => {
-  test('each has a row it refuses', async () => {
-    const constraints = await listConstraints(db.adminUrl, 'provisioner');
-    expect(Object.keys(BAD_ROWS).sort()).toEqual(constraints.map(({ name }) => name).sort());
-    await admin.query('BEGIN');
-    await admin.query(GOOD_ROWS);
-    for (const { name, kind } of constraints) {
-      await admin.query('SAVEPOINT good');
-      const refused = await admin.query(BAD_ROWS[name]!).then(
-        () => `${kind} ${name} let it pass`,
-        (error: unknown) => (error as { constraint?: string; message: string }).constraint ?? String(error),
-      );
-      expect(refused).toBe(name);
-      await admin.query('ROLLBACK TO SAVEPOINT good');
-    }
-    await admin.query('ROLLBACK');
-  });
+const suite = schemaSuite({
+  schema: 'provisioner',
+  migrations: provisionerMigrations,
+  entities: provisionerEntities,
+  open: (migrations) => metadataDatabase({ services: [{ schema: 'provisioner', migrations }] }),
+  goodRows: GOOD_ROWS,
+  badRows: BAD_ROWS,
+  moreObjectsThan: 50,
+  personal: [],
+  confidential: [],
 });
 
 describe('rights', () => {
   async function as(role: string, sql: string, org?: string): Promise<pg.QueryResult> {
-    const client = new pg.Client(clientOptions(db.url(role)));
+    const client = new pg.Client(clientOptions(suite.db().url(role)));
     await client.connect();
     try {
       if (org !== undefined) await client.query(`SELECT set_config('app.current_org_id', $1, false)`, [org]);
@@ -167,7 +121,7 @@ describe('rights', () => {
   }
 
   test('the login that serves users sees the tenants of one organization, no secret, and writes nothing', async () => {
-    await admin.query(GOOD_ROWS);
+    await suite.admin().query(GOOD_ROWS);
     const count = 'SELECT count(*)::int AS n FROM tenants';
     expect((await as('mad_provisioner', count)).rows).toEqual([{ n: 0 }]);
     expect((await as('mad_provisioner', count, ORG)).rows).toEqual([{ n: 1 }]);

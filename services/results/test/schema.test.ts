@@ -1,23 +1,7 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { clientOptions, cycleMigrations, entityDifferences, listConstraints } from '@mad/postgres';
-import pg from 'pg';
+import { expect, test } from '@jest/globals';
+import { schemaSuite } from '@mad/testing';
 import { resultsEntities, resultsMigrations } from '../src/index.ts';
-import { onServer, tenantDatabase, type TenantDatabase } from './support/tenant-database.ts';
-
-let db: TenantDatabase;
-let admin: pg.Client;
-
-beforeAll(async () => {
-  db = await tenantDatabase();
-  admin = new pg.Client(clientOptions(db.adminUrl));
-  await admin.connect();
-  await admin.query('SET search_path = results, public');
-});
-
-afterAll(async () => {
-  await admin.end();
-  await db.drop();
-});
+import { onServer, tenantDatabase } from './support/tenant-database.ts';
 
 /** A job of November 2026. */
 const JOB = '01a1f000-0000-7000-8000-000000000001';
@@ -135,52 +119,20 @@ const BAD_ROWS: Record<string, string> = {
   audit_log_hash_check: `UPDATE audit_log SET hash = 'x'`,
 };
 
-test('every constraint refuses a row', async () => {
-  const names = (await listConstraints(db.adminUrl, 'results'))
-    .filter(({ kind }) => kind !== 'EXCLUDE')
-    .map(({ name }) => name);
-  expect(names.sort()).toEqual(Object.keys(BAD_ROWS).sort());
-
-  await admin.query('BEGIN');
-  await admin.query(GOOD_ROWS);
-  const broken: Record<string, string | undefined> = {};
-  for (const [name, sql] of Object.entries(BAD_ROWS)) {
-    await admin.query('SAVEPOINT row');
-    broken[name] = await admin.query(sql).then(
-      () => undefined,
-      // A partition names the parent's keys after itself.
-      (error: { constraint?: string; message: string }) =>
-        (error.constraint ?? error.message).replace(/_2026_11_pkey$/, '_pkey'),
-    );
-    await admin.query('ROLLBACK TO SAVEPOINT row');
-  }
-  await admin.query('ROLLBACK');
-  expect(broken).toEqual(Object.fromEntries(Object.keys(BAD_ROWS).map((name) => [name, name])));
-});
-
-test('entities equal migrations', async () => {
-  expect(await entityDifferences({ url: db.adminUrl, schema: 'results', entities: resultsEntities })).toEqual([]);
-});
-
-test('migrations cycle: up, down to nothing, up again', async () => {
-  const empty = await tenantDatabase({ migrated: false });
-  try {
-    const cycle = await cycleMigrations({
-      url: empty.migratorUrl,
-      ownerRole: 'mad_results_owner',
-      schema: 'results',
-      migrations: resultsMigrations,
-    });
-    expect(cycle.first.length).toBeGreaterThan(100);
-    expect(cycle.none).toEqual([]);
-    expect(cycle.second).toEqual(cycle.first);
-  } finally {
-    await empty.drop();
-  }
+const suite = schemaSuite({
+  schema: 'results',
+  migrations: resultsMigrations,
+  entities: resultsEntities,
+  open: tenantDatabase,
+  goodRows: GOOD_ROWS,
+  badRows: BAD_ROWS,
+  moreObjectsThan: 100,
+  personal: [],
+  confidential: [],
 });
 
 test('partitions are made by the month of the job, by a login that owns nothing', async () => {
-  await onServer(db.url, async (client) => {
+  await onServer(suite.db().url, async (client) => {
     await client.query('SET search_path = results, public');
     const make = (month: string) => client.query('SELECT ensure_partitions($1::date)', [month]);
     await make('2026-11-01');
@@ -206,7 +158,7 @@ test('partitions are made by the month of the job, by a login that owns nothing'
 });
 
 test('the login may not make tables, nor change or remove lines of the audit log', async () => {
-  await onServer(db.url, async (client) => {
+  await onServer(suite.db().url, async (client) => {
     await client.query('SET search_path = results, public');
     await expect(client.query('CREATE TABLE mine (id int)')).rejects.toThrow('permission denied');
     await expect(client.query('DROP TABLE jobs')).rejects.toThrow('must be owner');

@@ -17,8 +17,6 @@ export interface TenantDatabase {
   url: string;
   /** As the superuser. */
   adminUrl: string;
-  /** As the migrator. */
-  migratorUrl: string;
   drop(): Promise<void>;
 }
 
@@ -70,21 +68,15 @@ async function ensureTemplate(migrations: readonly MigrationClass[]): Promise<st
   return name;
 }
 
-/** A database with a login of its own, cloned from a template migrated once; `migrated: false` gives an empty one. */
-export async function tenantDatabase({ migrated = true }: { migrated?: boolean } = {}): Promise<TenantDatabase> {
+/** A database with a login of its own, cloned from a template that has these migrations. */
+export async function tenantDatabase(migrations = resultsMigrations): Promise<TenantDatabase> {
   const cluster = testCluster();
   const name = `mad_test_${randomBytes(8).toString('hex')}`;
   const user = `${name}_a`;
   const password = randomBytes(16).toString('hex');
-  if (migrated) {
-    const template = await ensureTemplate(resultsMigrations);
-    await onServer(cluster.adminUrl, (client) =>
-      client.query(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY WAL_LOG`),
-    );
-  } else {
-    await prepare(name);
-  }
+  const template = await ensureTemplate(migrations);
   await onServer(cluster.adminUrl, async (client) => {
+    await client.query(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY WAL_LOG`);
     await client.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
     await client.query(`CREATE ROLE ${user} LOGIN PASSWORD '${password}' IN ROLE ${APP}`);
     await client.query(`GRANT CONNECT ON DATABASE ${name} TO ${user}, ${MIGRATOR}`);
@@ -98,7 +90,6 @@ export async function tenantDatabase({ migrated = true }: { migrated?: boolean }
     password,
     url: url.href,
     adminUrl: cluster.adminUrlTo(name),
-    migratorUrl: cluster.url(MIGRATOR, name),
     async drop() {
       await onServer(cluster.adminUrl, async (client) => {
         await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
