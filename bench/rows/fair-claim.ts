@@ -123,7 +123,7 @@ async function claims(bench: Bench, database: Database, admin: pg.Client, n: num
     database.asSystem((tx) => tx.query(NAIVE_SQL, [[ENGINE], wanted, worker, LEASE_MS]));
   const served = { ours: new Map<string, number>(), floor: new Map<string, number>() };
   // At 20 a time so few that no small organization runs out: then nobody could be fair.
-  const wanted = scaled(bench, n === 1 ? 2_000 : 400, 100);
+  const wanted = scaled(bench, n === 1 ? 1_000 : 200, 100);
 
   const sample = async (side: 'ours' | 'floor', claim: Claimer): Promise<number> => {
     await admin.query(RESET_SQL);
@@ -142,7 +142,7 @@ async function claims(bench: Bench, database: Database, admin: pg.Client, n: num
     return (wanted / (performance.now() - start)) * 1000;
   };
   const samples = await interleave(
-    scaled(bench, 7, 2),
+    scaled(bench, 9, 2),
     { ours: () => sample('ours', fair), floor: () => sample('floor', naive) },
     (round) => bench.progress(`${n} at a time, round ${round}`),
   );

@@ -40,10 +40,11 @@ export function readInstallConfig(env: Env): InstallConfig {
       const prefix = service.toUpperCase();
       return [service, { url: r.url(`${prefix}_DATABASE_URL`), systemUrl: r.url(`${prefix}_SYSTEM_URL`) }] as const;
     });
-    const servers = r.json('PROVISIONER_SERVERS', parseServers) ?? [];
-    const tenantAdminUrls = r.json('INSTALL_TENANT_ADMIN_URLS', parseAdminUrls) ?? {};
-    for (const { name } of servers) {
-      if (!Object.hasOwn(tenantAdminUrls, name)) {
+    // Undefined where they could not be read, which is reported as it is.
+    const servers = r.json('PROVISIONER_SERVERS', parseServers) as ServerRegistration[] | undefined;
+    const tenantAdminUrls = r.json('INSTALL_TENANT_ADMIN_URLS', parseAdminUrls) as Record<string, string> | undefined;
+    for (const { name } of servers ?? []) {
+      if (tenantAdminUrls && !Object.hasOwn(tenantAdminUrls, name)) {
         r.problem('INSTALL_TENANT_ADMIN_URLS', `has none for the server ${name} of PROVISIONER_SERVERS`);
       }
     }
@@ -51,8 +52,8 @@ export function readInstallConfig(env: Env): InstallConfig {
       adminUrl: r.url('INSTALL_ADMIN_URL'),
       migrateUrl: r.url('INSTALL_MIGRATE_URL'),
       services: Object.fromEntries(services) as InstallConfig['services'],
-      servers,
-      tenantAdminUrls,
+      servers: servers ?? [],
+      tenantAdminUrls: tenantAdminUrls ?? {},
       administrator: {
         email: r.string('IDENTITY_ADMIN_EMAIL', { pattern: /^[^\s@]+@[^\s@]+$/, expected: 'an e-mail address' }),
         password: r.secret('IDENTITY_ADMIN_PASSWORD', { minLength: MIN_PASSWORD_LENGTH }),

@@ -213,7 +213,7 @@ describe('the command line on the same system', () => {
     async () => {
       expect(await madJson(['down'])).toMatchObject({ stopped: true });
       expect(await madJson(['down'])).toMatchObject({ stopped: false });
-      expect((await mad(['health'])).code).toBe(6);
+      expect((await mad(['--url', 'http://127.0.0.1:1', 'health'])).code).toBe(6);
       expect(await madJson(['reset', '--yes'])).toMatchObject({ ok: true });
       expect(existsSync(home)).toBe(false);
       expect((await mad(['reset', '--yes'])).code).toBe(5);

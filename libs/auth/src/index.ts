@@ -11,6 +11,7 @@ export {
   type AccessTokenVerifierOptions,
   type VerifiedAccessToken,
 } from './access-token.ts';
+export { identityKeys } from './identity-keys.ts';
 export type { KeySet, KeySetOptions } from './key-set.ts';
 export { createLeaseSigner, createLeaseVerifier, type Lease } from './lease-token.ts';
 export {
@@ -22,5 +23,6 @@ export {
   type ServiceTokenVerifier,
 } from './service-token.ts';
 export { serviceTokenInterceptor } from './service-token-interceptor.ts';
+export { serviceTransports } from './service-transports.ts';
 export { generateSigningKey, publicJwkOf, type SigningKey } from './signing-key.ts';
 export { privateJwkSetting, serviceKeysSetting } from './key-settings.ts';

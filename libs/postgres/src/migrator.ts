@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { SECOND_MS } from '@mad/process';
 import pg from 'pg';
 import type { DataSource } from 'typeorm';
@@ -149,17 +150,26 @@ export async function migrationStatus(options: MigratorOptions): Promise<Migrati
 }
 
 /**
- * For the test that every migration can be undone: up, down to nothing, up again. Returns the schema's fingerprint
- * after each of the three; the first and last must be equal and the middle one empty.
+ * For the test that every migration can be undone: up, down to nothing, up again, one migration at a time. Returns the
+ * schema's fingerprint after each of the three (the first and last must be equal and the middle one empty), and the
+ * latest migration whose way back did not lead to where it started, if any (those before it cannot be told after that).
  */
 export async function cycleMigrations(
   options: MigratorOptions,
-): Promise<{ first: string[]; none: string[]; second: string[] }> {
+): Promise<{ first: string[]; none: string[]; second: string[]; notUndone: string | undefined }> {
   const fingerprint = (): Promise<string[]> => schemaFingerprint(options.url, options.schema);
-  await migrate(options);
+  const steps: { migrationName: string; before: string[] }[] = [];
+  for (const { migrationName } of ordered(options.migrations)) {
+    steps.push({ migrationName, before: await fingerprint() });
+    await migrate({ ...options, to: migrationName });
+  }
   const first = await fingerprint();
-  await revert(options, options.migrations.length);
+  let notUndone: string | undefined;
+  for (const { migrationName, before } of steps.toReversed()) {
+    await revert(options);
+    if (notUndone === undefined && !isDeepStrictEqual(await fingerprint(), before)) notUndone = migrationName;
+  }
   const none = await fingerprint();
   await migrate(options);
-  return { first, none, second: await fingerprint() };
+  return { first, none, second: await fingerprint(), notUndone };
 }

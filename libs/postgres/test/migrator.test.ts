@@ -110,7 +110,8 @@ test('two migrators at once: each migration runs once', async () => {
 });
 
 test('up, down, up: the same schema again, and nothing in between', async () => {
-  const { first, none, second } = await cycleMigrations(options(MIGRATIONS));
+  const { first, none, second, notUndone } = await cycleMigrations(options(MIGRATIONS));
+  expect(notUndone).toBeUndefined();
   expect(first.length).toBeGreaterThan(20);
   expect(none).toEqual([]);
   expect(second).toEqual(first);
@@ -119,6 +120,21 @@ test('up, down, up: the same schema again, and nothing in between', async () => 
       `SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'catalog_boss' AND relname = 'job'`,
     ),
   ).toHaveLength(1);
+});
+
+test('up, down, up: a migration without a way back is named, also where a later or an earlier one hides it', async () => {
+  const column = defineMigration('2026_02_03_0000_column.ts', {
+    up: 'ALTER TABLE catalog.notes ADD COLUMN stars integer',
+    down: '',
+  });
+  const harmless = defineMigration('2026_02_04_0000_harmless.ts', {
+    up: 'CREATE INDEX idx_notes_stars ON catalog.notes (stars)',
+    down: 'DROP INDEX catalog.idx_notes_stars',
+  });
+  const cycle = await cycleMigrations(options([...MIGRATIONS, column, harmless]));
+  expect(cycle.notUndone).toBe(column.migrationName);
+  await revert(options([...MIGRATIONS, column, harmless]), MIGRATIONS.length + 2);
+  await migrate(options(MIGRATIONS));
 });
 
 test('the record of migrations cannot be rewritten by the logins', async () => {

@@ -68,9 +68,13 @@ export interface LoggedError {
 
 const MAX_CAUSES = 4;
 
+/** pg-boss tells its errors as copies, which are no instances of Error. */
+const isErrorLike = (value: unknown): value is Error =>
+  typeof value === 'object' && value !== null && typeof (value as Partial<Error>).message === 'string';
+
 /** Reduces any thrown value to what a log line may hold. Follows `cause` four deep. */
 export function loggedError(error: unknown, depth = 0): LoggedError {
-  if (!(error instanceof Error)) return { message: String(error) };
+  if (!isErrorLike(error)) return { message: String(error) };
   const { code, cause } = error as Error & { code?: unknown };
   return {
     ...(code === undefined ? {} : { code }),

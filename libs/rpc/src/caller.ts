@@ -53,3 +53,28 @@ export function userOf(ctx: HasValues): UserCaller {
   if (caller.kind === 'user') return caller;
   throw new ConnectError('the caller acts in no organization', Code.PermissionDenied);
 }
+
+/** Who acts, as audit logs name them. */
+export interface Actor {
+  actorKind: 'user' | 'platform' | 'service';
+  /** The person, where one is known. */
+  userId?: string;
+  /** The service, where one calls. */
+  service?: string;
+}
+
+/** Who acts when this caller does. A platform administrator acting on an organization is named as one. */
+export function actorOf(caller: Caller): Actor {
+  switch (caller.kind) {
+    case 'user':
+      return caller.onBehalf === undefined
+        ? { actorKind: 'user', userId: caller.userId }
+        : { actorKind: 'platform', userId: caller.onBehalf };
+    case 'platform':
+      return { actorKind: 'platform', userId: caller.userId };
+    case 'service':
+      return { actorKind: 'service', userId: caller.userId, service: caller.service };
+    default:
+      return { actorKind: 'service' };
+  }
+}

@@ -1,9 +1,12 @@
 export { bind, type BoundService } from './bound-service.ts';
+export { addressOf } from './caller-address.ts';
 export {
+  actorOf,
   callerKey,
   callerOf,
   orgOf,
   userOf,
+  type Actor,
   type Caller,
   type PlatformCaller,
   type ServiceCaller,
@@ -31,4 +34,5 @@ export { checkMessage } from './interceptors/validate.ts';
 export { nextPageToken, pageOf, type Page, type PageOptions } from './paging.ts';
 export type { Reason } from './reasons.ts';
 export { DEFAULT_READ_MAX_BYTES, serveRpc, type RpcServer, type ServeRpcOptions } from './serve.ts';
+export { requireName, requireStorable } from './text.ts';
 export { continueTrace, traceKey, traceOf, TRACEPARENT, traceparentOf, type Trace } from './trace.ts';

@@ -1,7 +1,8 @@
 import { EventEmitter } from 'node:events';
 import { SECOND_MS } from '@mad/process';
 import pg from 'pg';
-import type { ConnectionBudget, Member, Slot, WaitOptions } from './connection-budget.ts';
+import type { Member, Slot } from './budget-slot.ts';
+import type { ConnectionBudget, WaitOptions } from './connection-budget.ts';
 
 /** A connection that does not answer the check within this time is taken for lost. */
 const CHECK_TIMEOUT_MS = 2 * SECOND_MS;

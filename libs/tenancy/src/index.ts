@@ -1,4 +1,4 @@
-export { openTenants } from './tenants.ts';
+export { openTenants } from './open-tenants.ts';
 export type { TenantCallOptions, Tenants, TenantsOptions, TenantsStatus, TenantTx } from './tenants.ts';
 export { tenantSchemaService } from './tenant-schema-service.ts';
 export type { TenantSchemaOptions } from './tenant-schema-service.ts';

@@ -186,15 +186,14 @@ test('a failed open reaches whoever waits, and is not remembered', async () => {
 test('a connection in use may finish after the pool has ended', async () => {
   const budget = new ConnectionBudget({ limit: 2 });
   const from = pool(budget, `${NAME}-drain`);
-  const using = use(from, 50);
-  await delay(30);
+  const slot = await from.take({ timeoutMs: 10_000 });
   let ended = false;
   const ending = from.end().then(() => {
     ended = true;
   });
   await expect(from.take({ timeoutMs: 100 })).rejects.toThrow('has ended');
   expect(ended).toBe(false);
-  await using;
+  from.giveBack(slot, false);
   await ending;
   expect(budget.status().open).toBe(0);
 });

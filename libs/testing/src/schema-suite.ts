@@ -121,6 +121,7 @@ export function schemaSuite<D extends SchemaDatabase>(options: SchemaSuiteOption
       const url = testCluster().url(MIGRATOR, empty.name);
       const cycle = await cycleMigrations({ url, ownerRole: ownerRole(schema), schema, migrations });
       expect(cycle.first.length).toBeGreaterThan(options.moreObjectsThan);
+      expect(cycle.notUndone).toBeUndefined();
       expect(cycle.none).toEqual([]);
       expect(cycle.second).toEqual(cycle.first);
     } finally {

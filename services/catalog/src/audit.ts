@@ -4,8 +4,7 @@ import type { Client, HandlerContext } from '@connectrpc/connect';
 import type { Boss, BossJob, Tx } from '@mad/postgres';
 import { MINUTE_MS, SECOND_MS, uuidv7 } from '@mad/process';
 import { AuditEventSchema, type AuditEvent, type AuditService } from '@mad/proto/identity';
-import { callerOf, type Caller } from '@mad/rpc';
-import { addressOf } from './caller-address.ts';
+import { actorOf, addressOf, callerOf, type Actor } from '@mad/rpc';
 
 /** The queue of events on their way to identity's audit log. */
 export const AUDIT = 'audit';
@@ -40,14 +39,15 @@ export function auditEvent(ctx: HandlerContext, orgId: string, fact: AuditFact):
 
 /** The event of what catalog did by itself, e.g. admitting a job. */
 export function systemAuditEvent(orgId: string, fact: AuditFact): AuditEvent {
-  return event(orgId, fact, { actorKind: 'service', userId: '' }, '');
+  return event(orgId, fact, { actorKind: 'service' }, '');
 }
 
-function event(orgId: string, fact: AuditFact, actor: { actorKind: string; userId: string }, address: string) {
+function event(orgId: string, fact: AuditFact, { actorKind, userId = '' }: Actor, address: string) {
   return create(AuditEventSchema, {
     auditId: uuidv7(),
     orgId,
-    ...actor,
+    actorKind,
+    userId,
     action: fact.action,
     entityType: fact.entityType,
     entityId: fact.entityId,
@@ -59,22 +59,6 @@ function event(orgId: string, fact: AuditFact, actor: { actorKind: string; userI
     metadata: fact.metadata ?? {},
     time: timestampNow(),
   });
-}
-
-/** Who acts. A platform administrator acting on an organization is named as one. */
-function actorOf(caller: Caller): { actorKind: string; userId: string } {
-  switch (caller.kind) {
-    case 'user':
-      return caller.onBehalf === undefined
-        ? { actorKind: 'user', userId: caller.userId }
-        : { actorKind: 'platform', userId: caller.onBehalf };
-    case 'platform':
-      return { actorKind: 'platform', userId: caller.userId };
-    case 'service':
-      return { actorKind: 'service', userId: caller.userId ?? '' };
-    default:
-      return { actorKind: 'service', userId: '' };
-  }
 }
 
 /** Sends an event in the transaction that does what it tells: it is recorded if and only if that commits. */

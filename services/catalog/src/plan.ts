@@ -2,11 +2,10 @@ import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
 import { isRejected } from '@mad/chemistry';
 import type { PipelineSpec } from '@mad/proto/catalog';
 import type { TaskPlanSchema } from '@mad/proto/results';
-import { invalid, invalidFields } from '@mad/rpc';
+import { invalid, invalidFields, requireStorable } from '@mad/rpc';
 import type { CatalogContext } from './context.ts';
 import { planJob, type PlannedTask } from './domain/job-plan.ts';
 import type { Problem } from './domain/parameter-schema.ts';
-import { requireStorable } from './names.ts';
 import { specOf } from './rpc/pipeline.ts';
 
 /** What a job runs, with nothing left to decide. */

@@ -4,20 +4,20 @@ import {
   createAccessTokenVerifier,
   createLeaseSigner,
   createLeaseVerifier,
-  createServiceTokenSigner,
   createServiceTokenVerifier,
+  identityKeys,
   publicJwkOf,
-  serviceTokenInterceptor,
+  serviceTransports,
 } from '@mad/auth';
 import { openCache } from '@mad/cache';
 import { openChemistry } from '@mad/chemistry';
 import { openObjectStore } from '@mad/object-store';
 import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from '@mad/postgres';
 import type { Logger, Metrics } from '@mad/process';
-import { AuditService, OrganizationService, SessionService } from '@mad/proto/identity';
+import { AuditService, OrganizationService } from '@mad/proto/identity';
 import { TenantService } from '@mad/proto/provisioner';
 import { ExecutionService } from '@mad/proto/results';
-import { grpcTransport, serveRpc, type RpcServer } from '@mad/rpc';
+import { serveRpc, type RpcServer } from '@mad/rpc';
 import { deliverAudit } from './audit.ts';
 import type { CatalogConfig } from './config.ts';
 import type { CatalogContext } from './context.ts';
@@ -51,14 +51,13 @@ export interface RunningCatalog {
 
 /** The neighbours catalog calls, under its own name. */
 function neighbours(config: CatalogConfig) {
-  const sign = createServiceTokenSigner({ service: 'catalog', privateJwk: config.servicePrivateJwk });
-  const to = (address: string) => grpcTransport(address, { interceptors: [serviceTokenInterceptor(sign)] });
+  const to = serviceTransports({ service: 'catalog', privateJwk: config.servicePrivateJwk });
   const identity = to(config.identityAddress);
   const results = to(config.resultsAddress);
   const provisioner = to(config.provisionerAddress);
   return {
     organizations: createClient(OrganizationService, identity),
-    sessions: createClient(SessionService, identity),
+    keys: identityKeys(identity),
     audits: createClient(AuditService, identity),
     executions: createClient(ExecutionService, results),
     tenants: createClient(TenantService, provisioner),
@@ -71,15 +70,10 @@ type Neighbours = ReturnType<typeof neighbours>;
 function serve(
   config: CatalogConfig,
   context: CatalogContext,
-  sessions: Neighbours['sessions'],
+  keys: Neighbours['keys'],
   deps: CatalogDeps,
 ): Promise<RpcServer> {
-  const verifyUser = createAccessTokenVerifier({
-    jwks: async () => {
-      const { keys } = await sessions.getJsonWebKeySet({});
-      return { keys: keys.map(({ kid, kty, crv, alg, use, x, y }) => ({ kid, kty, crv, alg, use, x, y })) };
-    },
-  });
+  const verifyUser = createAccessTokenVerifier({ jwks: keys });
   const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
   return serveRpc({
     service: 'catalog',
@@ -96,22 +90,19 @@ function serve(
 /** Starts catalog: checks the database, seeds what comes with the product, works its queues, serves. */
 export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Promise<RunningCatalog> {
   const { logger, metrics } = deps;
-  /** What is open, the last first. */
-  const open: (() => Promise<void> | void)[] = [];
-  const close = async (): Promise<void> => {
-    for (const end of open.splice(0)) await end();
-  };
+  /** What is open, to be closed the last first. */
+  const open = new AsyncDisposableStack();
   try {
     const database = await openCatalogDatabase(config.database, logger);
-    open.unshift(() => database.close());
+    open.defer(() => database.close());
     const caches = await openCache({ url: config.redisUrl, logger });
-    open.unshift(() => caches.close());
+    open.defer(() => caches.close());
     const chemistry = openChemistry({ workers: config.chemistryWorkers });
-    open.unshift(() => chemistry.close());
-    const { close: closeNeighbours, organizations, sessions, audits, executions, tenants } = neighbours(config);
-    open.unshift(closeNeighbours);
+    open.defer(() => chemistry.close());
+    const { close: closeNeighbours, organizations, keys, audits, executions, tenants } = neighbours(config);
+    open.defer(closeNeighbours);
     const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', logger, queues: catalogQueues });
-    open.unshift(() => boss.close());
+    open.defer(() => boss.close());
 
     const caching = { cache: caches.cache, logger, metrics };
     const context: CatalogContext = {
@@ -141,17 +132,17 @@ export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Pr
     });
     await boss.schedule(HOUSEKEEPING, EVERY_HOUR);
     await workJobQueues(context);
-    open.unshift(startRounds(context));
+    open.defer(startRounds(context));
 
-    const server = await serve(config, context, sessions, deps);
-    open.unshift(() => {
+    const server = await serve(config, context, keys, deps);
+    open.defer(() => {
       // Workers that wait for tasks would be waited for.
       context.tasks.end();
       return server.close();
     });
-    return { port: server.port, connectPort: server.connectPort, close };
+    return { port: server.port, connectPort: server.connectPort, close: () => open.disposeAsync() };
   } catch (error) {
-    await close();
+    await open.disposeAsync();
     throw error;
   }
 }

@@ -17,9 +17,10 @@ import { badTokens, platformToken, serviceToken, userToken } from '@mad/testing'
 import { openCatalogDatabase } from '../src/index.ts';
 import { errorOf } from './errors.ts';
 import { ALL_PERMISSIONS, startTestCatalog, type TestCatalog } from './harness.ts';
-import { JOB_TABLES } from './job-tables.ts';
 import { organization } from './neighbours.ts';
 
+/** The tables of jobs and their queue: job-service.test.ts is about them. */
+const JOB_TABLES = ['jobs_meta', 'org_queue', 'org_queue_depth', 'task_queue'];
 const SERVICES = [ArtifactService, MoleculeService, MoleculeSetService, PipelineService];
 const SPEC = {
   version: '1',

@@ -1,6 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
-import { accessInterceptor, createServiceTokenSigner, serviceTokenInterceptor } from '@mad/auth';
+import { accessInterceptor, serviceTransports } from '@mad/auth';
 import { uuidv7 } from '@mad/process';
 import {
   JobService,
@@ -11,7 +11,7 @@ import {
 } from '@mad/proto/catalog';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
 import { ExecutionService, type MaterializeJobRequest } from '@mad/proto/results';
-import { bind, grpcTransport, notFound, rpcError, serveRpc } from '@mad/rpc';
+import { bind, notFound, rpcError, serveRpc, type GrpcTransport } from '@mad/rpc';
 import { testServiceKeys, testServiceVerifier, testVerifier } from '@mad/testing';
 import { silent } from './neighbours.ts';
 
@@ -48,8 +48,8 @@ export interface TestResults {
   close(): Promise<void>;
 }
 
-const queueOf = (transport: ReturnType<typeof grpcTransport>) => createClient(QueueService, transport);
-const jobsOf = (transport: ReturnType<typeof grpcTransport>) => createClient(JobService, transport);
+const queueOf = (transport: GrpcTransport) => createClient(QueueService, transport);
+const jobsOf = (transport: GrpcTransport) => createClient(JobService, transport);
 
 /** A fault of a method that happens so often. */
 export function fault(code: Code, reason?: Parameters<typeof rpcError>[1]): ConnectError {
@@ -171,7 +171,7 @@ export async function startResults(): Promise<TestResults> {
     ],
   });
   const keys = await testServiceKeys(['results']);
-  const sign = createServiceTokenSigner({ service: 'results', privateJwk: keys.private.results });
+  const to = serviceTransports({ service: 'results', privateJwk: keys.private.results });
   const results: TestResults = {
     address: `127.0.0.1:${server.port}`,
     runs,
@@ -182,7 +182,7 @@ export async function startResults(): Promise<TestResults> {
     finish: (jobId, taskExecutionId) => end(jobId, taskExecutionId, 'scored'),
     progress,
     catalog(port) {
-      const transport = grpcTransport(`127.0.0.1:${port}`, { interceptors: [serviceTokenInterceptor(sign)] });
+      const transport = to(`127.0.0.1:${port}`);
       transports.push(transport);
       return { queue: queueOf(transport), jobs: jobsOf(transport) };
     },

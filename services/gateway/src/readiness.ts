@@ -18,8 +18,8 @@ export interface Readiness {
   latency_ms: Record<string, number>;
 }
 
-/** How long the fleet's probes may take before the fleet counts as unreachable. */
-const PROBE_MS = 2 * SECOND_MS;
+/** After this the fleet counts as unreachable. The provisioner gives each server 2 s: one that is gone must not take longer. */
+const PROBE_MS = 3 * SECOND_MS;
 const SICK = new Set(['FAILED']);
 
 /**

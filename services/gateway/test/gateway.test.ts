@@ -115,8 +115,8 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await gateway.close();
-  await neighbours.close();
+  await gateway?.close();
+  await neighbours?.close();
 });
 
 const get = (path: string, headers: Record<string, string> = {}) => fetch(`${url}${path}`, { headers });

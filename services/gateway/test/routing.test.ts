@@ -1,5 +1,11 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import type { DescService } from '@bufbuild/protobuf';
+import * as catalog from '@mad/proto/catalog';
+import * as identity from '@mad/proto/identity';
+import * as provisioner from '@mad/proto/provisioner';
+import * as results from '@mad/proto/results';
+import { bindingsOf } from '../src/rest/binding.ts';
 import { parsePathTemplate } from '../src/rest/path-template.ts';
 import { SegmentTrie } from '../src/rest/segment-trie.ts';
 
@@ -88,4 +94,13 @@ describe('the segment trie', () => {
       }),
     );
   });
+});
+
+test('every annotation of the contracts can be served', () => {
+  const contracts = [identity, catalog, results, provisioner].flatMap((contract) => Object.values<unknown>(contract));
+  const services = contracts.filter((value): value is DescService => (value as DescService | null)?.kind === 'service');
+  const routes = new SegmentTrie<string>();
+  const bindings = services.flatMap(bindingsOf);
+  for (const { httpMethod, template, path } of bindings) routes.add(httpMethod, template, path);
+  expect(bindings.length).toBeGreaterThan(40);
 });

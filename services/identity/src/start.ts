@@ -1,15 +1,9 @@
 import { createClient } from '@connectrpc/connect';
-import {
-  accessInterceptor,
-  createAccessTokenVerifier,
-  createServiceTokenSigner,
-  createServiceTokenVerifier,
-  serviceTokenInterceptor,
-} from '@mad/auth';
+import { accessInterceptor, createAccessTokenVerifier, createServiceTokenVerifier, serviceTransports } from '@mad/auth';
 import { openBoss, postgresErrorInterceptor, type Boss, type Database } from '@mad/postgres';
 import { SECOND_MS, type Logger, type Metrics } from '@mad/process';
 import { TenantService } from '@mad/proto/provisioner';
-import { grpcTransport, serveRpc, type RpcServer } from '@mad/rpc';
+import { serveRpc, type RpcServer } from '@mad/rpc';
 import type { IdentityConfig } from './config.ts';
 import type { IdentityContext } from './context.ts';
 import { CONSTRAINT_MESSAGES, openIdentityDatabase } from './database.ts';
@@ -105,32 +99,29 @@ async function makeContext(
 /** Starts identity: checks the database, makes a signing key when there is none, works its queues, serves. */
 export async function startIdentity(config: IdentityConfig, deps: IdentityDeps): Promise<RunningIdentity> {
   const { logger } = deps;
-  /** What is open, the last first. */
-  const open: (() => Promise<void> | void)[] = [];
-  const close = async (): Promise<void> => {
-    for (const end of open.splice(0)) await end();
-  };
+  /** What is open, to be closed the last first. */
+  const open = new AsyncDisposableStack();
   try {
     const database = await openIdentityDatabase(config.database, logger);
-    open.unshift(() => database.close());
+    open.defer(() => database.close());
+    const to = serviceTransports({ service: 'identity', privateJwk: config.servicePrivateJwk });
+    const transport = to(config.provisionerAddress);
+    // Before the queue: its handlers finish before what they talk to is closed.
+    open.defer(() => transport.close());
     const boss = await openBoss({ url: config.bossUrl, schema: 'identity_boss', logger, queues: identityQueues });
-    open.unshift(() => boss.close());
+    open.defer(() => boss.close());
     const context = await makeContext(config, database, boss, logger);
     await database.asSystem((tx) => seedRoles(tx, context.permissions));
 
-    const sign = createServiceTokenSigner({ service: 'identity', privateJwk: config.servicePrivateJwk });
-    const transport = grpcTransport(config.provisionerAddress, { interceptors: [serviceTokenInterceptor(sign)] });
-    // Below the queue: its handlers finish before what they talk to is closed.
-    open.splice(1, 0, () => transport.close());
     const tenants = createClient(TenantService, transport);
     await keepHouse(context);
     await workQueues(boss, { database, tenants, tenantSchemas: config.tenantSchemas }, context);
 
     const server = await serve(config, context, deps);
-    open.unshift(() => server.close());
-    return { port: server.port, connectPort: server.connectPort, close };
+    open.defer(() => server.close());
+    return { port: server.port, connectPort: server.connectPort, close: () => open.disposeAsync() };
   } catch (error) {
-    await close();
+    await open.disposeAsync();
     throw error;
   }
 }

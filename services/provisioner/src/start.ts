@@ -1,15 +1,13 @@
-import { createClient } from '@connectrpc/connect';
 import {
   accessInterceptor,
   createAccessTokenVerifier,
-  createServiceTokenSigner,
   createServiceTokenVerifier,
-  serviceTokenInterceptor,
+  identityKeys,
+  serviceTransports,
 } from '@mad/auth';
 import { openBoss, openDatabase, postgresErrorInterceptor } from '@mad/postgres';
 import type { Logger, Metrics } from '@mad/process';
-import { SessionService } from '@mad/proto/identity';
-import { grpcTransport, serveRpc, type RpcServer } from '@mad/rpc';
+import { serveRpc, type RpcServer } from '@mad/rpc';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
@@ -30,15 +28,13 @@ export async function startProvisioner(
   config: ProvisionerConfig,
   { logger, metrics }: { logger: Logger; metrics?: Metrics },
 ): Promise<RpcServer> {
-  const onClose: (() => Promise<void> | void)[] = [];
-  const close = async (): Promise<void> => {
-    for (const step of onClose.splice(0).toReversed()) await step();
-  };
+  /** What is open, to be closed the last first. */
+  const open = new AsyncDisposableStack();
   try {
-    const server = await compose(config, logger, metrics, onClose);
-    return { port: server.port, connectPort: server.connectPort, close };
+    const { port, connectPort } = await compose(config, logger, metrics, open);
+    return { port, connectPort, close: () => open.disposeAsync() };
   } catch (error) {
-    await close();
+    await open.disposeAsync();
     throw error;
   }
 }
@@ -47,11 +43,10 @@ async function compose(
   config: ProvisionerConfig,
   logger: Logger,
   metrics: Metrics | undefined,
-  onClose: (() => Promise<void> | void)[],
+  open: AsyncDisposableStack,
 ): Promise<RpcServer> {
   const { masterKeys: master, stepLeaseMs: leaseMs } = config;
-  const sign = createServiceTokenSigner({ service: 'provisioner', privateJwk: config.servicePrivateJwk });
-  const outward = [serviceTokenInterceptor(sign)];
+  const to = serviceTransports({ service: 'provisioner', privateJwk: config.servicePrivateJwk });
 
   const database = await openDatabase({
     url: config.databaseUrl,
@@ -64,25 +59,26 @@ async function compose(
     statementTimeoutMs: config.statementTimeoutMs,
     logger,
   });
-  onClose.push(() => database.close());
+  open.defer(() => database.close());
   await database.asSystem(async (tx) => {
     for (const server of config.servers) await upsertServer(tx, master, server);
   });
+  const identity = to(config.identityAddress);
+  // Before the queue: its handlers finish before what they talk to is closed.
+  open.defer(() => identity.close());
   const boss = await openBoss({ url: config.databaseUrl, schema: 'provisioner_boss', logger, queues: QUEUES });
-  onClose.push(() => boss.close());
-  const identity = grpcTransport(config.identityAddress, { interceptors: outward });
-  onClose.push(() => identity.close());
+  open.defer(() => boss.close());
 
   const connections = new ServerConnections(master, logger);
-  onClose.push(() => connections.close());
-  const owners = new SchemaOwners(config.tenantSchemas, outward);
-  onClose.push(() => owners.close());
+  open.defer(() => connections.close());
+  const owners = new SchemaOwners(config.tenantSchemas, to);
+  open.defer(() => owners.close());
   const runs = new Runs({ database, boss, master, connections, owners, logger, leaseMs });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
-  onClose.push(() => sweeper.close());
+  open.defer(() => sweeper.close());
   // Before the sweeper, which waits for the runs it began.
-  onClose.push(() => runs.close());
+  open.defer(() => runs.close());
   const changes = new ChangeFeed(database, logger);
   await deliverAuditEvents(boss, identity);
 
@@ -99,7 +95,6 @@ async function compose(
     defaultRegion,
     logger,
   };
-  const sessions = createClient(SessionService, identity);
   const server = await serveRpc({
     service: 'provisioner',
     host: config.host,
@@ -108,9 +103,7 @@ async function compose(
     services: routes(context),
     interceptors: [
       accessInterceptor({
-        verifyUser: createAccessTokenVerifier({
-          jwks: async () => ({ keys: keysOf(await sessions.getJsonWebKeySet({})) }),
-        }),
+        verifyUser: createAccessTokenVerifier({ jwks: identityKeys(identity) }),
         verifyService: createServiceTokenVerifier({ keys: config.serviceKeys }),
       }),
       postgresErrorInterceptor(),
@@ -118,14 +111,8 @@ async function compose(
     logger,
     metrics,
   });
-  onClose.push(() => server.close());
+  open.defer(() => server.close());
   // First of all: the endless streams end, so that the server need not wait for them.
-  onClose.push(() => changes.close());
+  open.defer(() => changes.close());
   return server;
-}
-
-type JsonWebKeySet = Awaited<ReturnType<ReturnType<typeof createClient<typeof SessionService>>['getJsonWebKeySet']>>;
-
-function keysOf({ keys }: JsonWebKeySet) {
-  return keys.map(({ kid, kty, crv, alg, use, x, y }) => ({ kid, kty, crv, alg, use, x, y }));
 }

@@ -105,7 +105,12 @@ const suite = schemaSuite({
   badRows: BAD_ROWS,
   moreObjectsThan: 50,
   personal: [],
-  confidential: [],
+  confidential: [
+    'data_keys.wrapped_key',
+    'database_servers.migrator_secret',
+    'database_servers.provisioner_secret',
+    'tenant_credentials.secret',
+  ],
 });
 
 describe('rights', () => {

@@ -2,16 +2,15 @@ import { createClient } from '@connectrpc/connect';
 import {
   accessInterceptor,
   createAccessTokenVerifier,
-  createServiceTokenSigner,
   createServiceTokenVerifier,
-  serviceTokenInterceptor,
+  identityKeys,
+  serviceTransports,
 } from '@mad/auth';
 import { postgresErrorInterceptor } from '@mad/postgres';
 import type { Logger, Metrics } from '@mad/process';
 import { JobService, QueueService } from '@mad/proto/catalog';
-import { SessionService } from '@mad/proto/identity';
 import { ExecutionService } from '@mad/proto/results';
-import { grpcTransport, serveRpc } from '@mad/rpc';
+import { serveRpc } from '@mad/rpc';
 import { openTenants, type TenantsStatus } from '@mad/tenancy';
 import type { ResultsConfig } from './config.ts';
 import type { Context } from './context.ts';
@@ -40,20 +39,17 @@ export interface RunningResults {
 /** Starts results. Connects to no tenant before it is used, and to no neighbour before it is needed. */
 export async function startResults(config: ResultsConfig, deps: ResultsDeps): Promise<RunningResults> {
   const { logger, metrics } = deps;
-  /** What is open, the last first. */
-  const open: (() => Promise<void> | void)[] = [];
-  const close = async (): Promise<void> => {
-    for (const end of open.splice(0)) await end();
-  };
+  /** What is open, to be closed the last first. */
+  const open = new AsyncDisposableStack();
   try {
-    const sign = createServiceTokenSigner({ service: 'results', privateJwk: config.servicePrivateJwk });
+    const to = serviceTransports({ service: 'results', privateJwk: config.servicePrivateJwk });
     const transportTo = (address: string) => {
-      const transport = grpcTransport(address, { interceptors: [serviceTokenInterceptor(sign)] });
-      open.unshift(() => transport.close());
+      const transport = to(address);
+      open.defer(() => transport.close());
       return transport;
     };
     const catalog = transportTo(config.catalogAddress);
-    const sessions = createClient(SessionService, transportTo(config.identityAddress));
+    const identity = transportTo(config.identityAddress);
     const tenants = await openTenants({
       schema: SCHEMA,
       entities: resultsEntities,
@@ -65,7 +61,7 @@ export async function startResults(config: ResultsConfig, deps: ResultsDeps): Pr
       logger,
       metrics,
     });
-    open.unshift(() => tenants.close());
+    open.defer(() => tenants.close());
 
     const context: Context = {
       tenants,
@@ -74,12 +70,7 @@ export async function startResults(config: ResultsConfig, deps: ResultsDeps): Pr
       feed: new JobFeed(),
       logger,
     };
-    const verifyUser = createAccessTokenVerifier({
-      jwks: async () => {
-        const { keys } = await sessions.getJsonWebKeySet({});
-        return { keys: keys.map(({ kid, kty, crv, alg, use, x, y }) => ({ kid, kty, crv, alg, use, x, y })) };
-      },
-    });
+    const verifyUser = createAccessTokenVerifier({ jwks: identityKeys(identity) });
     const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
     const server = await serveRpc({
       service: 'results',
@@ -93,10 +84,15 @@ export async function startResults(config: ResultsConfig, deps: ResultsDeps): Pr
       logger,
       metrics,
     });
-    open.unshift(() => server.close());
-    return { port: server.port, connectPort: server.connectPort, status: () => tenants.status(), close };
+    open.defer(() => server.close());
+    return {
+      port: server.port,
+      connectPort: server.connectPort,
+      status: () => tenants.status(),
+      close: () => open.disposeAsync(),
+    };
   } catch (error) {
-    await close();
+    await open.disposeAsync();
     throw error;
   }
 }

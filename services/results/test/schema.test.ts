@@ -127,8 +127,8 @@ const suite = schemaSuite({
   goodRows: GOOD_ROWS,
   badRows: BAD_ROWS,
   moreObjectsThan: 100,
-  personal: [],
-  confidential: [],
+  personal: ['audit_log.user_id', 'jobs.created_by'],
+  confidential: ['jobs.params', 'task_results.smiles'],
 });
 
 test('partitions are made by the month of the job, by a login that owns nothing', async () => {

@@ -1,10 +1,9 @@
 import { createClient } from '@connectrpc/connect';
-import { createServiceTokenSigner, serviceTokenInterceptor } from '@mad/auth';
+import { serviceTransports } from '@mad/auth';
 import { openChemistry } from '@mad/chemistry';
 import type { Logger, Metrics } from '@mad/process';
 import { ArtifactService, QueueService } from '@mad/proto/catalog';
 import { ExecutionService } from '@mad/proto/results';
-import { grpcTransport } from '@mad/rpc';
 import type { WorkerConfig } from './config.ts';
 import type { WorkerContext } from './context.ts';
 import type { Engine } from './engines/engine.ts';
@@ -30,10 +29,9 @@ export async function startWorker(config: WorkerConfig, deps: WorkerDeps): Promi
   const { logger } = deps;
   const chemistry = openChemistry({ workers: config.chemistryThreads });
   const all = [createRdkitEngine(chemistry), createVinaEngine({ searchPath: config.searchPath })];
-  const sign = createServiceTokenSigner({ service: 'worker', privateJwk: config.servicePrivateJwk });
-  const interceptors = [serviceTokenInterceptor(sign)];
-  const catalog = grpcTransport(config.catalogAddress, { interceptors });
-  const results = grpcTransport(config.resultsAddress, { interceptors });
+  const to = serviceTransports({ service: 'worker', privateJwk: config.servicePrivateJwk });
+  const catalog = to(config.catalogAddress);
+  const results = to(config.resultsAddress);
   const engines = await availableEngines(all, logger);
   const context: WorkerContext = {
     config,

@@ -1,7 +1,7 @@
 import { create, type JsonObject, type MessageInitShape } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { createClient, type ConnectError } from '@connectrpc/connect';
-import { accessInterceptor, createServiceTokenSigner, serviceTokenInterceptor } from '@mad/auth';
+import { accessInterceptor, serviceTransports } from '@mad/auth';
 import { MINUTE_MS, createLogger, uuidv7 } from '@mad/process';
 import {
   ArtifactService,
@@ -18,7 +18,7 @@ import {
   StartExecutionResponseSchema,
   type StartExecutionRequest,
 } from '@mad/proto/results';
-import { bind, grpcTransport, serveRpc } from '@mad/rpc';
+import { bind, serveRpc } from '@mad/rpc';
 import { testServiceKey, testServiceVerifier, testVerifier } from '@mad/testing';
 import type { WorkerConfig } from '../src/config.ts';
 import type { WorkerContext } from '../src/context.ts';
@@ -207,8 +207,8 @@ export async function configFor(address: string, changes: Partial<WorkerConfig> 
 
 /** What a loop reaches when it runs the test's own engine instead of a real one. */
 export async function contextFor(config: WorkerConfig, engine: Engine): Promise<WorkerContext & { close(): void }> {
-  const sign = createServiceTokenSigner({ service: 'worker', privateJwk: config.servicePrivateJwk });
-  const transport = grpcTransport(config.catalogAddress, { interceptors: [serviceTokenInterceptor(sign)] });
+  const to = serviceTransports({ service: 'worker', privateJwk: config.servicePrivateJwk });
+  const transport = to(config.catalogAddress);
   return {
     config,
     engines: new Map([[`${engine.name}@1`, engine]]),

@@ -2,31 +2,15 @@ import type { Command } from 'commander';
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { uuidv7, type Env } from '@mad/process';
-import {
-  CachePolicy,
-  JobSchema,
-  JobService,
-  JobState,
-  MoleculeService,
-  MoleculeSetService,
-  type Job,
-  type JobCounters,
-} from '@mad/proto/catalog';
-import {
-  JobEventSchema,
-  JobRunService,
-  PoseSchema,
-  WorkItemSchema,
-  type JobEvent,
-  type WorkItem,
-} from '@mad/proto/results';
+import { CachePolicy, JobSchema, JobService, JobState } from '@mad/proto/catalog';
+import { JobEventSchema, JobRunService, PoseSchema, WorkItemSchema } from '@mad/proto/results';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
-import { jsonOf, table, type Output } from '../output.ts';
+import { counts, eventRow, hitTable, stateName, summary } from '../job-text.ts';
+import { listHits, moleculeNames, setByName, submitJob, watched } from '../jobs.ts';
+import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
-import { progressBar } from '../progress.ts';
-import { asMember, type Signed } from '../session.ts';
-import { watchJob } from '../watch-job.ts';
+import { asMember } from '../session.ts';
 import { pipelineByName } from './pipeline.ts';
 
 interface SubmitOptions {
@@ -185,97 +169,6 @@ export function jobCommands(mad: Command, env: Env): void {
     );
 }
 
-/** Submits a job. */
-export async function submitJob(
-  { api, orgId }: Signed,
-  job: {
-    pipelineId: string;
-    moleculeSetId: string;
-    parameters: JsonObject;
-    name: string;
-    priority?: number;
-    cachePolicy?: CachePolicy;
-  },
-): Promise<Job> {
-  return (await api.client(JobService).createJob({ ...job, orgId, requestId: uuidv7() })).job!;
-}
-
-/** Shows a job's progress until it ends. */
-export async function watched(signed: Signed, jobId: string, output: Output): Promise<Job> {
-  const { job } = await signed.api.client(JobService).getJob({ orgId: signed.orgId, jobId });
-  const bar = progressBar(output, job!.name || 'job', Number(job!.counters?.requested ?? 0) || 1);
-  try {
-    return await watchJob(signed, jobId, ({ counters, state }) => {
-      bar.update(Number(counters.requested - counters.pending), stateName(state));
-    });
-  } finally {
-    bar.stop();
-  }
-}
-
-/** A job's best items, best first. */
-export async function listHits({ api, orgId }: Signed, jobId: string, limit: number, taskId = ''): Promise<WorkItem[]> {
-  const pageSize = Math.min(limit, 1000);
-  return allPages(
-    (pageToken) => api.client(JobRunService).listHits({ orgId, jobId, taskId, pageSize, pageToken }),
-    (page) => page.hits,
-    limit,
-  );
-}
-
-/** The names of the hits' molecules, by id. */
-export async function moleculeNames({ api, orgId }: Signed, hits: WorkItem[]): Promise<Map<string, string>> {
-  const ids = [...new Set(hits.map((hit) => hit.moleculeId))];
-  const client = api.client(MoleculeService);
-  const found = await Promise.all(
-    ids.map(async (moleculeId) => (await client.getMolecule({ orgId, moleculeId })).molecule!),
-  );
-  return new Map(found.map((molecule) => [molecule.moleculeId, molecule.name]));
-}
-
-/** Hits for people: rank, name, score with its unit. */
-export function hitTable(hits: WorkItem[], names: Map<string, string>): string {
-  const rows = hits.map((hit, i) => [
-    hit.rank || i + 1,
-    names.get(hit.moleculeId) ?? hit.moleculeId,
-    (hit.score ?? Number.NaN).toFixed(3),
-    hit.scoreUnits,
-    hit.reusedFromJobId ? 'cached' : '',
-    hit.smiles,
-  ]);
-  return table(['rank', 'molecule', 'score', 'units', '', 'SMILES'], rows);
-}
-
-/** "running", "completed" … */
-export const stateName = (state: JobState): string => JobState[state].toLowerCase();
-
-function counts(counters: JobCounters | undefined): number[] {
-  const { requested = 0n, cached = 0n, scored = 0n, failed = 0n, pending = 0n } = counters ?? {};
-  return [requested, cached, scored, failed, pending].map(Number);
-}
-
-/** One line about a job. */
-export function summary(job: Job): string {
-  const {
-    requested = 0n,
-    cached = 0n,
-    scored = 0n,
-    failed = 0n,
-    skipped = 0n,
-    cancelled = 0n,
-    pending = 0n,
-  } = job.counters ?? {};
-  const detail = job.detail ? ` (${job.detail})` : '';
-  return (
-    `${job.jobId} ${stateName(job.state)}${detail}: ${requested} requested = ${cached} cached + ${scored} scored + ` +
-    `${failed} failed + ${skipped} skipped + ${cancelled} cancelled + ${pending} pending`
-  );
-}
-
-function eventRow(event: JobEvent): (string | number)[] {
-  return [Number(event.seqNo), timestampDate(event.time!).toISOString(), event.event, event.detail];
-}
-
 /** "reference=CCO" and "exhaustiveness=8": a value that reads as JSON is JSON, any other is text. */
 export function parametersOf(pairs: string[]): JsonObject {
   return Object.fromEntries(
@@ -302,15 +195,4 @@ function policyOf(name: string): CachePolicy {
   const policy = policies[name];
   if (policy === undefined) throw new CommandFailure(`--cache ${name}: use, refresh, bypass or only`, EXIT.usage);
   return policy;
-}
-
-async function setByName({ api, orgId }: Signed, name: string): Promise<string> {
-  if (/^[0-9a-f]{8}-[0-9a-f-]{27}$/i.test(name)) return name;
-  const sets = await allPages(
-    (pageToken) => api.client(MoleculeSetService).listMoleculeSets({ orgId, pageToken }),
-    (page) => page.moleculeSets,
-  );
-  const found = sets.find((one) => one.name === name);
-  if (!found) throw new CommandFailure(`no library ${name}`, EXIT.notFound);
-  return found.moleculeSetId;
 }

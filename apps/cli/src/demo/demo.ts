@@ -1,27 +1,22 @@
-import { spawnSync } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
-import type { JsonObject } from '@bufbuild/protobuf';
 import { createGrpcWebTransport } from '@connectrpc/connect-node';
 import { openChemistry } from '@mad/chemistry';
-import type { Job } from '@mad/proto/catalog';
+import { MoleculeSetService, type Job } from '@mad/proto/catalog';
 import { MemberService } from '@mad/proto/identity';
-import { MoleculeSetService } from '@mad/proto/catalog';
 import { grpcTransport } from '@mad/rpc';
-import { hitTable, listHits, moleculeNames, stateName, submitJob, watched } from '../commands/job.ts';
-import { createSet, readLibrary, registerLibrary, sealSet, type LibraryRow } from '../commands/molecule.ts';
-import { publishPipeline, readPipelineFile, storeReceptor } from '../commands/pipeline.ts';
+import { readLibrary, type LibraryRow } from '../commands/molecule.ts';
+import { publishPipeline, readPipelineFile } from '../commands/pipeline.ts';
 import { CommandFailure } from '../failure.ts';
 import { readLocalState, startLocalSystem } from '../local-system.ts';
-import { duration, table, type Output } from '../output.ts';
-import { progressBar } from '../progress.ts';
+import { duration, type Output } from '../output.ts';
 import { asPlatform } from '../session.ts';
 import { readSettings, type Settings } from '../settings.ts';
+import { dockingOf } from './docking.ts';
+import { EXAMPLES } from './examples.ts';
 import { readAsOwner, readAsStranger, type GrpcAccess } from './isolation.ts';
 import { demoOrganization, type DemoOrganization } from './members.ts';
-import type { DemoReport, JobReport } from './report.ts';
+import type { DemoReport } from './report.ts';
+import { register, runJob, showHits } from './run-job.ts';
 
-const EXAMPLES = fileURLToPath(new URL('../../../../examples/', import.meta.url));
 const IMATINIB = 'Cc1ccc(NC(=O)c2ccc(CN3CCN(C)CC3)cc2)cc1Nc1nccc(-c2cccnc2)n1';
 /** Rows that must be refused: not a SMILES, a carbon of five bonds, a Cyrillic letter. */
 const BAD_ROWS: LibraryRow[] = [
@@ -29,7 +24,6 @@ const BAD_ROWS: LibraryRow[] = [
   { smiles: 'C(C)(C)(C)(C)C', name: 'pentavalent carbon' },
   { smiles: 'CC\u041e', name: 'ethanol with a Cyrillic O' },
 ];
-const TOP = 10;
 
 /** Runs the main job end to end; see README. Throws where a step fails. */
 export async function runDemo(given: Settings, output: Output, docking: string): Promise<DemoReport> {
@@ -51,9 +45,7 @@ export async function runDemo(given: Settings, output: Output, docking: string):
 
   output.note(`screening ${drugs.length} drugs by their similarity to imatinib`);
   const first = await screen(library.setId, 'similarity to imatinib');
-  const hits = await listHits(acme.signed, first.job.jobId, TOP);
-  const names = await moleculeNames(acme.signed, hits);
-  output.note(hitTable(hits, names));
+  const { hits, names } = await showHits(acme, first.job, output);
 
   const dock = await dockingOf(acme, settings, docking, stamp, output);
 
@@ -95,104 +87,6 @@ async function systemOf(settings: Settings, output: Output): Promise<Settings> {
   await startLocalSystem(settings.home, { onPhase: (phase) => output.note(`  ${phase}`) });
   return readSettings({}, { home: settings.home, json: settings.json });
 }
-
-/** Registers rows as a sealed library and shows what was refused. */
-async function register({ signed }: DemoOrganization, name: string, rows: LibraryRow[], output: Output) {
-  const set = await createSet(signed, name);
-  const bar = progressBar(output, 'registering', rows.length);
-  const done = await registerLibrary(signed, rows, set.moleculeSetId, (count) => bar.update(count));
-  bar.stop();
-  await sealSet(signed, set.moleculeSetId);
-  output.note(`${done.registered} molecules registered, ${done.rejected.length} rejected`);
-  if (done.rejected.length > 0) {
-    output.note(
-      table(
-        ['line', 'reason', 'SMILES', 'why'],
-        done.rejected.map((r) => [r.line, r.reason, r.smiles, r.message]),
-      ),
-    );
-  }
-  return { setId: set.moleculeSetId, registered: done.registered, rejected: done.rejected.length };
-}
-
-interface DemoJob {
-  pipelineId: string;
-  setId: string;
-  name: string;
-  parameters: JsonObject;
-}
-
-/** Submits a job and watches it to its end. */
-async function runJob({ signed, slug }: DemoOrganization, demo: DemoJob, output: Output) {
-  const began = Date.now();
-  const { pipelineId, setId: moleculeSetId, name, parameters } = demo;
-  const submitted = await submitJob(signed, { pipelineId, moleculeSetId, name, parameters });
-  const job = await watched(signed, submitted.jobId, output);
-  return { job, report: reportOf(job, slug, name, Date.now() - began) };
-}
-
-function reportOf(job: Job, org: string, pipeline: string, elapsedMs: number): JobReport {
-  const count = (name: 'requested' | 'cached' | 'scored' | 'failed' | 'skipped' | 'cancelled' | 'pending') =>
-    Number(job.counters?.[name] ?? 0n);
-  return {
-    job_id: job.jobId,
-    org,
-    pipeline,
-    state: stateName(job.state),
-    requested: count('requested'),
-    cached: count('cached'),
-    scored: count('scored'),
-    failed: count('failed'),
-    skipped: count('skipped'),
-    cancelled: count('cancelled'),
-    pending: count('pending'),
-    elapsed_ms: elapsedMs,
-  };
-}
-
-/** Docks guests into β-cyclodextrin where Vina is installed. */
-async function dockingOf(acme: DemoOrganization, settings: Settings, when: string, stamp: string, output: Output) {
-  const none = (outcome: string) => ({ outcome, registered: 0, report: undefined });
-  if (when === 'off') return none('off');
-  if (when !== 'on' && (settings.remote || !installed('vina') || !installed('obabel'))) {
-    const hint = settings.remote
-      ? 'no docking: add --docking on where a worker of that system has AutoDock Vina'
-      : 'no docking: AutoDock Vina is not here; on Debian: apt-get install autodock-vina openbabel';
-    output.note(hint);
-    return none(hint);
-  }
-  const guests = await register(
-    acme,
-    `guests ${stamp}`,
-    await readLibrary(`${EXAMPLES}cyclodextrin-guests.smi`),
-    output,
-  );
-  const receptor = await storeReceptor(acme.signed, `${EXAMPLES}beta-cyclodextrin.pdbqt`, 'beta-cyclodextrin');
-  const box = JSON.parse(await readFile(`${EXAMPLES}beta-cyclodextrin.box.json`, 'utf8')) as {
-    center: [number, number, number];
-    size: [number, number, number];
-  };
-  const [center_x, center_y, center_z] = box.center;
-  const [size_x, size_y, size_z] = box.size;
-  const docking = await publishPipeline(acme.signed, await readPipelineFile(`${EXAMPLES}cyclodextrin-docking.json`));
-  output.note('docking the guests into β-cyclodextrin');
-  const { job, report } = await runJob(
-    acme,
-    {
-      pipelineId: docking.pipelineId,
-      setId: guests.setId,
-      name: 'guests in β-cyclodextrin',
-      parameters: { receptor: receptor.artifactId, center_x, center_y, center_z, size_x, size_y, size_z },
-    },
-    output,
-  );
-  const hits = await listHits(acme.signed, job.jobId, TOP);
-  output.note(hitTable(hits, await moleculeNames(acme.signed, hits)));
-  return { outcome: report.state, registered: guests.registered, report };
-}
-
-const installed = (program: string): boolean =>
-  spawnSync(program, ['--version'], { stdio: 'ignore' }).error === undefined;
 
 /** The same molecules, each in another spelling where it has one. */
 async function respell(rows: LibraryRow[]): Promise<LibraryRow[]> {

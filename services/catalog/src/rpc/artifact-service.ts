@@ -12,11 +12,10 @@ import {
   CreateArtifactResponseSchema,
   type Artifact,
 } from '@mad/proto/catalog';
-import { invalid, invalidFields, notFound, orgOf, pageOf, rpcError } from '@mad/rpc';
+import { invalid, invalidFields, notFound, orgOf, pageOf, requireName, rpcError } from '@mad/rpc';
 import { audit, auditEvent } from '../audit.ts';
 import type { CatalogContext } from '../context.ts';
 import type { ArtifactPurposeName, ArtifactRow } from '../db/entities/artifact.ts';
-import { requireName } from '../names.ts';
 import { changeOrganization, readOrganization } from '../organization-scope.ts';
 import { chargeQuota } from '../usage.ts';
 import { isUuidCursor, pageOfRows } from './page.ts';

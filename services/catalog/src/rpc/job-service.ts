@@ -6,7 +6,7 @@ import {
   JobService,
   JobState as JobStateMessage,
 } from '@mad/proto/catalog';
-import { notFound, pageOf, userOf } from '@mad/rpc';
+import { notFound, pageOf, requireName, requireStorable, userOf } from '@mad/rpc';
 import { audit, auditEvent } from '../audit.ts';
 import type { CatalogContext } from '../context.ts';
 import { cancel, requestCancel } from '../jobs/cancel.ts';
@@ -14,7 +14,6 @@ import { createJob, readJob, resolveJob } from '../jobs/create.ts';
 import { tryInline } from '../jobs/inline.ts';
 import { requireInput } from '../jobs/job-input.ts';
 import { materialize } from '../jobs/materialize.ts';
-import { requireName, requireStorable } from '../names.ts';
 import { changeOrganization, readOrganization } from '../organization-scope.ts';
 import { JOB_COLUMNS, jobMessage, jobStateOf, type JobView } from './job.ts';
 import { isUuidCursor, pageOfRows } from './page.ts';

@@ -7,13 +7,12 @@ import {
   PipelineService,
   PublishPipelineVersionResponseSchema,
 } from '@mad/proto/catalog';
-import { invalidFields, notFound, orgOf, pageOf } from '@mad/rpc';
+import { invalidFields, notFound, orgOf, pageOf, requireName, requireStorable } from '@mad/rpc';
 import { audit, auditEvent } from '../audit.ts';
 import type { CatalogContext } from '../context.ts';
 import type { PipelineRow, PipelineTemplateRow, PipelineVersionRow } from '../db/entities/pipeline.ts';
 import type { TaskDefinitionRow } from '../db/entities/task-definition.ts';
 import { checkSpec } from '../domain/pipeline-spec.ts';
-import { requireName, requireStorable } from '../names.ts';
 import { changeOrganization, readOrganization } from '../organization-scope.ts';
 import { PIPELINE_VERSION_COLUMNS, readVersion } from '../pipeline-versions.ts';
 import { seedCatalog } from '../seed.ts';

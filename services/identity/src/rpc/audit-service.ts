@@ -2,13 +2,12 @@ import { create, type JsonObject } from '@bufbuild/protobuf';
 import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { AuditEventSchema, type AuditEvent, type AuditService } from '@mad/proto/identity';
-import { invalid, nextPageToken, pageOf } from '@mad/rpc';
+import { nextPageToken, pageOf, requireStorable } from '@mad/rpc';
 import { appendAudit } from '../audit/append.ts';
 import { AUDIT_COLUMNS, verifyChain } from '../audit/verify.ts';
 import type { IdentityContext } from '../context.ts';
 import type { AuditLogRow } from '../db/entities/audit.ts';
 import { PLATFORM_ORG_ID, type AuditEntry } from '../domain/audit-chain.ts';
-import { hasNul } from '../domain/text.ts';
 import { organizationNotFound, readOrganization } from '../organization-scope.ts';
 
 /** Reads another service's event. Throws INVALID_ARGUMENT naming the field that cannot be stored. */
@@ -31,9 +30,7 @@ function entryOf(event: AuditEvent, index: number): AuditEntry {
   };
   const names = { action: 'action', entityType: 'entity_type', entityId: 'entity_id', address: 'address' } as const;
   for (const [name, field] of [...Object.entries(names), ['outcome', 'outcome'], ['metadata', 'metadata']] as const) {
-    if (hasNul(entry[name as keyof AuditEntry])) {
-      throw invalid(`events[${index}].${field}`, 'must not contain the character NUL');
-    }
+    requireStorable(`events[${index}].${field}`, entry[name as keyof AuditEntry]);
   }
   return entry;
 }

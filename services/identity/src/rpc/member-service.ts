@@ -9,11 +9,10 @@ import {
   RemoveMemberResponseSchema,
   UpdateMemberResponseSchema,
 } from '@mad/proto/identity';
-import { callerOf, invalid, nextPageToken, notFound, pageOf, rpcError } from '@mad/rpc';
+import { callerOf, invalid, nextPageToken, notFound, pageOf, requireName, rpcError } from '@mad/rpc';
 import { recordAudit } from '../audit/record.ts';
 import type { IdentityContext } from '../context.ts';
 import { requireHeld } from '../membership.ts';
-import { requireName } from '../names.ts';
 import { changeOrganization, changeOrganizationAsPlatform, readOrganization } from '../organization-scope.ts';
 import { requireRoom } from '../quota-limit.ts';
 import { hashPassword, MIN_PASSWORD_LENGTH } from '../secrets/passwords.ts';

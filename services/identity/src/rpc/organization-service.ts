@@ -11,11 +11,10 @@ import {
   UpdateOrganizationResponseSchema,
   UpdateOrganizationSettingsResponseSchema,
 } from '@mad/proto/identity';
-import { callerOf, invalid, nextPageToken, pageOf, rpcError } from '@mad/rpc';
+import { callerOf, invalid, nextPageToken, pageOf, requireName, requireStorable, rpcError } from '@mad/rpc';
 import { recordAudit } from '../audit/record.ts';
 import type { IdentityContext } from '../context.ts';
 import type { OrganizationRow, OrgSettingsRow } from '../db/entities/organization.ts';
-import { requireName, requireStorable } from '../names.ts';
 import {
   changeOrganization,
   changeOrganizationAsPlatform,

@@ -1,10 +1,9 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type { SessionService } from '@mad/proto/identity';
-import { callerOf, userOf } from '@mad/rpc';
+import { callerOf, requireName, userOf } from '@mad/rpc';
 import { recordAudit } from '../audit/record.ts';
 import type { IdentityContext } from '../context.ts';
-import { requireName } from '../names.ts';
 import { organizationNotFound, requireUse } from '../organization-scope.ts';
 import { accessToken, type Subject } from '../sessions/access-token.ts';
 import { apiTokenSubject } from '../sessions/api-token.ts';

@@ -1,8 +1,7 @@
 import { Code, type ConnectError, type HandlerContext } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { SECOND_MS, sleep } from '@mad/process';
-import { invalid, rpcError } from '@mad/rpc';
-import { addressOf } from '../caller-address.ts';
+import { addressOf, invalid, rpcError } from '@mad/rpc';
 import { appendAudit } from '../audit/append.ts';
 import { auditEvent } from '../audit/record.ts';
 import type { IdentityContext } from '../context.ts';

@@ -1,7 +1,7 @@
-import { Code, ConnectError, createClient, type Client, type Interceptor } from '@connectrpc/connect';
+import { Code, ConnectError, createClient, type Client } from '@connectrpc/connect';
 import { backoff, MINUTE_MS, SECOND_MS, sleep } from '@mad/process';
 import { TenantSchemaService, type MigrateDatabaseResponse } from '@mad/proto/tenancy';
-import { grpcTransport, invalid, type GrpcTransport } from '@mad/rpc';
+import { invalid, type GrpcTransport } from '@mad/rpc';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { ListedMigration } from '../domain/names.ts';
 import type { Login } from './server-connections.ts';
@@ -26,10 +26,10 @@ export class SchemaOwners {
   readonly #owners = new Map<string, SchemaOwner>();
   readonly #transports: GrpcTransport[] = [];
 
-  /** `addresses`: "host:port" by tenant schema. */
-  constructor(addresses: Readonly<Record<string, string>>, interceptors: Interceptor[]) {
+  /** `addresses`: "host:port" by tenant schema; `to` opens a channel to one. */
+  constructor(addresses: Readonly<Record<string, string>>, to: (address: string) => GrpcTransport) {
     for (const [schema, address] of Object.entries(addresses)) {
-      const transport = grpcTransport(address, { interceptors });
+      const transport = to(address);
       this.#transports.push(transport);
       this.#owners.set(schema, remoteOwner(createClient(TenantSchemaService, transport)));
     }

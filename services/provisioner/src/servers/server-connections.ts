@@ -23,6 +23,7 @@ export class ServerConnections {
   readonly #master: MasterKeys;
   readonly #logger: Logger;
   readonly #pools = new Map<string, { pool: pg.Pool; address: string }>();
+  readonly #probes = new Map<string, Promise<unknown>>();
 
   constructor(master: MasterKeys, logger: Logger) {
     this.#master = master;
@@ -73,14 +74,22 @@ export class ServerConnections {
     const began = performance.now();
     const limit = Promise.withResolvers<never>();
     const timer = setTimeout(() => limit.reject(new Error('no answer in time')), PROBE_TIMEOUT_MS);
-    const asked = this.as(server, this.adminLogin(server, 'postgres'), (client) => client.query('SELECT 1'));
-    asked.catch(() => undefined);
+    // One at a time: names that do not resolve hold threads of the process long after a probe has given up.
+    const asked = this.#probes.get(server.server_id) ?? this.#ask(server);
     try {
       await Promise.race([asked, limit.promise]);
     } finally {
       clearTimeout(timer);
     }
     return performance.now() - began;
+  }
+
+  #ask(server: ServerRow): Promise<unknown> {
+    const asked = this.as(server, this.adminLogin(server, 'postgres'), (client) => client.query('SELECT 1'));
+    this.#probes.set(server.server_id, asked);
+    const forget = (): void => void this.#probes.delete(server.server_id);
+    asked.then(forget, forget);
+    return asked;
   }
 
   async close(): Promise<void> {
