@@ -8,12 +8,22 @@ import type { Secrets } from './secrets.ts';
 /** What a step tells of itself, for people. */
 export type Log = (message: string) => void;
 
-/** Prepares a server for the metadata database and for tenants' databases: roles, schemas, who may connect. Repeatable. */
-export async function bootstrap(adminUrl: string, { database }: PostgresPlace, { passwords }: Secrets): Promise<void> {
+/**
+ * Prepares a server for the metadata database and for the databases of these tenant schemas: roles, schemas, who may
+ * connect. Repeatable.
+ */
+export async function bootstrap(
+  adminUrl: string,
+  { database }: PostgresPlace,
+  { passwords }: Secrets,
+  tenantSchemas: readonly string[],
+): Promise<void> {
   const { services, migrator, provisionerAdmin } = passwords;
   await bootstrapServer(adminUrl, { services, migratorPassword: migrator, database });
-  const tenantServer = { provisionerPassword: provisionerAdmin, migratorPassword: migrator, schema: 'results' };
-  await bootstrapTenantServer(adminUrl, tenantServer);
+  for (const schema of tenantSchemas) {
+    const tenantServer = { provisionerPassword: provisionerAdmin, migratorPassword: migrator, schema };
+    await bootstrapTenantServer(adminUrl, tenantServer);
+  }
 }
 
 /** The migrator's URL of the metadata database. Holds the password. */

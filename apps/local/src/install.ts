@@ -1,6 +1,6 @@
 import { bootstrapServer, bootstrapTenantServer } from '@mad/postgres';
 import { createLogger, readEnv, type Env } from '@mad/process';
-import { parseServers, type ServerRegistration } from '@mad/provisioner';
+import { parseServers, readTenantSchemas, type ServerRegistration } from '@mad/provisioner';
 import { migrateMetadata, seedAdministrator, type Log } from './databases.ts';
 import { METADATA_SERVICES, type Secrets } from './secrets.ts';
 
@@ -16,12 +16,12 @@ export interface InstallConfig {
   servers: readonly ServerRegistration[];
   /** A superuser's URL of each of them, by name. */
   tenantAdminUrls: Readonly<Record<string, string>>;
+  /** The tenant schemas whose databases they will hold. */
+  tenantSchemas: readonly string[];
   administrator: Secrets['administrator'];
 }
 
 const MIN_PASSWORD_LENGTH = 12;
-/** The tenant schema whose databases the servers will hold. */
-const TENANT_SCHEMA = 'results';
 
 function parseAdminUrls(value: unknown): Record<string, string> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
@@ -54,6 +54,7 @@ export function readInstallConfig(env: Env): InstallConfig {
       services: Object.fromEntries(services) as InstallConfig['services'],
       servers: servers ?? [],
       tenantAdminUrls: tenantAdminUrls ?? {},
+      tenantSchemas: Object.keys(readTenantSchemas(r)),
       administrator: {
         email: r.string('IDENTITY_ADMIN_EMAIL', { pattern: /^[^\s@]+@[^\s@]+$/, expected: 'an e-mail address' }),
         password: r.secret('IDENTITY_ADMIN_PASSWORD', { minLength: MIN_PASSWORD_LENGTH }),
@@ -71,7 +72,7 @@ export async function install(
   config: InstallConfig,
   log: Log,
 ): Promise<{ migrations: Record<string, string[]>; administrator: boolean }> {
-  const { adminUrl, migrateUrl, services, servers, tenantAdminUrls, administrator } = config;
+  const { adminUrl, migrateUrl, services, servers, tenantAdminUrls, tenantSchemas, administrator } = config;
   const logins = Object.entries(services).map(([service, { url, systemUrl }]) => {
     return [service, { app: passwordIn(url), system: passwordIn(systemUrl) }] as const;
   });
@@ -82,11 +83,9 @@ export async function install(
   });
   log('the metadata server is prepared');
   for (const { name, provisionerPassword, migratorPassword } of servers) {
-    await bootstrapTenantServer(tenantAdminUrls[name]!, {
-      provisionerPassword,
-      migratorPassword,
-      schema: TENANT_SCHEMA,
-    });
+    for (const schema of tenantSchemas) {
+      await bootstrapTenantServer(tenantAdminUrls[name]!, { provisionerPassword, migratorPassword, schema });
+    }
     log(`the server ${name} is prepared for tenants`);
   }
   const migrations = await migrateMetadata(migrateUrl, log);

@@ -1,15 +1,18 @@
+import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createLogger, runMain, type Logger } from '@mad/process';
 import { writeComposeSecrets } from './compose-secrets.ts';
 import { migrateMetadata, migratorUrl } from './databases.ts';
+import { environmentOf } from './environment.ts';
+import type { Ports } from './ports.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
 import { readSecrets } from './secrets.ts';
 import { sqlShell } from './shell.ts';
 import { startLocal } from './start.ts';
 import { StateFile } from './state-file.ts';
-import { withPostgres } from './with-postgres.ts';
+import { runningState, withPostgres } from './with-postgres.ts';
 
 const METADATA = 'mad_metadata';
 
@@ -34,6 +37,7 @@ const verbs: Record<string, () => Promise<void>> = {
   shell,
   migration,
   secrets,
+  environment,
 };
 
 const run = verbs[verb ?? ''];
@@ -105,6 +109,19 @@ async function secrets(): Promise<void> {
   process.stdout.write(
     written.length === 0 ? `${out} holds secrets already: nothing changed\n` : `${written.length} secrets in ${out}\n`,
   );
+}
+
+/** Writes the running system's settings where `node --env-file` reads them, so that one service can be run by itself. */
+async function environment(): Promise<void> {
+  const state = runningState(home);
+  const known = await readSecrets(home);
+  if (!state?.ready || !known) throw new Error(`no local system runs in ${home}; run: mad up`);
+  const postgres = { host: '127.0.0.1', port: state.postgres.port, database: METADATA };
+  const ports = { ...state.services, gateway: Number(new URL(state.url).port) } as Ports;
+  const settings = Object.entries(environmentOf({ home, postgres, ports, secrets: known }, {}));
+  const file = join(home, 'service.env');
+  await writeFile(file, settings.map(([key, value]) => `${key}='${value}'\n`).join(''), { mode: 0o600 });
+  process.stdout.write(`${file}\n`);
 }
 
 /** The metadata database, with every service's schema in reach of plain names. */

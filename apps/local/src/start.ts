@@ -4,8 +4,16 @@ import { readCatalogConfig, startCatalog } from '@mad/catalog';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
 import { readGatewayConfig, startGateway } from '@mad/gateway';
 import { readIdentityConfig, startIdentity } from '@mad/identity';
-import { createLogger, createMetrics, mergedMetricsText, type Logger, type LogLevel, type Metrics } from '@mad/process';
-import { readProvisionerConfig, startProvisioner } from '@mad/provisioner';
+import {
+  createLogger,
+  createMetrics,
+  mergedMetricsText,
+  readEnv,
+  type Logger,
+  type LogLevel,
+  type Metrics,
+} from '@mad/process';
+import { readProvisionerConfig, readTenantSchemas, startProvisioner } from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
 import { readWorkerConfig, startWorker } from '@mad/worker';
 import pg from 'pg';
@@ -72,7 +80,8 @@ export async function prepareGround(options: LocalOptions): Promise<LocalGround>
   try {
     const place = { host: '127.0.0.1', port: postgres.port, database: METADATA };
     onPhase('preparing the databases');
-    await bootstrap(postgres.adminUrl, place, secrets);
+    const tenantSchemas = readEnv(options.outer ?? {}, readTenantSchemas);
+    await bootstrap(postgres.adminUrl, place, secrets, Object.keys(tenantSchemas));
     const migrated = await migrateMetadata(migratorUrl(place, secrets), log);
     const { app, system } = secrets.passwords.services.identity;
     const identity = {

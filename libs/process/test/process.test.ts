@@ -143,6 +143,13 @@ describe('createLogger', () => {
     });
   });
 
+  test('tells an error that arrives as a copy, and whatever else was thrown', () => {
+    const copy = { message: 'the queue failed', stack: 'Error: the queue failed', queue: 'q' };
+    const line = logged((log) => log.error({ error: copy }, 'failed'));
+    expect(line['error']).toEqual({ message: 'the queue failed', stack: 'Error: the queue failed' });
+    expect(logged((log) => log.error({ error: 'plain' }, 'failed'))['error']).toEqual({ message: 'plain' });
+  });
+
   test('never writes a credential', () => {
     const fields = {
       password: 'hunter2',

@@ -1,4 +1,4 @@
-import { MINUTE_MS, readEnv, SECOND_MS, type Env } from '@mad/process';
+import { MINUTE_MS, readEnv, SECOND_MS, type Env, type EnvReader } from '@mad/process';
 import { privateJwkSetting, serviceKeysSetting, type ServiceIdentity, type ServiceKeys } from '@mad/auth';
 import { MAX_SCHEMA_LENGTH } from './domain/names.ts';
 import { parseMasterKeys, type MasterKeys } from './secrets/master-key.ts';
@@ -60,10 +60,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       pattern: ADDRESS,
       expected: 'host:port',
     }),
-    tenantSchemas: parseSchemas(
-      r.string('PROVISIONER_TENANT_SCHEMAS', { default: 'results=127.0.0.1:7003' }),
-      (message) => r.problem('PROVISIONER_TENANT_SCHEMAS', message),
-    ),
+    tenantSchemas: readTenantSchemas(r),
     servers: r.json('PROVISIONER_SERVERS', parseServers, { default: [] }),
     defaultRegion: r.string('PROVISIONER_DEFAULT_REGION', { default: 'local', pattern: REGION }),
     stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
@@ -82,14 +79,15 @@ function masterKeysOf(text: string, problem: (message: string) => void): MasterK
   }
 }
 
-/** `results=host:port,other=host:port`. */
-function parseSchemas(text: string, problem: (message: string) => void): Record<string, string> {
+/** Who owns each tenant schema, as "host:port" by name, from `results=host:port,other=host:port`. */
+export function readTenantSchemas(r: EnvReader): Record<string, string> {
+  const text = r.string('PROVISIONER_TENANT_SCHEMAS', { default: 'results=127.0.0.1:7003' });
   const schemas: Record<string, string> = {};
   for (const entry of text.split(',')) {
     const [schema = '', address = ''] = entry.trim().split('=', 2);
     const named = /^[a-z][a-z0-9_]*$/.test(schema) && schema.length <= MAX_SCHEMA_LENGTH;
-    if (!named || !ADDRESS.test(address)) problem('must be like results=127.0.0.1:7003,other=host:port');
-    else schemas[schema] = address;
+    if (named && ADDRESS.test(address)) schemas[schema] = address;
+    else r.problem('PROVISIONER_TENANT_SCHEMAS', 'must be like results=127.0.0.1:7003,other=host:port');
   }
   return schemas;
 }
