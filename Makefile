@@ -6,7 +6,7 @@ INSTALLED := node_modules/.mad-installed
 GENERATED := libs/proto/src/gen/.mad-generated
 CONTRACTS := $(shell find proto -name '*.proto' -not -path 'proto/third_party/*') proto/buf.gen.yaml proto/generate.sh
 
-.PHONY: help install up down demo test bench health health-continuous migrate migrate-results migration seed shell logs reset lint format
+.PHONY: help install up down demo test bench health health-continuous migrate migrate-results migration seed shell logs reset compose-secrets lint format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -62,6 +62,9 @@ logs: install ## follow the services' logs
 
 reset: install ## delete the local system's data
 	@$(MAD) reset
+
+compose-secrets: install ## one file per secret for docker compose (deploy/README.md)
+	@node apps/local/src/main.ts secrets
 
 lint: install ## lint alone
 	@npm run --silent lint
