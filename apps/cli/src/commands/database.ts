@@ -98,7 +98,7 @@ export function databaseCommands(mad: Command, env: Env): void {
   mad
     .command('migration <name>')
     .description("scaffold a migration from the difference between a service's entities and its migrations")
-    .option('--service <service>', 'identity, catalog, provisioner or results', 'catalog')
+    .option('--service <service>', 'identity, catalog or provisioner', 'catalog')
     .action(
       action<{ service: string }>(env, async ({ settings, options }, name) => {
         await localVerb(settings, ['migration', '--home', settings.home, '--service', options.service, name]);
