@@ -27,6 +27,8 @@ async function withLogin(spoil: string, fn: (pool: pg.Pool) => Promise<void>): P
   await admin.query(`GRANT CONNECT ON DATABASE ${database.name} TO ${LOGIN}`);
   await admin.query(`GRANT USAGE ON SCHEMA ${SCHEMA} TO ${LOGIN}`);
   const pool = new pg.Pool({ ...clientOptions(database.adminUrl), user: LOGIN, password: PASSWORD, max: 1 });
+  // `end` does not wait for the server's side: the drop of the database may still cut a connection that is closing.
+  pool.on('error', () => {});
   try {
     await admin.query(spoil);
     await fn(pool);

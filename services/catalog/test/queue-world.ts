@@ -70,6 +70,8 @@ export async function startQueueWorld(): Promise<QueueWorld> {
   });
   const boss = await openBoss({ url, schema: 'catalog_boss', logger: silent, queues: catalogQueues });
   const admin = new pg.Pool({ connectionString: db.adminUrl, max: 4 });
+  // The drop of the database may cut a connection that is closing.
+  admin.on('error', () => {});
   return {
     database,
     boss,
