@@ -11,6 +11,7 @@ export default {
     ],
   },
   globalSetup: '<rootDir>/libs/testing/src/jest/global-setup.ts',
+  setupFilesAfterEnv: ['<rootDir>/libs/testing/src/jest/retry-in-ci.ts'],
   globalTeardown: '<rootDir>/libs/testing/src/jest/global-teardown.ts',
   reporters: ['default', '<rootDir>/libs/testing/src/jest/closing-line.js'],
   testTimeout: 30_000,
