@@ -8,6 +8,7 @@ import { localCommands } from './commands/local.ts';
 import { userCommands } from './commands/user.ts';
 import { moleculeCommands } from './commands/molecule.ts';
 import { organizationCommands } from './commands/organization.ts';
+import { operationCommands } from './commands/operation.ts';
 import { pipelineCommands } from './commands/pipeline.ts';
 import { sessionCommands } from './commands/session.ts';
 import { tokenCommands } from './commands/token.ts';
@@ -37,6 +38,7 @@ export function program(env: Env): Command {
     pipelineCommands,
     jobCommands,
     databaseCommands,
+    operationCommands,
   ]) {
     add(mad, env);
   }

@@ -1,7 +1,7 @@
 import type { Boss, Database } from '@mad/postgres';
 import type { Logger } from '@mad/process';
 import type { ChangeFeed } from './provisioning/change-feed.ts';
-import type { Runs } from './provisioning/runs.ts';
+import type { Runs } from './operations/runs.ts';
 import type { MasterKeys } from './secrets/master-key.ts';
 import type { SchemaOwners } from './servers/schema-owners.ts';
 import type { ServerConnections } from './servers/server-connections.ts';

@@ -1,10 +1,11 @@
 import type { BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from './context.ts';
+import { operationService } from './rpc/operation-service.ts';
 import { routeService } from './rpc/route-service.ts';
 import { serverService } from './rpc/server-service.ts';
 import { tenantService } from './rpc/tenant-service.ts';
 
 /** Everything provisioner serves. */
 export function routes(context: ProvisionerContext): BoundService[] {
-  return [tenantService(context), routeService(context), serverService(context)];
+  return [tenantService(context), routeService(context), serverService(context), operationService(context)];
 }

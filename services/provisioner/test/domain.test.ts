@@ -11,13 +11,13 @@ describe('plans', () => {
     for (let step: ReturnType<typeof stepAfter> = firstStep(kind); step !== undefined; step = stepAfter(kind, step)) {
       seen.push(step);
     }
-    expect(seen).toEqual(PLANS[kind]);
+    expect(seen).toEqual(PLANS[kind].steps);
     expect(() => stepAfter(kind, kind === 'migrate' ? 'verify' : 'migrate')).toThrow(RangeError);
   });
 
   test('every object a tenant gets is named by a step before the one that hands it over', () => {
     const key = { orgId: uuidv7(), schema: 'results' };
-    const objects = PLANS.provision.flatMap((step) => objectsOf(step, key));
+    const objects = PLANS.provision.steps.flatMap((step) => objectsOf(step, key));
     expect(objects.map(({ name }) => name).sort()).toEqual(
       [
         databaseName('results', key.orgId),

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { createClient, type Client, type Interceptor } from '@connectrpc/connect';
 import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/postgres';
 import type { AuditEvent } from '@mad/proto/identity';
-import { RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
+import { OperationService, RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
 import { grpcTransport, type GrpcTransport, type RpcServer } from '@mad/rpc';
 import {
   metadataDatabase,
@@ -34,6 +34,7 @@ export interface RunningProvisioner {
   tenantsAs(token: string): Client<typeof TenantService>;
   routes(service?: string): Client<typeof RouteService>;
   servers(): Client<typeof ServerService>;
+  operations(): Client<typeof OperationService>;
   /** The transport of a service, e.g. for `openTenants`. */
   transport(service: string): GrpcTransport;
   stop(): Promise<void>;
@@ -138,6 +139,11 @@ export async function runProvisioner({
       createClient(
         ServerService,
         as(() => platformToken({ permissions: ['platform.servers.create', 'platform.servers.read'] })),
+      ),
+    operations: () =>
+      createClient(
+        OperationService,
+        as(() => platformToken({ permissions: ['platform.operations.read', 'platform.operations.cancel'] })),
       ),
     async start() {
       running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });

@@ -4,6 +4,7 @@ import { ServerEntity } from './entities/server.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
 import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
 import { Queue } from './migrations/2026_11_21_0901_queue.ts';
+import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -18,4 +19,4 @@ export const provisionerEntities = [
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue];
+export const provisionerMigrations = [ServersAndTenants, Queue, Operations];

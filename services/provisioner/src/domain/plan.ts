@@ -26,27 +26,57 @@ export interface TenantKey {
   schema: string;
 }
 
-/**
- * What each operation does, in order. Every step may be repeated: a process that dies in the middle of one is replaced
- * by another that begins it anew. Which server and which passwords was settled when the tenant was asked for.
- */
-export const PLANS: Readonly<Record<OperationKind, readonly StepName[]>> = {
-  provision: ['create_login_roles', 'create_database', 'grant_connect', 'verify'],
-  suspend: ['close_connections'],
-  resume: ['open_connections'],
-  migrate: ['migrate'],
+/** How an operation goes, and what its end means for the tenant. */
+export interface Plan {
+  /**
+   * In order. Every step may be repeated: a process that dies in the middle of one is replaced by another that begins it
+   * anew.
+   */
+  steps: readonly StepName[];
+  /** The tenant is READY afterwards, under a new generation. */
+  opens?: true;
+  /** What it made on the server is the tenant's from then on, so that its cleanup records go. */
+  keepsObjects?: true;
+  /** Routers are told of the end; where not, they were told at the beginning. */
+  announces: boolean;
+  /**
+   * What a failing step does: `fail_tenant` leaves a FAILED tenant that goes on at this step when it is asked for again,
+   * `stop` ends the operation and leaves the tenant as it was, `retry` tries again and again.
+   */
+  onFailure: 'fail_tenant' | 'stop' | 'retry';
+  /** Whether it may be given up before any of its steps begins; one that has begun is carried through. */
+  cancellable?: true;
+}
+
+export const PLANS: Readonly<Record<OperationKind, Plan>> = {
+  // Which server and which passwords was settled when the tenant was asked for.
+  provision: {
+    steps: ['create_login_roles', 'create_database', 'grant_connect', 'verify'],
+    opens: true,
+    keepsObjects: true,
+    announces: true,
+    onFailure: 'fail_tenant',
+  },
+  // A suspension must be carried through.
+  suspend: { steps: ['close_connections'], announces: false, onFailure: 'retry' },
+  resume: { steps: ['open_connections'], opens: true, announces: true, onFailure: 'retry' },
+  migrate: { steps: ['migrate'], announces: true, onFailure: 'stop', cancellable: true },
 };
 
 export function firstStep(kind: OperationKind): StepName {
-  return PLANS[kind][0]!;
+  return PLANS[kind].steps[0]!;
+}
+
+/** How many steps come before this one. Throws RangeError for a step of another kind. */
+export function stepIndex(kind: OperationKind, step: StepName): number {
+  const index = PLANS[kind].steps.indexOf(step);
+  if (index < 0) throw new RangeError(`${step} is no step of ${kind}`);
+  return index;
 }
 
 /** The step after this one, or undefined when the operation is done with it. */
 export function stepAfter(kind: OperationKind, step: StepName): StepName | undefined {
-  const plan = PLANS[kind];
-  const index = plan.indexOf(step);
-  if (index < 0) throw new RangeError(`${step} is no step of ${kind}`);
-  return plan[index + 1];
+  return PLANS[kind].steps[stepIndex(kind, step) + 1];
 }
 
 /** What a step makes on the server, by name: recorded for cleaning up before the step begins. */

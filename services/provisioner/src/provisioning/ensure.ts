@@ -1,12 +1,12 @@
 import { Code, type HandlerContext } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { SECOND_MS, sleep } from '@mad/process';
-import { deadlineOf, rpcError } from '@mad/rpc';
+import { actorOf, callerOf, deadlineOf, rpcError, type Actor } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import type { TenantKey } from '../domain/plan.ts';
 import { ensureAnswer } from '../domain/tenant-state.ts';
-import { begin, type Held } from './lease.ts';
+import { begin, type Held } from '../operations/lease.ts';
 import { insertTenant } from './placing.ts';
 
 /** Left of the caller's deadline for the answer itself. */
@@ -39,7 +39,8 @@ export async function ensureTenant(
   ctx: HandlerContext,
 ): Promise<TenantRow> {
   const until = answerBy(ctx);
-  const { row, held } = await context.database.asSystem((tx) => take(context, tx, key, region));
+  const actor = actorOf(callerOf(ctx));
+  const { row, held } = await context.database.asSystem((tx) => take(context, tx, key, region, actor));
   if (ensureAnswer(row.state) === 'exists') return row;
   const run = held === undefined ? undefined : context.runs.carryOut(held);
   return waitFor(context, key, run, until, ctx.signal);
@@ -50,8 +51,10 @@ async function take(
   tx: Tx,
   key: TenantKey,
   region: string,
+  actor: Actor,
 ): Promise<{ row: TenantRow; held?: Held }> {
-  const operationId = await insertTenant(tx, master, key, region);
+  const request = { actor };
+  const operationId = await insertTenant(tx, master, key, region, request);
   const row = await lockTenant(tx, key);
   if (row === undefined) throw new Error('the tenant vanished');
   if (ensureAnswer(row.state) === 'gone') {
@@ -63,7 +66,8 @@ async function take(
       about,
     );
   }
-  if (operationId !== undefined) return { row, held: await begin(tx, key, 'provision', { leaseMs, operationId }) };
+  if (operationId !== undefined)
+    return { row, held: await begin(tx, key, 'provision', { ...request, leaseMs, operationId }) };
   if (row.state !== 'failed') return { row };
   await tx.execute(`UPDATE provisioner.tenants SET state = 'creating' WHERE org_id = $1 AND schema = $2`, [
     key.orgId,
@@ -71,7 +75,7 @@ async function take(
   ]);
   return {
     row: { ...row, state: 'creating' },
-    held: await begin(tx, key, 'provision', { leaseMs, step: row.step ?? undefined }),
+    held: await begin(tx, key, 'provision', { ...request, leaseMs, step: row.step ?? undefined }),
   };
 }
 

@@ -6,7 +6,7 @@ import type { TenantKey } from '../domain/plan.ts';
 import { place, type Candidate } from '../domain/placement.ts';
 import { ensureDataKey, newPassword, sealPassword } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
-import { insertOperation } from './lease.ts';
+import { insertOperation, type Request } from '../operations/lease.ts';
 
 const CANDIDATES_SQL = `
   SELECT s.server_id AS "serverId", s.region, s.draining, s.max_tenants AS "maxTenants",
@@ -23,6 +23,7 @@ export async function insertTenant(
   master: MasterKeys,
   key: TenantKey,
   region: string,
+  request: Request,
 ): Promise<string | undefined> {
   const { orgId, schema } = key;
   const exists = await tx.execute('SELECT FROM provisioner.tenants WHERE org_id = $1 AND schema = $2', [orgId, schema]);
@@ -36,7 +37,7 @@ export async function insertTenant(
     const message = `region: no server in ${region} takes another database`;
     throw rpcError(Code.FailedPrecondition, 'NO_SERVER_AVAILABLE', message, { region });
   }
-  const operationId = await insertOperation(tx, key, 'provision');
+  const operationId = await insertOperation(tx, key, 'provision', request);
   const inserted = await tx.execute(
     `INSERT INTO provisioner.tenants (org_id, schema, server_id, database_name, region, operation_id)
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (org_id, schema) DO NOTHING`,

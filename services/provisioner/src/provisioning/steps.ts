@@ -11,7 +11,7 @@ import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
 import { ensureTemplate } from '../servers/template.ts';
-import { remember, type Held } from './lease.ts';
+import { remember, type Held } from '../operations/lease.ts';
 
 /** What steps work with. */
 export interface StepContext {

@@ -1,13 +1,13 @@
 import { Code, type HandlerContext } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { SECOND_MS, sleep } from '@mad/process';
-import { rpcError } from '@mad/rpc';
+import { actorOf, callerOf, rpcError, type Actor } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { resumeAnswer, suspendAnswer, type SwitchAnswer } from '../domain/tenant-state.ts';
 import { appendChange } from './changes.ts';
 import { answerBy } from './ensure.ts';
-import { begin, type Held } from './lease.ts';
+import { begin, type Held } from '../operations/lease.ts';
 
 const RETRY_MS = SECOND_MS;
 const POLL_MS = 50;
@@ -26,6 +26,7 @@ export async function switchTenants(
   ctx: HandlerContext,
 ): Promise<TenantRow[]> {
   const until = answerBy(ctx);
+  const actor = actorOf(callerOf(ctx));
   const read = (tx: Tx, lock: string): Promise<TenantRow[]> =>
     tx.query<TenantRow>(`SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 ORDER BY schema ${lock}`, [
       orgId,
@@ -33,7 +34,7 @@ export async function switchTenants(
   for (;;) {
     const { waits, held } = await context.database.asSystem(async (tx) => {
       const rows = await read(tx, 'FOR UPDATE');
-      return turn(context, tx, rows, direction);
+      return turn(context, tx, rows, direction, actor);
     });
     const outcomes = await Promise.all(held.map((one) => context.runs.carryOut(one)));
     const failed = outcomes.find(({ state }) => state === 'failed');
@@ -53,6 +54,7 @@ async function turn(
   tx: Tx,
   rows: readonly TenantRow[],
   direction: Direction,
+  actor: Actor,
 ): Promise<{ waits: boolean; held: Held[] }> {
   const answerOf = ({ state, step }: TenantRow): SwitchAnswer =>
     direction === 'suspend' ? suspendAnswer(state, step) : resumeAnswer(state, step);
@@ -61,7 +63,7 @@ async function turn(
   for (const [index, row] of rows.entries()) {
     if (answers[index] !== 'switch') continue;
     const key = { orgId: row.org_id, schema: row.schema };
-    held.push(await begin(tx, key, direction, { leaseMs }));
+    held.push(await begin(tx, key, direction, { leaseMs, actor }));
     if (direction === 'resume') continue;
     await tx.execute(
       `UPDATE provisioner.tenants SET state = 'suspended', generation = generation + 1 WHERE org_id = $1 AND schema = $2`,

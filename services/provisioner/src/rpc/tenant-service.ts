@@ -1,12 +1,23 @@
 import { Code } from '@connectrpc/connect';
 import { SECOND_MS } from '@mad/process';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
-import { bind, invalid, nextPageToken, notFound, orgOf, pageOf, rpcError, type BoundService } from '@mad/rpc';
+import {
+  actorOf,
+  bind,
+  callerOf,
+  invalid,
+  nextPageToken,
+  notFound,
+  orgOf,
+  pageOf,
+  rpcError,
+  type BoundService,
+} from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { isUsable } from '../domain/tenant-state.ts';
 import { ensureTenant, lockTenant } from '../provisioning/ensure.ts';
-import { begin } from '../provisioning/lease.ts';
+import { begin } from '../operations/lease.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { stateName, tenantMessage } from './messages.ts';
@@ -96,7 +107,7 @@ export function tenantService(context: ProvisionerContext): BoundService {
       };
     },
 
-    async migrateTenant({ orgId, schema }) {
+    async migrateTenant({ orgId, schema }, ctx) {
       owners.of(schema);
       const key = { orgId: orgId.toLowerCase(), schema };
       const held = await database.asSystem(async (tx) => {
@@ -110,13 +121,16 @@ export function tenantService(context: ProvisionerContext): BoundService {
         if (!isUsable(row.state) && row.state !== 'suspended') {
           throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'the tenant has no database', about);
         }
-        return begin(tx, key, 'migrate', { leaseMs });
+        return begin(tx, key, 'migrate', { leaseMs, actor: actorOf(callerOf(ctx)) });
       });
       const outcome = await runs.carryOut(held);
       if (outcome.state === 'failed') {
         const row = await tenantOf(key.orgId, schema);
         const message = `the migration failed: ${row.last_error}`;
         throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { schema }, { cause: outcome.error });
+      }
+      if (outcome.state === 'cancelled') {
+        throw rpcError(Code.Aborted, 'STATE_CONFLICT', 'the migration was cancelled', { schema });
       }
       if (outcome.state === 'left') {
         const options = { retryAfterMs: RETRY_MS };

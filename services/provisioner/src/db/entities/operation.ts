@@ -1,5 +1,8 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import { EntitySchema } from '@mad/postgres';
 import type { ObjectKind, OperationKind } from '../../domain/plan.ts';
+
+export type OperationState = 'running' | 'succeeded' | 'failed' | 'cancelled';
 
 /** A row of provisioner.operations. */
 export interface OperationRow {
@@ -7,11 +10,25 @@ export interface OperationRow {
   org_id: string;
   schema: string;
   kind: OperationKind;
-  state: 'running' | 'succeeded' | 'failed';
+  state: OperationState;
   error: string;
+  params: JsonObject;
+  result: JsonObject;
+  actor_kind: 'user' | 'platform' | 'service';
+  user_id: string | null;
+  step: string;
+  progress_done: number;
+  progress_total: number;
+  progress_unit: string;
+  cancel_requested_at: Date | null;
   started_at: Date;
   ended_at: Date | null;
+  updated_at: Date;
 }
+
+/** Every column of an OperationRow, for queries. */
+export const OPERATION_COLUMNS = `operation_id, org_id, schema, kind, state, error, params, result, actor_kind, user_id, step,
+  progress_done, progress_total, progress_unit, cancel_requested_at, started_at, ended_at, updated_at`;
 
 export const OperationEntity = new EntitySchema<OperationRow>({
   name: 'operations',
@@ -23,8 +40,18 @@ export const OperationEntity = new EntitySchema<OperationRow>({
     kind: { type: 'text' },
     state: { type: 'text', default: 'running' },
     error: { type: 'text', default: '' },
+    params: { type: 'jsonb', default: {} },
+    result: { type: 'jsonb', default: {} },
+    actor_kind: { type: 'text', default: 'service' },
+    user_id: { type: 'uuid', nullable: true },
+    step: { type: 'text', default: '' },
+    progress_done: { type: 'bigint', default: 0 },
+    progress_total: { type: 'bigint', default: 0 },
+    progress_unit: { type: 'text', default: 'steps' },
+    cancel_requested_at: { type: 'timestamptz', precision: 3, nullable: true },
     started_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
     ended_at: { type: 'timestamptz', precision: 3, nullable: true },
+    updated_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
   },
 });
 

@@ -1,25 +1,25 @@
-import type { Boss } from '@mad/postgres';
 import { SECOND_MS, type Logger } from '@mad/process';
-import type { TenantKey } from '../domain/plan.ts';
-import { stepAfter } from '../domain/plan.ts';
+import { PLANS, stepAfter, type TenantKey } from '../domain/plan.ts';
+import { loadSubject, STEPS, type Findings, type StepContext } from '../provisioning/steps.ts';
 import { lockByName } from '../servers/tenant-database.ts';
-import { recordAudit } from './audit.ts';
-import { appendChange } from './changes.ts';
-import { advance, claim, LeaseLost, lockHeld, renew, type Held } from './lease.ts';
-import { loadSubject, STEPS, type Findings, type StepContext, type Subject } from './steps.ts';
+import { cancel, fail, succeed, type EndingContext } from './endings.ts';
+import { advance, claim, isCancelRequested, LeaseLost, renew, type Held } from './lease.ts';
 
 /** Runs at once in this process: each holds a connection to a server and copies a database. */
 const MAX_RUNS = 4;
 
-export interface RunsOptions extends StepContext {
-  boss: Boss;
+export interface RunsOptions extends StepContext, EndingContext {
   logger: Logger;
   /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
 }
 
-/** How a run ended: the operation is done, failed with a reason, or is another run's or a later one's to go on with. */
-export type Outcome = { state: 'done'; findings: Findings } | { state: 'failed'; error: unknown } | { state: 'left' };
+/** How a run ended: the operation is done, failed, given up, or is another run's or a later one's to go on with. */
+export type Outcome =
+  | { state: 'done'; findings: Findings }
+  | { state: 'failed'; error: unknown }
+  | { state: 'cancelled' }
+  | { state: 'left' };
 
 /** The runs of operations on tenants in this process. */
 export class Runs {
@@ -100,13 +100,14 @@ export class Runs {
         for (;;) {
           lost.throwIfAborted();
           if (this.#closing.signal.aborted) throw new Interrupted();
+          if (PLANS[held.kind].cancellable && (await isCancelRequested(database, held))) throw new Cancelled();
           Object.assign(found, await STEPS[held.step](this.#options, client, subject, held));
           const next = stepAfter(held.kind, held.step);
           if (next === undefined) return found;
           held = await advance(database, held, next, leaseMs);
         }
       });
-      await this.#finish(held, subject, findings);
+      await succeed(this.#options, held, subject, findings);
       logger.info({ ...about, ms: Math.round(performance.now() - began) }, 'tenant operation done');
       return { state: 'done', findings };
     } catch (error) {
@@ -118,77 +119,26 @@ export class Runs {
         await this.#release(held, '');
         return { state: 'left' };
       }
+      if (error instanceof Cancelled) {
+        await cancel(this.#options, held);
+        logger.info({ ...about, step: held.step }, 'tenant operation cancelled');
+        return { state: 'cancelled' };
+      }
       logger.error({ ...about, step: held.step, error }, 'tenant operation failed');
       await this.#fail(held, error);
       return { state: 'failed', error };
     }
   }
 
-  /** The operation's effect on the tenant, its cleanup records, the change log and the audit log: all or nothing. */
-  async #finish(held: Held, { tenant }: Subject, findings: Findings): Promise<void> {
-    const { database, boss } = this.#options;
-    const { orgId, schema, operationId, kind } = held;
-    const opens = kind === 'provision' || kind === 'resume';
-    await database.asSystem(async (tx) => {
-      await lockHeld(tx, held);
-      await tx.execute(
-        `UPDATE provisioner.tenants SET step = NULL, step_owner = NULL, step_lease_until = NULL, last_error = '',
-           state = CASE WHEN $3 THEN 'ready' ELSE state END,
-           generation = generation + CASE WHEN $3 THEN 1 ELSE 0 END,
-           ready_at = coalesce(ready_at, now()), schema_version = coalesce($4, schema_version),
-           fingerprint = coalesce($5, fingerprint), updated_at = now()
-         WHERE org_id = $1 AND schema = $2`,
-        [orgId, schema, opens, findings.schemaVersion ?? null, findings.fingerprint ?? null],
-      );
-      await tx.execute(
-        `UPDATE provisioner.operations SET state = 'succeeded', ended_at = now() WHERE operation_id = $1`,
-        [operationId],
-      );
-      if (kind === 'provision') {
-        // What was made is the tenant's now. Records of templates stay: theirs is another story.
-        await tx.execute(
-          `DELETE FROM provisioner.cleanup_records
-           WHERE org_id = $1 AND schema = $2 AND server_id = $3 AND object_kind IN ('database', 'role')`,
-          [orgId, schema, tenant.server_id],
-        );
-      }
-      const metadata = { database: tenant.database_name, applied: findings.applied ?? [] };
-      await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, metadata });
-      if (kind !== 'suspend') await appendChange(tx, held);
-    });
-  }
-
-  /** Provisioning and migrating stop at a failure; a suspension must be carried through, so it is tried again. */
+  /** What must be carried through is tried again at the next pass; the rest ends. */
   async #fail(held: Held, error: unknown): Promise<void> {
-    const { database, boss, logger } = this.#options;
-    const { orgId, schema, operationId, kind } = held;
     const reason = reasonOf(error);
-    if (kind === 'suspend' || kind === 'resume') return this.#release(held, reason);
+    if (PLANS[held.kind].onFailure === 'retry') return this.#release(held, reason);
     try {
-      await database.asSystem(async (tx) => {
-        await lockHeld(tx, held);
-        await tx.execute(
-          `UPDATE provisioner.tenants SET step_owner = NULL, step_lease_until = NULL, last_error = $3,
-             state = CASE WHEN $4 THEN 'failed' ELSE state END, step = CASE WHEN $4 THEN step END, updated_at = now()
-           WHERE org_id = $1 AND schema = $2`,
-          [orgId, schema, reason, kind === 'provision'],
-        );
-        await tx.execute(
-          `UPDATE provisioner.operations SET state = 'failed', error = $2, ended_at = now() WHERE operation_id = $1`,
-          [operationId, reason],
-        );
-        await recordAudit(tx, boss, {
-          orgId,
-          schema,
-          action: `tenants.${kind}`,
-          outcome: 'failed',
-          metadata: { reason },
-        });
-        await appendChange(tx, held);
-      });
+      await fail(this.#options, held, reason);
     } catch (failure) {
       // The lease ends by itself, and the next run begins at the same step.
-      logger.warn({ org_id: orgId, schema, error: failure }, 'noting a failure failed');
+      this.#options.logger.warn({ org_id: held.orgId, schema: held.schema, error: failure }, 'noting a failure failed');
     }
   }
 
@@ -211,6 +161,11 @@ export class Runs {
 /** The process is closing. */
 class Interrupted extends Error {
   override readonly name = 'Interrupted';
+}
+
+/** Somebody asked for the operation's end. */
+class Cancelled extends Error {
+  override readonly name = 'Cancelled';
 }
 
 const MAX_REASON_LENGTH = 500;

@@ -1,9 +1,14 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import type { Database, Tx } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
+import type { Actor } from '@mad/rpc';
+import type { OperationRow } from '../db/entities/operation.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import {
   firstStep,
   objectsOf,
+  PLANS,
+  stepIndex,
   type ExternalObject,
   type OperationKind,
   type StepName,
@@ -16,6 +21,8 @@ export interface Held extends TenantKey {
   operationId: string;
   kind: OperationKind;
   step: StepName;
+  /** What was asked for, as it was noted. */
+  params: JsonObject;
 }
 
 /** The lease ended, or the tenant was given to another run, while this one worked. */
@@ -31,8 +38,15 @@ const LEASE_UNTIL = `now() + $4 * interval '1 millisecond'`;
 /** $1 organization, $2 schema, $3 owner: the row, if its lease is ours and alive. */
 const HELD = 'org_id = $1 AND schema = $2 AND step_owner = $3 AND step_lease_until > now()';
 
+/** What is asked for, by whom. */
+export interface Request {
+  actor: Actor;
+  /** Never secrets. */
+  params?: JsonObject;
+}
+
 /** Where to begin an operation, if not anew at its first step. */
-export interface BeginOptions {
+export interface BeginOptions extends Request {
   leaseMs: number;
   /** The operation, if it was noted already. */
   operationId?: string;
@@ -45,15 +59,16 @@ export interface BeginOptions {
  * step and what that step makes, and takes the lease.
  */
 export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options: BeginOptions): Promise<Held> {
-  const step = options.step ?? firstStep(kind);
-  const operationId = options.operationId ?? (await insertOperation(tx, key, kind));
-  const held: Held = { ...key, owner: uuidv7(), operationId, kind, step };
+  const { leaseMs, params = {}, step = firstStep(kind) } = options;
+  const operationId = options.operationId ?? (await insertOperation(tx, key, kind, options));
+  const held: Held = { ...key, owner: uuidv7(), operationId, kind, step, params };
   await tx.execute(
     `UPDATE provisioner.tenants SET operation_id = $5, step = $6, step_owner = $3, step_lease_until = ${LEASE_UNTIL},
        last_error = '', updated_at = now()
      WHERE org_id = $1 AND schema = $2`,
-    [key.orgId, key.schema, held.owner, options.leaseMs, operationId, step],
+    [key.orgId, key.schema, held.owner, leaseMs, operationId, step],
   );
+  await noteStep(tx, held);
   // What an earlier attempt left is this one's to use, and to answer for.
   await tx.execute('UPDATE provisioner.cleanup_records SET operation_id = $3 WHERE org_id = $1 AND schema = $2', [
     key.orgId,
@@ -65,31 +80,56 @@ export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options
 }
 
 /** Notes a new operation; the tenant's row may not exist yet. Returns its id. */
-export async function insertOperation(tx: Tx, { orgId, schema }: TenantKey, kind: OperationKind): Promise<string> {
+export async function insertOperation(
+  tx: Tx,
+  { orgId, schema }: TenantKey,
+  kind: OperationKind,
+  { actor, params = {} }: Request,
+): Promise<string> {
   const operationId = uuidv7();
-  await tx.execute('INSERT INTO provisioner.operations (operation_id, org_id, schema, kind) VALUES ($1, $2, $3, $4)', [
-    operationId,
-    orgId,
-    schema,
-    kind,
-  ]);
+  await tx.execute(
+    `INSERT INTO provisioner.operations (operation_id, org_id, schema, kind, step, progress_total, params, actor_kind,
+       user_id)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+    [
+      operationId,
+      orgId,
+      schema,
+      kind,
+      firstStep(kind),
+      PLANS[kind].steps.length,
+      JSON.stringify(params),
+      actor.actorKind,
+      actor.userId ?? null,
+    ],
+  );
   return operationId;
+}
+
+/** Shows which step is being done, and how many were. */
+async function noteStep(tx: Tx, { operationId, kind, step }: Held): Promise<void> {
+  await tx.execute(
+    `UPDATE provisioner.operations SET step = $2, progress_done = $3, progress_total = $4, updated_at = now()
+     WHERE operation_id = $1`,
+    [operationId, step, stepIndex(kind, step), PLANS[kind].steps.length],
+  );
 }
 
 /** Takes the lease of a tenant with a step to do, when nobody holds it. Undefined when there is nothing to take. */
 export async function claim(db: Database, key: TenantKey, leaseMs: number): Promise<Held | undefined> {
   const owner = uuidv7();
   return db.asSystem(async (tx) => {
-    const [row] = await tx.query<Pick<TenantRow, 'operation_id' | 'step'> & { kind: OperationKind }>(
+    const [row] = await tx.query<Pick<TenantRow, 'operation_id' | 'step'> & Pick<OperationRow, 'kind' | 'params'>>(
       `UPDATE provisioner.tenants t SET step_owner = $3, step_lease_until = ${LEASE_UNTIL}, updated_at = now()
        FROM provisioner.operations o
        WHERE t.org_id = $1 AND t.schema = $2 AND o.operation_id = t.operation_id AND o.state = 'running'
          AND t.step IS NOT NULL AND (t.step_owner IS NULL OR t.step_lease_until <= now())
-       RETURNING t.operation_id, t.step, o.kind`,
+       RETURNING t.operation_id, t.step, o.kind, o.params`,
       [key.orgId, key.schema, owner, leaseMs],
     );
     if (row === undefined) return undefined;
-    const held: Held = { ...key, owner, operationId: row.operation_id, kind: row.kind, step: row.step! };
+    const { operation_id: operationId, kind, params } = row;
+    const held: Held = { ...key, owner, operationId, kind, step: row.step!, params };
     await remember(tx, held, objectsOf(held.step, key));
     return held;
   });
@@ -119,9 +159,21 @@ export async function advance(db: Database, held: Held, next: StepName, leaseMs:
     );
     if (moved === 0) throw new LeaseLost(held);
     const then = { ...held, step: next };
+    await noteStep(tx, then);
     await remember(tx, then, objectsOf(next, held));
     return then;
   });
+}
+
+/** Whether somebody asked for the operation's end. */
+export async function isCancelRequested(db: Database, { operationId }: Held): Promise<boolean> {
+  const [row] = await db.asSystem((tx) =>
+    tx.query<{ requested: boolean }>(
+      `SELECT cancel_requested_at IS NOT NULL AS requested FROM provisioner.operations WHERE operation_id = $1`,
+      [operationId],
+    ),
+  );
+  return row?.requested ?? false;
 }
 
 /** Locks the tenant's row while the lease is ours, for the last update of a run. Throws LeaseLost otherwise. */

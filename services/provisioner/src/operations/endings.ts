@@ -1,0 +1,91 @@
+import type { Boss, Database, Tx } from '@mad/postgres';
+import type { OperationState } from '../db/entities/operation.ts';
+import { PLANS } from '../domain/plan.ts';
+import { recordAudit } from '../provisioning/audit.ts';
+import { appendChange } from '../provisioning/changes.ts';
+import type { Findings, Subject } from '../provisioning/steps.ts';
+import { lockHeld, type Held } from './lease.ts';
+
+/** What the endings of operations write to. */
+export interface EndingContext {
+  database: Database;
+  boss: Boss;
+}
+
+/** The operation's effect on the tenant, its cleanup records, the change log and the audit log: all or nothing. */
+export async function succeed(
+  { database, boss }: EndingContext,
+  held: Held,
+  { tenant }: Subject,
+  findings: Findings,
+): Promise<void> {
+  const { orgId, schema, kind } = held;
+  const { opens = false, keepsObjects = false, announces } = PLANS[kind];
+  const { schemaVersion, fingerprint, applied = [] } = findings;
+  await database.asSystem(async (tx) => {
+    await lockHeld(tx, held);
+    await tx.execute(
+      `UPDATE provisioner.tenants SET step = NULL, step_owner = NULL, step_lease_until = NULL, last_error = '',
+         state = CASE WHEN $3 THEN 'ready' ELSE state END,
+         generation = generation + CASE WHEN $3 THEN 1 ELSE 0 END,
+         ready_at = coalesce(ready_at, now()), schema_version = coalesce($4, schema_version),
+         fingerprint = coalesce($5, fingerprint), updated_at = now()
+       WHERE org_id = $1 AND schema = $2`,
+      [orgId, schema, opens, schemaVersion ?? null, fingerprint ?? null],
+    );
+    await end(tx, held, 'succeeded', '');
+    if (keepsObjects) {
+      // What was made is the tenant's now. Records of templates stay: theirs is another story.
+      await tx.execute(
+        `DELETE FROM provisioner.cleanup_records
+         WHERE org_id = $1 AND schema = $2 AND server_id = $3 AND object_kind IN ('database', 'role')`,
+        [orgId, schema, tenant.server_id],
+      );
+    }
+    const metadata = { database: tenant.database_name, applied };
+    await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, metadata });
+    if (announces) await appendChange(tx, held);
+  });
+}
+
+/** The operation failed for good: the tenant is as it was, or FAILED where that is what the plan says. */
+export async function fail({ database, boss }: EndingContext, held: Held, reason: string): Promise<void> {
+  const { orgId, schema, kind } = held;
+  await database.asSystem(async (tx) => {
+    await lockHeld(tx, held);
+    await tx.execute(
+      `UPDATE provisioner.tenants SET step_owner = NULL, step_lease_until = NULL, last_error = $3,
+         state = CASE WHEN $4 THEN 'failed' ELSE state END, step = CASE WHEN $4 THEN step END, updated_at = now()
+       WHERE org_id = $1 AND schema = $2`,
+      [orgId, schema, reason, PLANS[kind].onFailure === 'fail_tenant'],
+    );
+    await end(tx, held, 'failed', reason);
+    const fact = { orgId, schema, action: `tenants.${kind}`, outcome: 'failed', metadata: { reason } };
+    await recordAudit(tx, boss, fact);
+    await appendChange(tx, held);
+  });
+}
+
+/** The operation was given up before its step began: the tenant is as it was. */
+export async function cancel({ database, boss }: EndingContext, held: Held): Promise<void> {
+  const { orgId, schema, kind } = held;
+  await database.asSystem(async (tx) => {
+    await lockHeld(tx, held);
+    await tx.execute(
+      `UPDATE provisioner.tenants SET step = NULL, step_owner = NULL, step_lease_until = NULL, updated_at = now()
+       WHERE org_id = $1 AND schema = $2`,
+      [orgId, schema],
+    );
+    await end(tx, held, 'cancelled', '');
+    await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, outcome: 'cancelled' });
+  });
+}
+
+async function end(tx: Tx, { operationId }: Held, state: OperationState, error: string): Promise<void> {
+  await tx.execute(
+    `UPDATE provisioner.operations SET state = $2, error = $3, ended_at = now(), updated_at = now(),
+       progress_done = CASE $2 WHEN 'succeeded' THEN progress_total ELSE progress_done END
+     WHERE operation_id = $1`,
+    [operationId, state, error],
+  );
+}
