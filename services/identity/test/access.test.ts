@@ -134,7 +134,6 @@ test('two bytes and silence on each port keep nobody else waiting', async () => 
       socket.on('error', () => undefined);
       socket.write('PR');
     }
-    const began = performance.now();
     await acme.admin.organizations.getOrganization({ orgId: acme.orgId });
     const health = await fetch(`http://127.0.0.1:${mad.identity.connectPort}/grpc.health.v1.Health/Check`, {
       method: 'POST',
@@ -142,7 +141,8 @@ test('two bytes and silence on each port keep nobody else waiting', async () => 
       body: '{}',
     });
     expect(await health.json()).toEqual({ status: 'SERVING' });
-    expect(performance.now() - began).toBeLessThan(2_000);
+    // Both answers came while all forty were still there, silent.
+    expect(sockets.filter(({ closed }) => closed)).toEqual([]);
   } finally {
     for (const socket of sockets) socket.destroy();
   }

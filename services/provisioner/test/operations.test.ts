@@ -71,8 +71,9 @@ describe('a failed step', () => {
     const { route } = await mad.routes().getRoute({ orgId, schema: SCHEMA });
     expect(route).toMatchObject({ state: TenantState.FAILED, password: '' });
 
-    await until(async () => (await mad.objects()).roles.length === 0, 'the roles are removed');
-    expect((await mad.rows.query('SELECT FROM provisioner.cleanup_records')).rowCount).toBe(0);
+    const recorded = async () => (await mad.rows.query('SELECT FROM provisioner.cleanup_records')).rowCount;
+    await until(async () => (await recorded()) === 0, 'what was left is removed');
+    expect((await mad.objects()).roles).toEqual([]);
     const { rows } = await mad.rows.query('SELECT step, state FROM provisioner.tenants WHERE org_id = $1', [orgId]);
     expect(rows).toEqual([{ step: 'create_login_roles', state: 'failed' }]);
 
