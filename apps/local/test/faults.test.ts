@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { JobService, JobState } from '@mad/proto/catalog';
+import pg from 'pg';
 import { eventually, startFleet, type Fleet } from './support/fleet.ts';
 import { brokenInvariants, orphans, query } from './support/invariants.ts';
 import { newOrganization, signIn, type Person } from './support/people.ts';
@@ -153,11 +154,25 @@ test(
 );
 
 test(
-  'Postgres crashes while results are being written',
+  'Postgres crashes in the middle of an append',
   async () => {
+    // What the worker reports goes into this table first: whoever holds it stops the append inside its transaction.
+    const holder = new pg.Client(fleet.databaseUrl(database));
+    holder.on('error', () => undefined);
+    await holder.connect();
+    await holder.query('BEGIN; LOCK TABLE results.staged_results IN SHARE MODE');
     const { jobId } = await freshJob();
-    await eventually('the task is leased', isLeased(jobId));
+    await eventually('the append has begun and waits', async () => {
+      const appending = await query(
+        fleet,
+        database,
+        `SELECT 1 FROM pg_stat_activity
+          WHERE datname = current_database() AND query LIKE 'COPY %' AND wait_event_type = 'Lock'`,
+      );
+      return appending.length > 0;
+    });
     await fleet.crashPostgres();
+    await holder.end().catch(() => undefined);
     await expectWhole(jobId);
   },
   SLOW,
