@@ -6,6 +6,7 @@ import type { Bench, Row } from './row.ts';
 import { fairClaim } from './rows/fair-claim.ts';
 import { ormRead } from './rows/orm-read.ts';
 import { provisionCold } from './rows/provision-cold.ts';
+import { provisionWarm } from './rows/provision-warm.ts';
 import { registration } from './rows/registration.ts';
 import { routeLookup } from './rows/route-lookup.ts';
 import { rpcBare } from './rows/rpc-bare.ts';
@@ -27,6 +28,7 @@ const ROWS: readonly Row[] = [
   fairClaim,
   registration,
   provisionCold,
+  provisionWarm,
 ];
 
 const USAGE = `node bench/main.ts [--json] [--quick] [--library <file>] [name …]

@@ -50,9 +50,10 @@ function bearer(token: string): Interceptor {
   };
 }
 
-/** Starts the services and their Postgres server in a process of their own. */
-export async function startSystem(): Promise<BenchSystem> {
-  const program = await startProgram<SystemReady>('system');
+/** Starts the services and their Postgres server in a process of their own; `settings` win over the bench's. */
+export async function startSystem(settings: Readonly<Record<string, string>> = {}): Promise<BenchSystem> {
+  const args = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
+  const program = await startProgram<SystemReady>('system', args);
   const { ready } = program;
   const transports: GrpcTransport[] = [];
   const open = (to: ServiceName, interceptors: Interceptor[]): GrpcTransport => {

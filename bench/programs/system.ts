@@ -1,5 +1,5 @@
 // The services and their Postgres server as a process of their own: the tables, roles and settings of `make up`, without
-// the worker and the gateway, which no row needs and whose polling would be noise.
+// the worker and the gateway, which no row needs and whose polling would be noise. Arguments are settings: NAME=value.
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,7 +25,12 @@ async function close(): Promise<void> {
 }
 
 async function start(): Promise<SystemReady> {
-  const outer = { CATALOG_CHEMISTRY_WORKERS: String(availableParallelism()) };
+  const outer = {
+    CATALOG_CHEMISTRY_WORKERS: String(availableParallelism()),
+    // Clones in stock are a row of their own.
+    PROVISIONER_STOCK_SIZE: '0',
+    ...Object.fromEntries(process.argv.slice(2).map((setting) => setting.split('=', 2))),
+  };
   const ground = await prepareGround({ home, logger, anyPorts: true, outer });
   closers.push(() => ground.postgres.stop());
   await mkdir(join(home, 'objects'), { recursive: true });

@@ -46,6 +46,13 @@ export interface OrgOptions {
   signal?: AbortSignal;
 }
 
+export interface SystemOptions {
+  /** Aborting cancels on the server. */
+  signal?: AbortSignal;
+  /** The commit does not wait for the disk: a crash of the server may undo it whole. For what is done again anyway. */
+  relaxed?: boolean;
+}
+
 /** A service's own schema of the metadata database. */
 export interface Database {
   /**
@@ -54,7 +61,7 @@ export interface Database {
    */
   inOrg<T>(orgId: string, fn: (tx: Tx) => Promise<T>, options?: OrgOptions): Promise<T>;
   /** Runs `fn` in a transaction under the second login. For service and public-login code only. */
-  asSystem<T>(fn: (tx: Tx) => Promise<T>, options?: { signal?: AbortSignal }): Promise<T>;
+  asSystem<T>(fn: (tx: Tx) => Promise<T>, options?: SystemOptions): Promise<T>;
   /** One round trip; returns its milliseconds. Rejects when the database does not answer. */
   ping(): Promise<number>;
   /** Open, idle and waiting of the service's login's pool. */
@@ -112,9 +119,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       const source = readOnly && mayLag ? sourceOf(await chooseReader()) : primary;
       return inTransaction(source, { readOnly, signal, settings: { 'app.current_org_id': orgId } }, fn);
     },
-    async asSystem(fn, { signal } = {}) {
+    async asSystem(fn, { signal, relaxed = false } = {}) {
       if (system === undefined) throw new Error(`no second login is configured for schema ${schema}`);
-      return inTransaction(system, { signal }, fn);
+      return inTransaction(system, { signal, settings: relaxed ? { synchronous_commit: 'off' } : {} }, fn);
     },
     async ping() {
       const began = performance.now();

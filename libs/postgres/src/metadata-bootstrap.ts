@@ -21,8 +21,9 @@ const DEFAULT_DATABASE = 'mad_metadata';
 
 const id = pg.escapeIdentifier;
 
-function login(password: string): string {
-  return `LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD ${pg.escapeLiteral(scramVerifier(password))}`;
+async function login(password: string): Promise<string> {
+  const verifier = pg.escapeLiteral(await scramVerifier(password));
+  return `LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD ${verifier}`;
 }
 
 async function ensureServiceRoles(client: pg.Client, service: string, passwords: ServicePasswords): Promise<void> {
@@ -33,7 +34,7 @@ async function ensureServiceRoles(client: pg.Client, service: string, passwords:
     [appRole(service), passwords.app],
     [systemRole(service), passwords.system],
   ] as const) {
-    await ensureRole(client, role, login(password));
+    await ensureRole(client, role, await login(password));
     await client.query(`ALTER ROLE ${id(role)} SET search_path = ${id(service)}, public`);
     await client.query(`ALTER ROLE ${id(role)} SET timezone = 'UTC'`);
   }
@@ -51,7 +52,7 @@ async function closeToPublic(client: pg.Client, database: string): Promise<void>
  */
 export async function bootstrapServer(adminUrl: string, options: MetadataServerOptions): Promise<void> {
   await asAdmin(adminUrl, async (client) => {
-    await ensureRole(client, MIGRATOR, `${login(options.migratorPassword)} NOINHERIT`);
+    await ensureRole(client, MIGRATOR, `${await login(options.migratorPassword)} NOINHERIT`);
     await ensureRole(client, REPORTING, 'NOLOGIN NOSUPERUSER BYPASSRLS');
     await client.query(`GRANT ${id(REPORTING)} TO ${id(MIGRATOR)} WITH INHERIT FALSE, SET TRUE`);
     for (const [service, passwords] of Object.entries(options.services)) {

@@ -21,16 +21,17 @@ const id = pg.escapeIdentifier;
  */
 export async function bootstrapTenantServer(adminUrl: string, options: TenantServerOptions): Promise<void> {
   if (!/^[a-z][a-z0-9_]{0,30}$/.test(options.schema)) throw new Error(`not a tenant schema: ${options.schema}`);
-  const secret = (password: string): string => `PASSWORD ${pg.escapeLiteral(scramVerifier(password))}`;
+  const secret = async (password: string) => `PASSWORD ${pg.escapeLiteral(await scramVerifier(password))}`;
   const owner = id(`mad_${options.schema}_owner`);
   const app = id(`mad_${options.schema}_app`);
   await asAdmin(adminUrl, async (client) => {
     await ensureRole(
       client,
       PROVISIONER,
-      `LOGIN NOSUPERUSER NOBYPASSRLS CREATEDB CREATEROLE ${secret(options.provisionerPassword)}`,
+      `LOGIN NOSUPERUSER NOBYPASSRLS CREATEDB CREATEROLE ${await secret(options.provisionerPassword)}`,
     );
-    await ensureRole(client, MIGRATOR, `LOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT ${secret(options.migratorPassword)}`);
+    const migratorSecret = await secret(options.migratorPassword);
+    await ensureRole(client, MIGRATOR, `LOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT ${migratorSecret}`);
     await ensureRole(client, `mad_${options.schema}_owner`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     await ensureRole(client, `mad_${options.schema}_app`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     // Administration gets in when the tenants have used up every other connection, and may end their sessions.

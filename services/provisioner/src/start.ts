@@ -19,6 +19,7 @@ import { routes } from './routes.ts';
 import { upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
 import { ServerConnections } from './servers/server-connections.ts';
+import { StockKeeper } from './stock/stock-keeper.ts';
 
 /**
  * Starts provisioner: registers the configured servers, goes on with what an earlier process left undone, serves.
@@ -77,6 +78,16 @@ async function compose(
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
+  const stock = new StockKeeper({
+    database,
+    connections,
+    owners,
+    logger,
+    size: config.stockSize,
+    perMinute: config.stockPerMinute,
+    everyMs: config.sweepMs,
+  });
+  open.defer(() => stock.close());
   // Before the sweeper, which waits for the runs it began.
   open.defer(() => runs.close());
   const changes = new ChangeFeed(database, logger);

@@ -68,7 +68,7 @@ describe('an operation', () => {
       kind: 'provision',
       state: OperationState.SUCCEEDED,
       step: 'verify',
-      progress: { done: 4n, total: 4n, unit: 'steps' },
+      progress: { done: 3n, total: 3n, unit: 'steps' },
       error: '',
       actorKind: 'service',
       cancelRequested: false,

@@ -75,7 +75,7 @@ describe('a failed step', () => {
     await until(async () => (await recorded()) === 0, 'what was left is removed');
     expect((await mad.objects()).roles).toEqual([]);
     const { rows } = await mad.rows.query('SELECT step, state FROM provisioner.tenants WHERE org_id = $1', [orgId]);
-    expect(rows).toEqual([{ step: 'create_login_roles', state: 'failed' }]);
+    expect(rows).toEqual([{ step: 'create_database', state: 'failed' }]);
 
     owner = await serveSchemaOwner(SCHEMA, [CREATE], port);
     expect(await ensure(orgId)).toMatchObject({ state: TenantState.READY, step: '', lastError: '' });

@@ -102,6 +102,7 @@ export async function runProvisioner({
         migrator_password: migratorPassword,
       },
     ]),
+    PROVISIONER_STOCK_SIZE: '0',
     PROVISIONER_SWEEP_MS: '200',
     PROVISIONER_STEP_LEASE_MS: '1000',
     ...environment,
@@ -155,7 +156,7 @@ export async function runProvisioner({
     async objects() {
       const like = `mad\\_${schema}\\_%`;
       const databases = await admin.query<{ name: string }>(
-        `SELECT datname AS name FROM pg_database WHERE datname LIKE $1 AND datname !~ '_template_[0-9a-f]{16}$' ORDER BY 1`,
+        `SELECT datname AS name FROM pg_database WHERE datname LIKE $1 AND datname !~ '_(template|stock)_[0-9a-f]{16}$' ORDER BY 1`,
         [like],
       );
       const roles = await admin.query<{ name: string }>(

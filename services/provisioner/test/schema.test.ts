@@ -26,6 +26,8 @@ const GOOD_ROWS = `
     VALUES ('${ORG}', 'results', 'a', 'mad_results_1_a', '\\x00', 1, true);
   INSERT INTO cleanup_records (cleanup_id, operation_id, org_id, schema, server_id, object_kind, object_name)
     VALUES ('${ORG}', '${OPERATION}', '${ORG}', 'results', '${SERVER}', 'database', 'mad_results_1');
+  INSERT INTO tenant_stock (stock_id, server_id, schema, database_name, template)
+    VALUES ('${ORG}', '${SERVER}', 'results', 'mad_results_stock_1', 'mad_results_template_1');
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
   INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
 
@@ -40,6 +42,9 @@ const credential = (org: string, slot: string, keyVersion: number, active: boole
 const cleanup = (id: string, name: string, operation = OPERATION, at = SERVER): string =>
   `INSERT INTO cleanup_records (cleanup_id, operation_id, org_id, schema, server_id, object_kind, object_name)
    VALUES ('${id}', '${operation}', '${ORG}', 'results', '${at}', 'database', '${name}')`;
+const stock = (name: string): string =>
+  `INSERT INTO tenant_stock (stock_id, server_id, schema, database_name, template)
+   VALUES (gen_random_uuid(), '${SERVER}', 'results', '${name}', 'mad_results_template_1')`;
 const change = (seq: number, org = ORG): string =>
   `INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', ${seq}, '${org}', 1, 'ready')`;
 
@@ -93,6 +98,16 @@ const BAD_ROWS: Record<string, string> = {
   cleanup_records_server_id_fkey: cleanup(OTHER, 'mad_results_2', OPERATION, NOBODY),
   cleanup_records_object_kind_check: `UPDATE cleanup_records SET object_kind = 'table'`,
   cleanup_records_object_name_check: `UPDATE cleanup_records SET object_name = 'postgres'`,
+  tenant_stock_pkey: stock('mad_results_stock_2').replace('gen_random_uuid()', `'${ORG}'`),
+  tenant_stock_database_name_key: stock('mad_results_stock_1'),
+  tenant_stock_server_id_fkey: `UPDATE tenant_stock SET server_id = '${NOBODY}'`,
+  tenant_stock_schema_check: `UPDATE tenant_stock SET schema = 'Results!'`,
+  tenant_stock_database_name_check: `UPDATE tenant_stock SET database_name = 'postgres'`,
+  tenant_stock_template_check: `UPDATE tenant_stock SET template = 'template1'`,
+  tenant_stock_state_check: `UPDATE tenant_stock SET state = 'sold'`,
+  tenant_stock_claim_check: `UPDATE tenant_stock SET state = 'claimed'`,
+  idx_tenant_stock_org_id_schema: `UPDATE tenant_stock SET state = 'claimed', org_id = '${ORG}';
+    ${stock('mad_results_stock_2')}; UPDATE tenant_stock SET state = 'claimed', org_id = '${ORG}'`,
   tenant_change_counters_pkey: `INSERT INTO tenant_change_counters (schema) VALUES ('results')`,
   tenant_change_counters_last_seq_check: `UPDATE tenant_change_counters SET last_seq = -1`,
   tenant_changes_pkey: change(1),
@@ -144,6 +159,7 @@ describe('rights', () => {
       'SELECT org_id FROM operations',
       'SELECT org_id FROM cleanup_records',
       'SELECT org_id FROM tenant_changes',
+      'SELECT org_id FROM tenant_stock',
       `UPDATE tenants SET state = 'ready'`,
       'DELETE FROM tenants',
     ]) {

@@ -1,10 +1,12 @@
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
+import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
 import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
 import { Queue } from './migrations/2026_11_21_0901_queue.ts';
 import { Operations } from './migrations/2026_11_25_1000_operations.ts';
+import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -14,9 +16,10 @@ export const provisionerEntities = [
   DataKeyEntity,
   OperationEntity,
   CleanupEntity,
+  StockEntity,
   ChangeCounterEntity,
   ChangeEntity,
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Operations];
+export const provisionerMigrations = [ServersAndTenants, Queue, Operations, TenantStock];

@@ -19,6 +19,13 @@ export function loginName(schema: string, orgId: string, slot: Slot): string {
   return `${databaseName(schema, orgId)}_${slot}`;
 }
 
+const STOCK_DIGITS = 16;
+
+/** A database that waits for an organization, by some random digits. */
+export function stockName(schema: string, digits: string): string {
+  return `mad_${schema}_stock_${digits.slice(0, STOCK_DIGITS)}`;
+}
+
 /** The role that owns the objects inside every database of the schema. */
 export function schemaOwner(schema: string): string {
   return `mad_${schema}_owner`;

@@ -4,13 +4,7 @@ import { databaseName, loginName } from './names.ts';
 export type OperationKind = 'provision' | 'suspend' | 'resume' | 'migrate';
 
 export type StepName =
-  | 'create_login_roles'
-  | 'create_database'
-  | 'grant_connect'
-  | 'verify'
-  | 'close_connections'
-  | 'open_connections'
-  | 'migrate';
+  'create_database' | 'admit_logins' | 'verify' | 'close_connections' | 'open_connections' | 'migrate';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -51,7 +45,7 @@ export interface Plan {
 export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   // Which server and which passwords was settled when the tenant was asked for.
   provision: {
-    steps: ['create_login_roles', 'create_database', 'grant_connect', 'verify'],
+    steps: ['create_database', 'admit_logins', 'verify'],
     opens: true,
     keepsObjects: true,
     announces: true,
@@ -79,16 +73,14 @@ export function stepAfter(kind: OperationKind, step: StepName): StepName | undef
   return PLANS[kind].steps[stepIndex(kind, step) + 1];
 }
 
-/** What a step makes on the server, by name: recorded for cleaning up before the step begins. */
-export function objectsOf(step: StepName | undefined, { orgId, schema }: TenantKey): ExternalObject[] {
-  switch (step) {
-    case 'create_login_roles':
-      return (['a', 'b'] as const).map((slot) => ({ kind: 'role', name: loginName(schema, orgId, slot) }));
-    case 'create_database':
-      return [{ kind: 'database', name: databaseName(schema, orgId) }];
-    default:
-      return [];
-  }
+/** What an operation makes on the server, by name: recorded for cleaning up before it begins. */
+export function objectsOf(kind: OperationKind, { orgId, schema }: TenantKey): ExternalObject[] {
+  if (kind !== 'provision') return [];
+  return [
+    { kind: 'database', name: databaseName(schema, orgId) },
+    { kind: 'role', name: loginName(schema, orgId, 'a') },
+    { kind: 'role', name: loginName(schema, orgId, 'b') },
+  ];
 }
 
 /** What decides whether the leavings of an operation may be removed. */

@@ -35,6 +35,8 @@ export class LeaseLost extends Error {
 }
 
 const LEASE_UNTIL = `now() + $4 * interval '1 millisecond'`;
+/** A crash of the metadata server may undo it: the step before is then done again, as after any other crash. */
+const RELAXED = { relaxed: true };
 /** $1 organization, $2 schema, $3 owner: the row, if its lease is ours and alive. */
 const HELD = 'org_id = $1 AND schema = $2 AND step_owner = $3 AND step_lease_until > now()';
 
@@ -56,7 +58,7 @@ export interface BeginOptions extends Request {
 
 /**
  * Undertakes an operation with a tenant whose row the caller has locked and found idle: notes the operation, its first
- * step and what that step makes, and takes the lease.
+ * step and all that it will make, and takes the lease.
  */
 export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options: BeginOptions): Promise<Held> {
   const { leaseMs, params = {}, step = firstStep(kind) } = options;
@@ -75,7 +77,7 @@ export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options
     key.schema,
     operationId,
   ]);
-  await remember(tx, held, objectsOf(step, key));
+  await remember(tx, held, objectsOf(kind, key));
   return held;
 }
 
@@ -130,25 +132,27 @@ export async function claim(db: Database, key: TenantKey, leaseMs: number): Prom
     if (row === undefined) return undefined;
     const { operation_id: operationId, kind, params } = row;
     const held: Held = { ...key, owner, operationId, kind, step: row.step!, params };
-    await remember(tx, held, objectsOf(held.step, key));
+    await remember(tx, held, objectsOf(kind, key));
     return held;
   });
 }
 
 /** Prolongs the lease. Throws LeaseLost when it is another's. */
 export async function renew(db: Database, held: Held, leaseMs: number): Promise<void> {
-  const renewed = await db.asSystem((tx) =>
-    tx.execute(`UPDATE provisioner.tenants SET step_lease_until = ${LEASE_UNTIL} WHERE ${HELD}`, [
-      held.orgId,
-      held.schema,
-      held.owner,
-      leaseMs,
-    ]),
+  const renewed = await db.asSystem(
+    (tx) =>
+      tx.execute(`UPDATE provisioner.tenants SET step_lease_until = ${LEASE_UNTIL} WHERE ${HELD}`, [
+        held.orgId,
+        held.schema,
+        held.owner,
+        leaseMs,
+      ]),
+    RELAXED,
   );
   if (renewed === 0) throw new LeaseLost(held);
 }
 
-/** Goes to the next step, noting first what it will make. Throws LeaseLost when the lease is another's. */
+/** Goes to the next step. Throws LeaseLost when the lease is another's. */
 export async function advance(db: Database, held: Held, next: StepName, leaseMs: number): Promise<Held> {
   return db.asSystem(async (tx) => {
     const moved = await tx.execute(
@@ -160,9 +164,8 @@ export async function advance(db: Database, held: Held, next: StepName, leaseMs:
     if (moved === 0) throw new LeaseLost(held);
     const then = { ...held, step: next };
     await noteStep(tx, then);
-    await remember(tx, then, objectsOf(next, held));
     return then;
-  });
+  }, RELAXED);
 }
 
 /** Whether somebody asked for the operation's end. */

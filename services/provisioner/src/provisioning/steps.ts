@@ -12,6 +12,7 @@ import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
 import { ensureTemplate } from '../servers/template.ts';
 import { remember, type Held } from '../operations/lease.ts';
+import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
 /** What steps work with. */
 export interface StepContext {
@@ -75,10 +76,6 @@ const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name
 
 /** Every step by name. Each may be begun anew after any crash. */
 export const STEPS: Readonly<Record<StepName, Step>> = {
-  async create_login_roles(_context, client, { tenant, logins }) {
-    await database.ensureLoginRoles(client, schemaApp(tenant.schema), logins);
-  },
-
   async create_database({ database: db, connections, owners }, client, { tenant, server }, held) {
     const { template, version } = await ensureTemplate(client, {
       connections,
@@ -96,34 +93,28 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
         );
       },
     });
-    await database.createDatabase(client, tenant.database_name, template);
+    const stocked = await claimStock(db, tenant, template);
+    const there = stocked !== undefined && (await moveIn(client, stocked, tenant.database_name));
+    if (!there) await database.createDatabase(client, tenant.database_name, template);
     // Noted at once: whoever goes on after a crash begins at a later step and does not see the template.
-    await db.asSystem((tx) =>
-      tx.execute('UPDATE provisioner.tenants SET schema_version = $3 WHERE org_id = $1 AND schema = $2', [
+    await db.asSystem(async (tx) => {
+      await tx.execute('UPDATE provisioner.tenants SET schema_version = $3 WHERE org_id = $1 AND schema = $2', [
         tenant.org_id,
         tenant.schema,
         version,
-      ]),
-    );
+      ]);
+      await forgetClaim(tx, tenant);
+    });
     return { schemaVersion: version };
   },
 
-  async grant_connect(_context, client, subject) {
-    await database.grantConnect(client, subject.tenant.database_name, namesOf(subject));
+  async admit_logins(_context, client, { tenant, logins }) {
+    await database.admitLogins(client, tenant.database_name, schemaApp(tenant.schema), logins);
   },
 
-  async verify({ connections }, client, subject) {
-    const { tenant, server, logins } = subject;
-    await database.checkWall(client, tenant.database_name, namesOf(subject));
-    const login = logins.find(({ active }) => active);
-    if (login === undefined) throw new Error('the tenant has no active login');
-    const { name: user, password } = login;
-    await connections.as(server, { user, password, database: tenant.database_name }, async (inside) => {
-      const { rows } = await inside.query<{ usable: boolean }>(`SELECT has_schema_privilege($1, 'USAGE') AS usable`, [
-        tenant.schema,
-      ]);
-      if (rows[0]?.usable !== true) throw new Error(`the login may not use the schema ${tenant.schema}`);
-    });
+  async verify(_context, client, subject) {
+    const { database_name: name, schema } = subject.tenant;
+    await database.checkWall(client, name, schemaApp(schema), namesOf(subject));
   },
 
   async close_connections(_context, client, subject) {

@@ -30,7 +30,7 @@ export function tenantMessage(row: TenantRow): Tenant {
   });
 }
 
-export function serverMessage(row: ServerRow & { tenants: number }): Server {
+export function serverMessage(row: ServerRow & { tenants: number; stock: number }): Server {
   return create(ServerSchema, {
     serverId: row.server_id,
     name: row.name,
@@ -41,6 +41,7 @@ export function serverMessage(row: ServerRow & { tenants: number }): Server {
     connectionBudget: row.connection_budget,
     maxTenants: row.max_tenants,
     tenants: row.tenants,
+    stock: row.stock,
     draining: row.draining,
     createTime: timestampFromDate(row.created_at),
   });

@@ -35,6 +35,11 @@ export class SchemaOwners {
     }
   }
 
+  /** Every tenant schema. */
+  get schemas(): string[] {
+    return [...this.#owners.keys()];
+  }
+
   /** Throws INVALID_ARGUMENT naming the field `schema` when nobody owns it. */
   of(schema: string): SchemaOwner {
     const owner = this.#owners.get(schema);

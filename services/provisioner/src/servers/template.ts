@@ -38,8 +38,7 @@ export async function ensureTemplate(
   options: TemplateOptions,
 ): Promise<{ template: string; version: string }> {
   const migrations = await options.owner.migrations();
-  const digest = createHash('sha256').update(migrationsText(migrations)).digest('hex');
-  const template = templateName(options.schema, digest);
+  const template = templateOf(options.schema, migrations);
   const version = versionOf(migrations);
   if (await databaseExists(client, template)) return { template, version };
   const lock = `mad.template.${template}`;
@@ -50,6 +49,20 @@ export async function ensureTemplate(
     await unlockByName(client, lock);
   }
   return { template, version };
+}
+
+/** The template of the schema's newest version, if this server has it. */
+export async function findTemplate(
+  client: pg.ClientBase,
+  schema: string,
+  owner: SchemaOwner,
+): Promise<string | undefined> {
+  const template = templateOf(schema, await owner.migrations());
+  return (await databaseExists(client, template)) ? template : undefined;
+}
+
+function templateOf(schema: string, migrations: readonly ListedMigration[]): string {
+  return templateName(schema, createHash('sha256').update(migrationsText(migrations)).digest('hex'));
 }
 
 async function makeTemplate(

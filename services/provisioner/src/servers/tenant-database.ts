@@ -15,29 +15,37 @@ export interface LoginRole {
 }
 
 /**
- * Makes the logins with these passwords, members of the role that holds the grants. Repeatable. The server is sent what
- * it stores instead of the passwords, so no statement log ever holds one.
+ * Makes the logins with these passwords, members of the role that holds the grants, and puts the wall around the tenant:
+ * PUBLIC may do nothing, its two logins may connect. Repeatable. The server is sent what it stores instead of the
+ * passwords, so no statement log ever holds one.
  */
-export async function ensureLoginRoles(
+export async function admitLogins(
   client: pg.ClientBase,
+  database: string,
   appRole: string,
   logins: readonly LoginRole[],
 ): Promise<void> {
-  const statements = logins.map(({ name, password }) => {
+  const verifiers = await Promise.all(logins.map(({ password }) => scramVerifier(password)));
+  const roles = logins.map(({ name }, index) => {
     const role = id(name);
     return `
       DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = ${text(name)}) THEN CREATE ROLE ${role}; END IF;
       END $$;
-      ALTER ROLE ${role} LOGIN PASSWORD ${text(scramVerifier(password))};
+      ALTER ROLE ${role} LOGIN PASSWORD ${text(verifiers[index]!)};
       GRANT ${id(appRole)} TO ${role} WITH INHERIT TRUE, SET FALSE;`;
   });
-  await client.query(statements.join(''));
+  const target = id(database);
+  // One text, one transaction: the database never is open to everybody.
+  await client.query(`${roles.join('')}
+    REVOKE ALL ON DATABASE ${target} FROM PUBLIC;
+    GRANT CONNECT ON DATABASE ${target} TO ${logins.map(({ name }) => id(name)).join(', ')};
+    ALTER DATABASE ${target} ALLOW_CONNECTIONS true;`);
 }
 
 /**
  * Copies the template. What an earlier attempt left under the name goes first: nobody has used it, and it may be of an
- * older template. Nobody may connect until `grantConnect` has shut PUBLIC out.
+ * older template. Nobody may connect until `admitLogins` has shut PUBLIC out.
  */
 export async function createDatabase(client: pg.ClientBase, database: string, template: string): Promise<void> {
   await dropDatabase(client, database);
@@ -47,27 +55,31 @@ export async function createDatabase(client: pg.ClientBase, database: string, te
   );
 }
 
-/** The wall around a tenant: PUBLIC may do nothing, its two logins may connect. Repeatable. */
-export async function grantConnect(client: pg.ClientBase, database: string, logins: readonly string[]): Promise<void> {
-  const target = id(database);
-  // One text, one transaction: the database never is open to everybody.
-  await client.query(`
-    REVOKE ALL ON DATABASE ${target} FROM PUBLIC;
-    GRANT CONNECT ON DATABASE ${target} TO ${logins.map(id).join(', ')};
-    ALTER DATABASE ${target} ALLOW_CONNECTIONS true;`);
-}
-
-/** Throws when anybody else than the provisioner and the logins may connect. */
-export async function checkWall(client: pg.ClientBase, database: string, logins: readonly string[]): Promise<void> {
-  const { rows } = await client.query<{ grantee: string }>(
-    `SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END AS grantee
-     FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-     WHERE d.datname = $1 AND a.grantee <> d.datdba
-     EXCEPT SELECT unnest($2::text[])`,
-    [database, logins],
+/**
+ * Throws when anybody else than the provisioner and the logins has a right on the database, or when a login may not
+ * connect or does not hold the grants.
+ */
+export async function checkWall(
+  client: pg.ClientBase,
+  database: string,
+  appRole: string,
+  logins: readonly string[],
+): Promise<void> {
+  const { rows } = await client.query<{ strangers: string[]; shut_out: string[] }>(
+    `SELECT array(
+         SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END
+         FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+         WHERE d.datname = $1 AND a.grantee <> d.datdba
+         EXCEPT SELECT unnest($2::text[])) AS strangers,
+       array(
+         SELECT login FROM unnest($2::text[]) login
+         WHERE NOT (has_database_privilege(login, $1, 'CONNECT') AND pg_has_role(login, $3, 'USAGE')
+           AND (SELECT rolcanlogin FROM pg_roles WHERE rolname = login))) AS shut_out`,
+    [database, logins, appRole],
   );
-  if (rows.length > 0)
-    throw new Error(`others have rights on ${database}: ${rows.map((row) => row.grantee).join(', ')}`);
+  const { strangers, shut_out: shutOut } = rows[0]!;
+  if (strangers.length > 0) throw new Error(`others have rights on ${database}: ${strangers.join(', ')}`);
+  if (shutOut.length > 0) throw new Error(`cannot use ${database}: ${shutOut.join(', ')}`);
 }
 
 /** Shuts the tenant's logins out and ends their sessions, which a REVOKE alone does not. Repeatable. */
@@ -111,6 +123,11 @@ export async function whileConnectable<T>(
   }
 }
 
+/** Gives a database its own name. Nobody may be in it. */
+export async function renameDatabase(client: pg.ClientBase, from: string, to: string): Promise<void> {
+  await client.query(`ALTER DATABASE ${id(from)} RENAME TO ${id(to)}`);
+}
+
 /** Drops a database and whoever is in it; nothing when there is none. */
 export async function dropDatabase(client: pg.ClientBase, database: string): Promise<void> {
   await client.query(`DROP DATABASE IF EXISTS ${id(database)} WITH (FORCE)`);
@@ -123,12 +140,17 @@ export async function dropRole(client: pg.ClientBase, role: string): Promise<voi
 
 /** Waits for this session's exclusive right to something on the server, by name. Ends with the session. */
 export async function lockByName(client: pg.ClientBase, name: string, waitMs: number): Promise<void> {
-  await client.query(`SET lock_timeout = ${Math.ceil(waitMs)}`);
-  try {
-    await client.query('SELECT pg_advisory_lock(hashtextextended($1, 0))', [name]);
-  } finally {
-    await client.query('RESET lock_timeout');
-  }
+  // One text, one transaction: the limit is this wait's alone.
+  await client.query(`SET LOCAL lock_timeout = ${Math.ceil(waitMs)};
+    SELECT pg_advisory_lock(hashtextextended(${text(name)}, 0))`);
+}
+
+/** The same without waiting: false when another session has it. */
+export async function tryLockByName(client: pg.ClientBase, name: string): Promise<boolean> {
+  const { rows } = await client.query<{ got: boolean }>('SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS got', [
+    name,
+  ]);
+  return rows[0]!.got;
 }
 
 export async function unlockByName(client: pg.ClientBase, name: string): Promise<void> {
