@@ -8,13 +8,15 @@ import {
   type MessageShape,
 } from '@bufbuild/protobuf';
 import { Code, ConnectError, type StreamResponse, type UnaryResponse } from '@connectrpc/connect';
-import { status as grpcStatus, type Channel, type Metadata, type StatusObject } from '@grpc/grpc-js';
+import { status as grpcStatus, type Metadata, type StatusObject } from '@grpc/grpc-js';
 import { decode, encode, pathOf } from './codec.ts';
+import type { Line } from './connection.ts';
 import { LazyUnaryResponse } from './lazy-response.ts';
 import { headersToMetadata, metadataToHeaders } from './metadata.ts';
 import { RequestWriter, type ClientCall } from './request-writer.ts';
 import { ResponseReader } from './response-reader.ts';
 import { errorOfStatus } from './status.ts';
+import { neverConnected, unreachable } from './unreachable.ts';
 
 /** What belongs to one call beside its message. */
 export interface CallSettings {
@@ -24,7 +26,7 @@ export interface CallSettings {
   header: Headers | undefined;
 }
 
-function begin(channel: Channel, method: DescMethod, { timeoutMs }: CallSettings): ClientCall {
+function begin({ channel }: Line, method: DescMethod, { timeoutMs }: CallSettings): ClientCall {
   return channel.createCall(
     pathOf(method),
     timeoutMs === undefined ? Infinity : Date.now() + timeoutMs,
@@ -36,7 +38,7 @@ function begin(channel: Channel, method: DescMethod, { timeoutMs }: CallSettings
 
 /** One request, one response. */
 export function callUnary<I extends DescMessage, O extends DescMessage>(
-  channel: Channel,
+  line: Line,
   method: DescMethodUnary<I, O>,
   settings: CallSettings,
   message: MessageShape<I>,
@@ -45,7 +47,7 @@ export function callUnary<I extends DescMessage, O extends DescMessage>(
     // Before the call exists: encoding may throw.
     const body = encode(method.input, message);
     const requestMetadata = headersToMetadata(settings.header, Code.InvalidArgument);
-    const call = begin(channel, method, settings);
+    const call = begin(line, method, settings);
     let metadata: Metadata | undefined;
     let bytes: Buffer | undefined;
     let extra = false;
@@ -60,7 +62,7 @@ export function callUnary<I extends DescMessage, O extends DescMessage>(
       onReceiveStatus: (status) => {
         stopListening();
         if (status.code !== grpcStatus.OK) {
-          reject(errorOf(status, settings.signal));
+          reject(errorOf(status, { line, method, signal: settings.signal }));
         } else if (bytes === undefined || extra) {
           const what = `${extra ? 'extra' : 'missing'} output message for unary method`;
           reject(new ConnectError(`protocol error: ${what}`, Code.Unimplemented));
@@ -82,14 +84,14 @@ export function callUnary<I extends DescMessage, O extends DescMessage>(
 
 /** A call with a stream on either side. Resolves when the response's header arrived. */
 export async function callStream<I extends DescMessage, O extends DescMessage>(
-  channel: Channel,
+  line: Line,
   method: DescMethodStreaming<I, O>,
   settings: CallSettings,
   input: AsyncIterable<MessageInitShape<I>>,
   readAhead: number,
 ): Promise<StreamResponse<I, O>> {
   const requestMetadata = headersToMetadata(settings.header, Code.InvalidArgument);
-  const call = begin(channel, method, settings);
+  const call = begin(line, method, settings);
   const trailer = new Headers();
   const reader = new ResponseReader<MessageShape<O>>(call, (bytes) => decode(method.output, bytes), readAhead);
   let inputError: unknown;
@@ -114,7 +116,10 @@ export async function callStream<I extends DescMessage, O extends DescMessage>(
           resolve(new Headers());
           reader.end(undefined);
         } else {
-          const error = inputError === undefined ? errorOf(status, settings.signal) : ConnectError.from(inputError);
+          const error =
+            inputError === undefined
+              ? errorOf(status, { line, method, signal: settings.signal })
+              : ConnectError.from(inputError);
           reject(error); // no effect once the header arrived
           reader.end(error);
         }
@@ -127,8 +132,12 @@ export async function callStream<I extends DescMessage, O extends DescMessage>(
   return { stream: true, service: method.parent, method, header: await header, trailer, message: reader };
 }
 
-function errorOf(status: StatusObject, signal: AbortSignal | undefined): ConnectError {
-  return signal?.aborted ? ConnectError.from(signal.reason, Code.Canceled) : errorOfStatus(status);
+function errorOf(
+  status: StatusObject,
+  { line, method, signal }: { line: Line; method: DescMethod; signal: AbortSignal | undefined },
+): ConnectError {
+  if (signal?.aborted) return ConnectError.from(signal.reason, Code.Canceled);
+  return neverConnected(status) ? unreachable(method, line, status) : errorOfStatus(status);
 }
 
 /** Cancels the call when the signal aborts. Returns the function that stops listening. */

@@ -11,9 +11,10 @@ import {
   type UnaryRequest,
   type UnaryResponse,
 } from '@connectrpc/connect';
-import { Channel, credentials } from '@grpc/grpc-js';
+import { credentials } from '@grpc/grpc-js';
 import { HOUR_MS, SECOND_MS } from '@mad/process';
 import { pathOf } from './codec.ts';
+import { Connection } from './connection.ts';
 import { callStream, callUnary, type CallSettings } from './grpc-calls.ts';
 import { DEFAULT_READ_MAX_BYTES } from './serve.ts';
 
@@ -28,6 +29,8 @@ export interface GrpcTransportOptions {
   readMaxBytes?: number;
   /** Response messages read ahead of the consumer. Default 16. */
   readAhead?: number;
+  /** Calls wait at most this long for a connection, then end with UNAVAILABLE. Default 3 s. */
+  connectTimeoutMs?: number;
 }
 
 /** A Connect transport over one connection, reopened as needed. Make one per address and share it. */
@@ -43,6 +46,8 @@ const MIN_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 500;
 /** It may be back at another address, as a container is: grpc-js would ask the name again after half a minute. */
 const MIN_RESOLUTION_MS = SECOND_MS;
+/** A host that is gone answers nothing: what a local network needs to connect is a thousandth of this. */
+const CONNECT_TIMEOUT_MS = 3 * SECOND_MS;
 /** HTTP/2's default window of 64 KiB halves the rate of large downloads. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
@@ -55,7 +60,8 @@ const neverAborts = new AbortController().signal;
  */
 export function grpcTransport(address: string, options: GrpcTransportOptions = {}): GrpcTransport {
   const { defaultTimeoutMs = 30 * SECOND_MS, defaultStreamTimeoutMs = HOUR_MS, readAhead = 16 } = options;
-  const channel = new Channel(address, credentials.createInsecure(), {
+  const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+  const channel = {
     'grpc.max_receive_message_length': options.readMaxBytes ?? DEFAULT_READ_MAX_BYTES,
     'grpc.max_send_message_length': -1,
     'grpc.initial_reconnect_backoff_ms': MIN_BACKOFF_MS,
@@ -68,7 +74,8 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
     'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
     // Otherwise all transports of a process share connections, and the backoff of one is the backoff of all.
     'grpc.use_local_subchannel_pool': 1,
-  });
+  };
+  const connection = new Connection(address, { credentials: credentials.createInsecure(), channel, connectTimeoutMs });
   const interceptors = options.interceptors?.toReversed() ?? [];
 
   const settingsOf = (
@@ -109,13 +116,13 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
   };
 
   return {
-    close: () => channel.close(),
+    close: () => connection.close(),
 
     async unary(method, signal, timeoutMs, header, input, values) {
       notStarted(signal);
       const message = create(method.input, input);
       const send = (by: AbortSignal | undefined, headers: Headers | undefined, body: typeof message) =>
-        callUnary(channel, method, settingsOf(by, timeoutMs, defaultTimeoutMs, headers), body);
+        callUnary(connection.line, method, settingsOf(by, timeoutMs, defaultTimeoutMs, headers), body);
       if (interceptors.length === 0)
         return send(signal, header === undefined ? undefined : new Headers(header), message);
       return intercepted({ method, stream: false, message }, signal, header, values, (request) =>
@@ -126,7 +133,13 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
     async stream(method, signal, timeoutMs, header, input, values) {
       notStarted(signal);
       const send = (by: AbortSignal | undefined, headers: Headers | undefined, messages: typeof input) =>
-        callStream(channel, method, settingsOf(by, timeoutMs, defaultStreamTimeoutMs, headers), messages, readAhead);
+        callStream(
+          connection.line,
+          method,
+          settingsOf(by, timeoutMs, defaultStreamTimeoutMs, headers),
+          messages,
+          readAhead,
+        );
       if (interceptors.length === 0) return send(signal, header === undefined ? undefined : new Headers(header), input);
       return intercepted({ method, stream: true, message: input }, signal, header, values, (request) =>
         send(request.signal, request.header, request.message as typeof input),

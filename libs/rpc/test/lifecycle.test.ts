@@ -1,11 +1,12 @@
-import { getEventListeners } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import { connect } from 'node:http2';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { Code, createClient } from '@connectrpc/connect';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { sleep } from '@mad/process';
 import { EchoService } from '@mad/proto/echo';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '@mad/proto/health';
-import { grpcTransport } from '../src/index.ts';
+import { errorMetadataOf, grpcTransport, reasonOf, type GrpcTransport } from '../src/index.ts';
 import { collect, failure, startEcho, until, valid, ways, type Echo, type Way } from './harness.ts';
 
 const open: { close(): unknown }[] = [];
@@ -146,10 +147,81 @@ test('an upload whose connection breaks fails its handler', async () => {
   expect(new Set(echo.lines.map(({ code }) => code))).toEqual(new Set(['canceled']));
 });
 
-test('an address without a server is unavailable', async () => {
-  const transport = grpcTransport('127.0.0.1:1');
+/** Listens and never says a word. */
+async function listenSilently(): Promise<{ port: number; close(): Promise<void> }> {
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => void sockets.push(socket.on('error', () => {})));
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const close = async (): Promise<void> => {
+    if (!server.listening) return;
+    for (const socket of sockets) socket.destroy();
+    await once(server.close(), 'close');
+  };
+  open.push({ close });
+  return { port: (server.address() as AddressInfo).port, close };
+}
+
+function impatient(port: number): GrpcTransport {
+  const transport = grpcTransport(`127.0.0.1:${port}`, { connectTimeoutMs: 200 });
   open.push(transport);
-  await failure(createClient(EchoService, transport).unary(valid, { timeoutMs: 2000 }), Code.Unavailable);
+  return transport;
+}
+
+describe('a service that is away', () => {
+  const away = 'mad.echo.v1.EchoService is not reachable';
+
+  test.each(['127.0.0.1:1', 'nobody.invalid:7001'])(
+    'is told without its address (%s), which the cause keeps',
+    async (address) => {
+      const transport = grpcTransport(address);
+      open.push(transport);
+      const client = createClient(EchoService, transport);
+      for (const call of [
+        () => client.unary(valid, { timeoutMs: 10_000 }),
+        () => collect(client.serverStream({ count: 1 }, { timeoutMs: 10_000 })),
+      ]) {
+        const error = await failure(call(), Code.Unavailable);
+        expect([error.rawMessage, reasonOf(error)]).toEqual([away, 'SERVICE_UNAVAILABLE']);
+        expect(errorMetadataOf(error)).toEqual({ service: 'mad.echo.v1.EchoService' });
+        expect((error.cause as Error).message).toContain(address);
+      }
+    },
+  );
+
+  // Frozen processes and vanished hosts look the same: a connection that never comes about.
+  test('and accepts connections without a word is given up after the connect timeout, again and again', async () => {
+    const silent = await listenSilently();
+    const client = createClient(EchoService, impatient(silent.port));
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      const calls = [client.unary(valid), client.unary(valid), collect(client.serverStream({ count: 1 }))];
+      const errors = calls.map((one) => failure(one, Code.Unavailable));
+      const took = await durationMs(() => Promise.all(errors));
+      for (const error of await Promise.all(errors)) {
+        expect(error.rawMessage).toBe(away);
+        expect((error.cause as Error).message).toBe(`127.0.0.1:${silent.port}: no connection within 200 ms`);
+      }
+      expect(took).toBeGreaterThan(150);
+      expect(took).toBeLessThan(1500);
+    }
+  });
+
+  test('is found again by the transport that gave it up', async () => {
+    const silent = await listenSilently();
+    const client = createClient(EchoService, impatient(silent.port));
+    await failure(client.unary(valid), Code.Unavailable);
+    await silent.close();
+    await start({ port: silent.port, connectPort: 0 });
+    expect((await client.unary(valid)).count).toBe(42);
+  });
+
+  test("leaves a server's own UNAVAILABLE as it is", async () => {
+    const echo = await start();
+    const { client } = call(echo, 'our transport, gRPC');
+    const hanging = failure(collect(client.serverStream({ mode: 'hang' }, { timeoutMs: 20_000 })), Code.Unavailable);
+    await sleep(100);
+    await echo.server.close();
+    expect((await hanging).rawMessage).toBe('the server is shutting down');
+  });
 });
 
 test('the default timeout ends a call that names none', async () => {

@@ -57,6 +57,29 @@ describe('access log', () => {
     ]);
   });
 
+  test('keeps why a neighbour was not reached, which the caller is not told', async () => {
+    const inner = createClient(EchoService, keep(grpcTransport('127.0.0.1:1')));
+    const lines: Record<string, unknown>[] = [];
+    const logger = createLogger('outer', { destination: { write: (line) => void lines.push(JSON.parse(line)) } });
+    const outer = await serveRpc({
+      service: 'outer',
+      host: '127.0.0.1',
+      port: 0,
+      services: [bind(EchoService, { unary: (_request, ctx) => inner.unary(valid, callOptions(ctx)) })],
+      interceptors: [],
+      logger,
+    });
+    keep(outer);
+    const { client } = keep(ways['our transport, gRPC'](outer));
+    const error = await failure(client.unary(valid, { timeoutMs: 10_000 }), Code.Unavailable);
+    expect(error.rawMessage).toBe('mad.echo.v1.EchoService is not reachable');
+    expect(lines.at(-1)).toMatchObject({
+      code: 'unavailable',
+      reason: 'SERVICE_UNAVAILABLE',
+      cause: expect.stringMatching(/^127\.0\.0\.1:1: No connection established.*ECONNREFUSED/),
+    });
+  });
+
   test('a service is named with the organization of its request', async () => {
     const echo = await startEcho({ interceptors: [as({ kind: 'service', service: 'catalog', userId: 'u2' })] });
     keep(echo.server);

@@ -34,9 +34,17 @@ export function accessLog(logger: Logger): CallObserver {
       line['reason'] = reasonOf(error);
       if (defect) line['error'] = error;
       else line['message'] = error.rawMessage.slice(0, 500);
+      // Users are not told what exactly is away; operators are.
+      if (error.code === Code.Unavailable) line['cause'] = rootCause(error)?.slice(0, 500);
     }
     logger[level](line, 'rpc');
   };
+}
+
+/** The message of the innermost cause, undefined where there is none. */
+function rootCause(error: Error): string | undefined {
+  const { cause } = error;
+  return cause instanceof Error ? (rootCause(cause) ?? cause.message) : undefined;
 }
 
 const names = new WeakMap<DescMethod, string>();
