@@ -38,8 +38,9 @@ class DescriptorIndex {
   constructor(services: readonly DescService[]) {
     this.#services = services;
     for (const service of services) this.#addFile(service.file);
-    // Tools ask for the details of errors too.
+    // Tools ask for the details of errors too, and for reflection itself.
     this.#addFile(file_google_rpc_error_details);
+    for (const { file } of [ServerReflectionV1, ServerReflectionV1Alpha]) this.#addFile(file);
   }
 
   answer(request: ServerReflectionRequest['messageRequest']): Answer {

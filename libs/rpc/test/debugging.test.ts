@@ -39,6 +39,14 @@ describe('buf curl, gRPC, no schema', () => {
     expect(answers.match(/"number": \d/g)).toEqual(['"number": 1', '"number": 2']);
   });
 
+  test.each(['v1', 'v1alpha'])('reflection %s describes itself', async (version) => {
+    const request = JSON.stringify({ fileContainingSymbol: 'mad.echo.v1.EchoService' });
+    const answer = JSON.parse(
+      await buf(`/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`, '-d', request),
+    );
+    expect(answer).toMatchObject({ fileDescriptorResponse: { fileDescriptorProto: expect.any(Array) } });
+  });
+
   test('an error shows its code, message and details; the exit code is its code times 8', async () => {
     const request = JSON.stringify({ ...valid, mode: 'error' });
     const failed = await buf('/mad.echo.v1.EchoService/Unary', '-d', request).catch((error: unknown) => error);
@@ -50,10 +58,10 @@ describe('buf curl, gRPC, no schema', () => {
 });
 
 describe('plain JSON over HTTP/1.1', () => {
-  const post = (path: string, body: unknown): Promise<Response> =>
+  const post = (path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> =>
     fetch(`http://127.0.0.1:${echo.server.connectPort}${path}`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { 'content-type': 'application/json', ...headers },
       body: JSON.stringify(body),
     });
 
@@ -69,6 +77,14 @@ describe('plain JSON over HTTP/1.1', () => {
     const answer = (await response.json()) as { code: string; details: { debug: unknown }[] };
     expect(answer.code).toBe('invalid_argument');
     expect(JSON.stringify(answer.details)).toContain('"field":"count"');
+  });
+
+  test('an answer after the deadline is none', async () => {
+    const headers = { 'connect-timeout-ms': '100' };
+    const response = await post('/mad.echo.v1.EchoService/Unary', { ...valid, mode: 'slow' }, headers);
+    expect(response.status).toBe(504);
+    expect(await response.json()).toMatchObject({ code: 'deadline_exceeded' });
+    expect(echo.lines.at(-1)).toMatchObject({ code: 'deadline_exceeded' });
   });
 
   test('a body over the limit is refused', async () => {

@@ -1,5 +1,7 @@
 import type { DescMethod, DescMethodStreaming, DescMethodUnary } from '@bufbuild/protobuf';
 import type { ConnectRouter, HandlerContext, Transport } from '@connectrpc/connect';
+import { accessRuleOf } from '@mad/auth';
+import { Audience } from '@mad/proto/access';
 import type { Upstreams } from './upstreams.ts';
 
 /** Response headers that belong to one hop and are not passed on. */
@@ -7,12 +9,13 @@ const HOP = /^(connection|date|transfer-encoding|trailer|te|keep-alive|content-|
 
 /**
  * Serves every upstream service to Connect and gRPC-web clients by forwarding each call. `innerHeaders` makes the inner
- * call's headers; nothing else a client sent goes inward.
+ * call's headers; nothing else a client sent goes inward. What services ask each other is not served here: UNIMPLEMENTED.
  */
 export function passthrough(upstreams: Upstreams, innerHeaders: (ctx: HandlerContext) => Promise<Headers>) {
   return (router: ConnectRouter): void => {
     for (const { service, transport } of upstreams.services) {
-      const handlers = service.methods.map((method) => [method.localName, forward(method, transport, innerHeaders)]);
+      const methods = service.methods.filter((method) => accessRuleOf(method)?.audience !== Audience.SERVICE);
+      const handlers = methods.map((method) => [method.localName, forward(method, transport, innerHeaders)]);
       router.service(service, Object.fromEntries(handlers) as never);
     }
   };

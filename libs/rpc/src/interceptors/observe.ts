@@ -34,6 +34,7 @@ export function observeInterceptor(observers: readonly CallObserver[]): Intercep
     try {
       const response = await next(request);
       if (response.stream) return { ...response, message: observed(response.message, request.signal, ended) };
+      throwIfLate(request.signal);
       ended();
       return response;
     } catch (thrown) {
@@ -44,6 +45,14 @@ export function observeInterceptor(observers: readonly CallObserver[]): Intercep
   };
 }
 
+/**
+ * A handler that ends well after its deadline did not keep it. gRPC's server says so by itself; Connect's would pass the
+ * late answer on, and a client without a clock of its own would take a wait cut short for a whole one.
+ */
+function throwIfLate({ aborted, reason }: AbortSignal): void {
+  if (aborted && reason instanceof ConnectError && reason.code === Code.DeadlineExceeded) throw reason;
+}
+
 async function* observed<T>(
   messages: AsyncIterable<T>,
   signal: AbortSignal,
@@ -52,6 +61,7 @@ async function* observed<T>(
   let over = false;
   try {
     for await (const message of messages) yield message;
+    throwIfLate(signal);
     over = true;
     ended();
   } catch (thrown) {
