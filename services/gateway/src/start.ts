@@ -40,7 +40,7 @@ export async function startGateway(config: GatewayConfig, dependencies: GatewayD
   const { logger } = dependencies;
   const metrics = dependencies.metrics ?? createMetrics('gateway');
   const metricsText = dependencies.metricsText ?? (() => metrics.text());
-  const upstreams = openUpstreams(config.addresses);
+  const upstreams = openUpstreams(config.addresses, logger);
   const authorize = credentials(upstreams.identity);
   const serviceToken = createServiceTokenSigner({ service: 'gateway', privateJwk: config.servicePrivateJwk });
   const readiness = readinessProbe(upstreams.provisioner, serviceToken);

@@ -1,5 +1,6 @@
 import type { DescService } from '@bufbuild/protobuf';
-import type { Transport } from '@connectrpc/connect';
+import { Code, ConnectError, type Interceptor, type Transport } from '@connectrpc/connect';
+import type { Logger } from '@mad/process';
 import * as catalog from '@mad/proto/catalog';
 import * as identity from '@mad/proto/identity';
 import * as provisioner from '@mad/proto/provisioner';
@@ -25,12 +26,13 @@ export interface Addresses {
 const contracts = { identity, catalog, results, provisioner };
 
 /** Opens one channel per service; every proto service of its package is reached over it. */
-export function openUpstreams(addresses: Addresses): Upstreams {
+export function openUpstreams(addresses: Addresses, logger: Logger): Upstreams {
+  const options = { interceptors: [logUnreachable(logger)] };
   const transports = {
-    identity: grpcTransport(addresses.identity),
-    catalog: grpcTransport(addresses.catalog),
-    results: grpcTransport(addresses.results),
-    provisioner: grpcTransport(addresses.provisioner),
+    identity: grpcTransport(addresses.identity, options),
+    catalog: grpcTransport(addresses.catalog, options),
+    results: grpcTransport(addresses.results, options),
+    provisioner: grpcTransport(addresses.provisioner, options),
   };
   const services = Object.entries(contracts).flatMap(([owner, contract]) =>
     Object.values(contract)
@@ -42,6 +44,20 @@ export function openUpstreams(addresses: Addresses): Upstreams {
     identity: transports.identity,
     provisioner: transports.provisioner,
     close: () => Object.values(transports).forEach((transport) => transport.close()),
+  };
+}
+
+/** Keeps in the log why a service was not reached, which its users are not told. */
+function logUnreachable(logger: Logger): Interceptor {
+  return (next) => async (request) => {
+    try {
+      return await next(request);
+    } catch (error) {
+      if (error instanceof ConnectError && error.code === Code.Unavailable && error.cause instanceof Error) {
+        logger.warn({ message: error.rawMessage, cause: error.cause.message }, 'upstream not reachable');
+      }
+      throw error;
+    }
   };
 }
 

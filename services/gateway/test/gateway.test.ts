@@ -319,6 +319,47 @@ describe('Connect and gRPC-web', () => {
   });
 });
 
+describe('what services ask each other', () => {
+  test.each(['connect', 'gRPC-web'] as const)('is not served to %s clients, whatever token they show', async (name) => {
+    const options = { baseUrl: url, httpVersion: '1.1' } as const;
+    const transport = name === 'connect' ? createConnectTransport(options) : createGrpcWebTransport(options);
+    const headers = { authorization: 'Bearer a-service-token' };
+    const tenants = createClient(TenantService, transport);
+    await expect(tenants.getFleetHealth({}, { headers })).rejects.toMatchObject({ code: Code.Unimplemented });
+  });
+});
+
+test('a service that is away is told without its address, which the log keeps', async () => {
+  const lines: Record<string, unknown>[] = [];
+  const address = '127.0.0.1:1';
+  const away = await startGateway(
+    {
+      host: '127.0.0.1',
+      port: 0,
+      addresses: { identity: address, catalog: address, results: address, provisioner: address },
+      servicePrivateJwk: (await generateSigningKey()).privateJwk,
+      bodyLimitBytes: 64 * 1024,
+      timeoutMs: 5_000,
+    },
+    { logger: createLogger('test', { destination: { write: (line) => void lines.push(JSON.parse(line)) } }) },
+  );
+  try {
+    const path = `http://127.0.0.1:${away.port}`;
+    const rest = await problem(await fetch(`${path}/v1/organizations/${ORG}/jobs/${JOB}`));
+    const detail = 'mad.catalog.v1.JobService is not reachable';
+    expect(rest).toMatchObject({ status: 503, code: 'UNAVAILABLE', reason: 'SERVICE_UNAVAILABLE', detail });
+    const jobs = createClient(JobService, createConnectTransport({ baseUrl: path, httpVersion: '1.1' }));
+    await expect(jobs.getJob({ orgId: ORG, jobId: JOB })).rejects.toMatchObject({
+      code: Code.Unavailable,
+      rawMessage: detail,
+    });
+    const kept = lines.filter(({ msg }) => msg === 'upstream not reachable');
+    expect(kept.map(({ cause }) => String(cause).includes(address))).toEqual([true, true]);
+  } finally {
+    await away.close();
+  }
+});
+
 test('a Connect call keeps its trace inside', async () => {
   const headers = { traceparent: `00-${'c'.repeat(32)}-${'d'.repeat(16)}-01`, 'content-type': 'application/json' };
   const path = `${url}/mad.identity.v1.OrganizationService/GetOrganization`;

@@ -75,6 +75,23 @@ test('one batch may hold several organizations and the platform, and chains neve
   expect(rows[0].n).toBe(rows[0].last);
 });
 
+test('a chain that grows while it is checked is intact', async () => {
+  const { orgId, admin } = acme;
+  let appending = true;
+  const append = async () => {
+    for (let n = 0; n < 40; n += 1) await catalog.audit.appendAuditEvents({ events: [event(orgId)] });
+    appending = false;
+  };
+  const check = async () => {
+    const checks = [];
+    while (appending) checks.push(await admin.audit.verifyAuditChain({ orgId }));
+    return checks;
+  };
+  const [checks] = await Promise.all([check(), append()]);
+  expect(checks.length).toBeGreaterThan(2);
+  expect(checks.filter(({ intact }) => !intact)).toEqual([]);
+});
+
 test.each([
   ['audit_id', { auditId: 'x' }],
   ['org_id', { orgId: 'x' }],

@@ -38,7 +38,7 @@ export interface ChainCheck {
 
 /**
  * Recomputes an organization's chain from its first event. An event that was changed, put in, taken out or moved shows
- * at its place; events cut off the end show against the chain's head.
+ * at its place; events cut off the end show against the chain's head. Events appended meanwhile are checked too.
  */
 export async function verifyChain(tx: Tx, orgId: string): Promise<ChainCheck> {
   let seq = 0;
@@ -56,12 +56,20 @@ export async function verifyChain(tx: Tx, orgId: string): Promise<ChainCheck> {
       seq += 1;
       hash = row.hash;
     }
-    if (rows.length < BATCH) break;
+    if (rows.length === BATCH) continue;
+    const head = await headOf(tx, orgId);
+    if (head.newest > seq) continue;
+    return { checked: seq, brokenSeq: head.seq === seq && head.hash.equals(hash) ? 0 : seq + 1 };
   }
-  const [head] = await tx.query<{ last_seq: string; last_hash: Buffer }>(
-    'SELECT last_seq, last_hash FROM identity.audit_chains WHERE org_id = $1',
+}
+
+/** The chain's head and its newest event, as they stand in the same moment: in one statement. */
+async function headOf(tx: Tx, orgId: string): Promise<{ seq: number; hash: Buffer; newest: number }> {
+  const [row] = await tx.query<{ last_seq: string; last_hash: Buffer | null; newest: string }>(
+    `SELECT coalesce(c.last_seq, 0) AS last_seq, c.last_hash, coalesce(n.newest, 0) AS newest
+       FROM (SELECT max(seq) AS newest FROM identity.audit_logs WHERE org_id = $1) n
+       LEFT JOIN identity.audit_chains c ON c.org_id = $1`,
     [orgId],
   );
-  const matches = head === undefined ? seq === 0 : Number(head.last_seq) === seq && head.last_hash.equals(hash);
-  return { checked: seq, brokenSeq: matches ? 0 : seq + 1 };
+  return { seq: Number(row!.last_seq), hash: row!.last_hash ?? NO_HASH, newest: Number(row!.newest) };
 }
