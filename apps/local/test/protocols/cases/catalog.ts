@@ -1,0 +1,108 @@
+import { expect } from '@jest/globals';
+import {
+  ArtifactService,
+  JobService,
+  MoleculeService,
+  MoleculeSetService,
+  PipelineService,
+  QueueService,
+} from '@mad/proto/catalog';
+import type { Case } from '../case.ts';
+import { MOLECULES } from '../world.ts';
+
+const REQUEST = '0198c000-0000-7000-8000-0000000000a2';
+
+/** Every service of catalog. */
+export const catalogCases: Case[] = [
+  {
+    name: "an artifact's bytes",
+    service: ArtifactService,
+    method: 'DownloadArtifact',
+    as: 'user',
+    request: ({ orgId, artifactId }) => ({ orgId, artifactId }),
+    responses: ({ artifactId }) => [
+      { artifact: { artifactId, sizeBytes: '7' }, content: Buffer.from('one two').toString('base64') },
+    ],
+  },
+  {
+    name: 'a job that has ended',
+    service: JobService,
+    method: 'GetJob',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId }),
+    responses: ({ jobId }) => [
+      { job: { jobId, state: 'JOB_STATE_COMPLETED', counters: { requested: `${MOLECULES}`, scored: `${MOLECULES}` } } },
+    ],
+  },
+  {
+    name: "a job's frozen input, streamed to results",
+    service: JobService,
+    method: 'ListJobInputs',
+    as: 'results',
+    request: ({ orgId, jobId }) => ({ orgId, jobId, afterItemNo: MOLECULES - 1 }),
+    responses: () => [{ inputs: [{ itemNo: MOLECULES, canonicalSmiles: 'C'.repeat(MOLECULES) }] }],
+  },
+  {
+    name: 'registration judges row by row',
+    service: MoleculeService,
+    method: 'RegisterMolecules',
+    as: 'user',
+    request: ({ orgId }) => ({
+      orgId,
+      requestId: REQUEST,
+      rows: [{ smiles: 'OCC', name: 'Äthanol' }, { smiles: 'C1CC' }, { smiles: 'CСO', name: 'a Cyrillic С' }],
+    }),
+    responses: () => [
+      { registered: [{ line: 1, canonicalSmiles: 'CCO' }], rejected: [{ line: 2 }, { line: 3, smiles: 'CСO' }] },
+    ],
+  },
+  {
+    name: 'a library streamed in batches',
+    service: MoleculeService,
+    method: 'ImportMolecules',
+    as: 'user',
+    request: ({ orgId }) => [
+      { orgId, rows: [{ smiles: 'CCN' }, { smiles: 'nonsense' }] },
+      { orgId, rows: [{ smiles: 'CCS' }] },
+    ],
+    responses: () => [{ registered: '2', rejected: '1', rejections: [{ line: 2, smiles: 'nonsense' }] }],
+    changes: true,
+  },
+  {
+    name: "a library's molecules, a page of them",
+    service: MoleculeSetService,
+    method: 'ListMoleculeSetMembers',
+    as: 'user',
+    request: ({ orgId, moleculeSetId }) => ({ orgId, moleculeSetId, pageSize: 2 }),
+    responses: () => [{ nextPageToken: expect.any(String) }],
+  },
+  {
+    name: 'a published pipeline with a name beyond ASCII',
+    service: PipelineService,
+    method: 'GetPipeline',
+    as: 'user',
+    request: ({ orgId, pipelineId }) => ({ orgId, pipelineId }),
+    responses: ({ pipelineId }) => [{ pipeline: { pipelineId, name: 'Eigenschaften (β)', latestVersion: 1 } }],
+  },
+  {
+    name: 'a worker is leased nothing for an engine nobody asks for',
+    service: QueueService,
+    method: 'LeaseTasks',
+    as: 'worker',
+    request: () => lease({ waitMs: 0 }),
+    responses: () => [{}],
+  },
+  {
+    name: 'a long poll ends with its deadline',
+    service: QueueService,
+    method: 'LeaseTasks',
+    as: 'worker',
+    request: () => lease({ waitMs: 20_000 }),
+    timeoutMs: 400,
+    error: { code: 'deadline_exceeded' },
+  },
+];
+
+function lease({ waitMs }: { waitMs: number }) {
+  return { worker: 'suite', engines: ['nobody@1'], maxTasks: 1, waitMs, freeCores: 1, freeMemoryMb: 1 };
+}

@@ -1,0 +1,70 @@
+import { expect } from '@jest/globals';
+import { ExecutionService, JobRunService } from '@mad/proto/results';
+import { TenantSchemaService } from '@mad/proto/tenancy';
+import type { Case } from '../case.ts';
+import { MOLECULES } from '../world.ts';
+
+/** Every service of results. */
+export const resultsCases: Case[] = [
+  {
+    name: 'what a job computed, in its own database',
+    service: JobRunService,
+    method: 'ListWorkItems',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId, pageSize: 1000 }),
+    responses: () => [
+      {
+        items: Array.from({ length: MOLECULES }, (_, i) => ({ itemNo: i + 1, status: 'WORK_STATUS_SCORED' })),
+      },
+    ],
+  },
+  {
+    name: 'the events of a job that has ended, to their end',
+    service: JobRunService,
+    method: 'WatchJob',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId }),
+    responses: () => [
+      {
+        events: expect.arrayContaining([expect.objectContaining({ event: 'job.completed' })]),
+        state: 'JOB_STATE_COMPLETED',
+      },
+    ],
+  },
+  {
+    name: 'the events of a job that waits, until the deadline',
+    service: JobRunService,
+    method: 'WatchJob',
+    as: 'user',
+    request: ({ orgId, waitingJobId }) => ({ orgId, jobId: waitingJobId }),
+    timeoutMs: 3000,
+    responses: () => [{ events: [{ seqNo: '1', event: 'job.materialized' }] }],
+    error: { code: 'deadline_exceeded' },
+  },
+  {
+    name: 'how a job stands, for catalog',
+    service: ExecutionService,
+    method: 'ReconcileJob',
+    as: 'catalog',
+    request: ({ orgId, jobId }) => ({ orgId, jobId }),
+    responses: ({ jobId }) => [{ progress: { jobId, state: 'JOB_STATE_COMPLETED' } }],
+  },
+  {
+    name: 'outcomes streamed without a lease',
+    service: ExecutionService,
+    method: 'AppendResults',
+    as: 'worker',
+    request: ({ orgId, jobId }) => [
+      { orgId, taskExecutionId: jobId, attempt: 1, leaseToken: 'none', outcomes: [{ itemNo: 1 }] },
+      { orgId, taskExecutionId: jobId, attempt: 1, leaseToken: 'none', outcomes: [{ itemNo: 2 }] },
+    ],
+    error: { code: 'permission_denied', message: 'the lease is not valid', reason: 'TOKEN_INVALID' },
+  },
+  {
+    name: "the tenant schema's migrations, for the provisioner",
+    service: TenantSchemaService,
+    method: 'ListMigrations',
+    as: 'provisioner',
+    responses: () => [{ schema: 'results' }],
+  },
+];
