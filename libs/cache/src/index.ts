@@ -1,7 +1,10 @@
 export type { Cache, PubSub, Subscription } from './cache.ts';
 export { memoryCache, memoryPubSub } from './memory.ts';
-export { redisCache, redisPubSub } from './redis.ts';
-export { openCache } from './open.ts';
+export { openBroadcast } from './broadcast.ts';
+export type { Broadcast } from './broadcast.ts';
+export { redisCache, redisProbe, redisPubSub } from './redis.ts';
+export type { RedisProbe } from './redis.ts';
+export { openCache, openPubSub } from './open.ts';
 export type { OpenCache } from './open.ts';
 export { readThrough } from './read-through.ts';
 export type { ReadThrough, ReadThroughOptions } from './read-through.ts';

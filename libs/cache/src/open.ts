@@ -10,10 +10,15 @@ export interface OpenCache {
   close(): Promise<void>;
 }
 
+/** Through Redis where a URL is given, else within this process. */
+export async function openPubSub({ url, logger }: { url?: string; logger?: Logger } = {}): Promise<PubSub> {
+  return url ? redisPubSub(url, { logger }) : memoryPubSub();
+}
+
 /** In Redis where a URL is given, else in this process. */
 export async function openCache({ url, logger }: { url?: string; logger?: Logger } = {}): Promise<OpenCache> {
   const cache = url ? await redisCache(url, { logger }) : memoryCache();
-  const pubSub = url ? await redisPubSub(url, { logger }) : memoryPubSub();
+  const pubSub = await openPubSub({ url, logger });
   return {
     cache,
     pubSub,

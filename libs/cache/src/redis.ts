@@ -9,6 +9,18 @@ const COMMAND_TIMEOUT_MS = SECOND_MS / 4;
 /** Short, because ioredis lets the timer of a failed attempt run on and hold the process up at its end. */
 const CONNECT_TIMEOUT_MS = SECOND_MS / 2;
 const MAX_RECONNECT_DELAY_MS = 5 * SECOND_MS;
+/** A connection that leaves a command unanswered for so long is given up, and with it all that waits on it. */
+const SOCKET_TIMEOUT_MS = SECOND_MS;
+const QUESTION_MS = 10 * SECOND_MS;
+
+/** Fails at once while there is no connection, and keeps nothing in line for later. */
+const IMPATIENT = {
+  enableOfflineQueue: false,
+  autoResendUnfulfilledCommands: false,
+  maxRetriesPerRequest: 0,
+  commandTimeout: COMMAND_TIMEOUT_MS,
+  socketTimeout: SOCKET_TIMEOUT_MS,
+} satisfies RedisOptions;
 
 interface RedisAdapterOptions {
   logger?: Logger;
@@ -50,11 +62,7 @@ async function firstAttempt(client: Redis): Promise<void> {
 /** A cache shared by processes, in Redis 6 or later. Opens also while Redis is away; its methods then reject at once. */
 export async function redisCache(url: string, options: RedisAdapterOptions = {}): Promise<Cache> {
   const { prefix = DEFAULT_PREFIX } = options;
-  const client = connect(url, options.logger, {
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: COMMAND_TIMEOUT_MS,
-  });
+  const client = connect(url, options.logger, IMPATIENT);
   await firstAttempt(client);
   return {
     async get<T>(key: string) {
@@ -73,20 +81,41 @@ export async function redisCache(url: string, options: RedisAdapterOptions = {})
   };
 }
 
-/** Messages between processes, through Redis. A connection that was lost subscribes again by itself. */
+/** The text of a message as it was sent; undefined for what no one of ours has sent. */
+function messageIn(text: string): { message: unknown } | undefined {
+  try {
+    return { message: JSON.parse(text) };
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Messages between processes, through Redis. A connection that was lost subscribes again by itself; nothing waits in
+ * line for it meanwhile.
+ */
 export async function redisPubSub(url: string, options: RedisAdapterOptions = {}): Promise<PubSub> {
-  const { prefix = DEFAULT_PREFIX } = options;
-  const publisher = connect(url, options.logger, {
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: COMMAND_TIMEOUT_MS,
-  });
-  // A connection that subscribes can do nothing else. It may wait for Redis: a subscription has no deadline.
-  const subscriber = connect(url, undefined, { maxRetriesPerRequest: null });
-  const handlers = new Map<string, Set<(text: string) => void>>();
+  const { prefix = DEFAULT_PREFIX, logger } = options;
+  const publisher = connect(url, logger, IMPATIENT);
+  // A connection that subscribes can do nothing else.
+  const subscriber = connect(url, undefined, { ...IMPATIENT, autoResubscribe: false });
+  const handlers = new Map<string, Set<(message: unknown) => void>>();
   subscriber.on('message', (channel: string, text: string) => {
-    for (const deliver of handlers.get(channel) ?? []) deliver(text);
+    const received = messageIn(text);
+    if (received === undefined) {
+      logger?.debug({ channel }, 'a message that is no JSON');
+      return;
+    }
+    for (const deliver of handlers.get(channel) ?? []) deliver(received.message);
   });
+  subscriber.on('ready', () => {
+    // What fails here fails with the connection, and the next one subscribes.
+    if (handlers.size > 0) subscriber.subscribe(...handlers.keys()).catch(() => undefined);
+  });
+  // It only listens, so without a question now and then it would not notice that the other end is gone.
+  const question = setInterval(() => {
+    if (subscriber.status === 'ready') subscriber.ping().catch(() => undefined);
+  }, QUESTION_MS).unref();
   // Once this returns, what is published after a subscription reaches it.
   await Promise.all([firstAttempt(publisher), firstAttempt(subscriber)]);
   return {
@@ -95,23 +124,44 @@ export async function redisPubSub(url: string, options: RedisAdapterOptions = {}
     },
     async subscribe(channel, handler) {
       const name = prefix + channel;
-      const deliver = (text: string): void => handler(JSON.parse(text));
+      const deliver = (message: unknown): void => handler(message);
       const known = handlers.get(name) ?? new Set();
       handlers.set(name, known.add(deliver));
-      // Without Redis nobody publishes either; the command waits in line until it is there.
-      const asked = subscriber.subscribe(name);
-      if (subscriber.status === 'ready') await asked;
-      else asked.catch(() => undefined);
+      // Without Redis nobody publishes either: it is asked for when Redis is there.
+      if (subscriber.status === 'ready') await subscriber.subscribe(name).catch(() => undefined);
       return async () => {
         known.delete(deliver);
         if (known.size > 0 || handlers.get(name) !== known) return;
         handlers.delete(name);
-        if (subscriber.status === 'ready') await subscriber.unsubscribe(name);
+        if (subscriber.status === 'ready') await subscriber.unsubscribe(name).catch(() => undefined);
       };
     },
     async close() {
+      clearInterval(question);
       publisher.disconnect();
       subscriber.disconnect();
     },
+  };
+}
+
+/** One look at a Redis server, by a connection that is kept. */
+export interface RedisProbe {
+  /** Milliseconds of one round trip. Rejects within half a second when there is no answer. */
+  ping(): Promise<number>;
+  close(): void;
+}
+
+/** Opens a probe, also while Redis is away. */
+export function redisProbe(url: string, options: { logger?: Logger } = {}): RedisProbe {
+  const client = connect(url, options.logger, IMPATIENT);
+  const first = firstAttempt(client);
+  return {
+    async ping() {
+      await first;
+      const began = performance.now();
+      await client.ping();
+      return performance.now() - began;
+    },
+    close: () => client.disconnect(),
   };
 }

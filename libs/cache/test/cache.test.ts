@@ -3,12 +3,13 @@ import {
   memoryCache,
   memoryPubSub,
   openCache,
+  readThrough,
   redisCache,
   redisPubSub,
   type Cache,
   type PubSub,
 } from '../src/index.ts';
-import { redisMissing, startRedis, type RedisServer } from './redis-server.ts';
+import { redisMissing, startRedis, type RedisServer } from '@mad/testing';
 
 const wait = (ms: number): Promise<void> => new Promise((settle) => setTimeout(settle, ms));
 
@@ -148,6 +149,20 @@ withRedis(`in Redis${missing === undefined ? '' : ` (skipped: ${missing})`}`, ()
 
   afterAll(async () => {
     await server?.stop();
+  });
+
+  test('a value dropped by one process is dropped for all: no other reads it again', async () => {
+    const processes = [await redisCache(url(), { prefix }), await redisCache(url(), { prefix })];
+    let version = 1;
+    const [one, other] = processes.map((cache) =>
+      readThrough(cache, { name: 'dropped', ttlMs: 60_000, load: async () => version }),
+    );
+    expect([await one!.get('k'), await other!.get('k')]).toEqual([1, 1]);
+    version = 2;
+    expect(await other!.get('k')).toBe(1);
+    await one!.forget('k');
+    expect([await other!.get('k'), await one!.get('k')]).toEqual([2, 2]);
+    await Promise.all(processes.map((cache) => cache.close()));
   });
 
   test('two processes share values and messages; another system does not', async () => {

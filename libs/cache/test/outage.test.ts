@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { openCache, readThrough, type OpenCache } from '../src/index.ts';
-import { redisMissing, startRedis, type RedisServer } from './redis-server.ts';
+import { openBroadcast, openCache, readThrough, redisProbe, redisPubSub, type OpenCache } from '../src/index.ts';
+import { Redis } from 'ioredis';
+import { redisMissing, startRedis, type RedisServer } from '@mad/testing';
 
 const missing = redisMissing();
 const withRedis = missing === undefined ? describe : describe.skip;
@@ -74,5 +75,78 @@ withRedis(`an outage${missing === undefined ? '' : ` (skipped: ${missing})`}`, (
       await opened.pubSub.publish('c', 'again').catch(() => undefined);
       return heard.includes('again');
     });
+  });
+
+  test('a server that hangs: what is sent fails soon, nothing waits in line, and it is back when it answers', async () => {
+    const pubSub = await redisPubSub(server.url);
+    const heard: unknown[] = [];
+    await pubSub.subscribe('hung', (message) => heard.push(message));
+    server.freeze();
+    try {
+      for (let round = 0; round < 4; round += 1) {
+        const began = Date.now();
+        const sent = await Promise.allSettled(
+          Array.from({ length: 500 }, (_, n) => pubSub.publish('hung', `lost ${n}`)),
+        );
+        expect(sent.every(({ status }) => status === 'rejected')).toBe(true);
+        expect(Date.now() - began).toBeLessThan(1_500);
+        await new Promise((settle) => setTimeout(settle, 300));
+      }
+      await expect(opened.cache.get('a')).rejects.toThrow();
+    } finally {
+      server.thaw();
+    }
+    await until(async () => {
+      await pubSub.publish('hung', 'back').catch(() => undefined);
+      return heard.includes('back');
+    });
+    await pubSub.close();
+  });
+
+  test('a subscription asked for during an outage is there after it', async () => {
+    await server.stop();
+    const pubSub = await redisPubSub(server.url);
+    const heard: unknown[] = [];
+    await pubSub.subscribe('early', (message) => heard.push(message));
+    await server.start();
+    await until(async () => {
+      await pubSub.publish('early', 1).catch(() => undefined);
+      return heard.length > 0;
+    });
+    await pubSub.close();
+  });
+
+  test('what others publish by mistake disturbs nobody', async () => {
+    const pubSub = await redisPubSub(server.url);
+    const hints: unknown[] = [];
+    const broadcast = await openBroadcast(pubSub, 'hints', (hint) => hints.push(hint));
+    const stranger = new Redis(server.url);
+    for (const text of ['{"', 'null', '7', '[]', '{"hint":1}', '{"from":"x","hint":"heard"}']) {
+      await stranger.publish('mad:hints', text);
+    }
+    broadcast.tell('one of our own');
+    await until(async () => hints.length > 0);
+    await new Promise((settle) => setTimeout(settle, 50));
+    expect(hints).toEqual(['heard']);
+    stranger.disconnect();
+    await broadcast.close();
+    await pubSub.close();
+  });
+
+  test('a probe tells milliseconds, and fails soon while there is no answer', async () => {
+    const probe = redisProbe(server.url);
+    expect(await probe.ping()).toBeGreaterThan(0);
+    server.freeze();
+    const began = Date.now();
+    await expect(probe.ping()).rejects.toThrow();
+    expect(Date.now() - began).toBeLessThan(500);
+    server.thaw();
+    await until(() =>
+      probe.ping().then(
+        () => true,
+        () => false,
+      ),
+    );
+    probe.close();
   });
 });

@@ -7,3 +7,5 @@ export type { SchemaDatabase, SchemaSuiteOptions, SchemaUnderTest } from './sche
 export { testAccessKey, testJwks, testServiceKey, testServiceKeys, testServiceVerifier, testVerifier } from './keys.ts';
 export { badTokens, bearer, platformToken, serviceToken, userToken } from './tokens.ts';
 export type { BadToken, TokenClaims } from './tokens.ts';
+export { redisMissing, startRedis } from './redis-server.ts';
+export type { RedisServer } from './redis-server.ts';

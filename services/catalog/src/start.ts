@@ -97,6 +97,8 @@ export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Pr
     open.defer(() => database.close());
     const caches = await openCache({ url: config.redisUrl, logger });
     open.defer(() => caches.close());
+    const tasks = await TaskSignal.open(caches.pubSub);
+    open.defer(() => tasks.close());
     const chemistry = openChemistry({ workers: config.chemistryWorkers });
     open.defer(() => chemistry.close());
     const { close: closeNeighbours, organizations, keys, audits, executions, tenants } = neighbours(config);
@@ -121,7 +123,7 @@ export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Pr
       tenants,
       provisioning: config.provisioning,
       queue: config.queue,
-      tasks: new TaskSignal(),
+      tasks,
       logger,
       metrics,
     };

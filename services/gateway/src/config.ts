@@ -10,6 +10,8 @@ export interface GatewayConfig {
   addresses: Addresses;
   /** The private key that signs the gateway's own calls. */
   servicePrivateJwk: ServiceIdentity['privateJwk'];
+  /** The Redis that the services use, where they do: looked at by /ready. */
+  redisUrl?: string;
   /** Largest request body, bytes. */
   bodyLimitBytes: number;
   /** Milliseconds a REST request may take, streams aside. */
@@ -28,6 +30,7 @@ export function readGatewayConfig(env: Env): GatewayConfig {
       provisioner: r.string('PROVISIONER_ADDRESS', { default: '127.0.0.1:7004' }),
     },
     servicePrivateJwk: r.json('GATEWAY_SERVICE_KEY', privateJwkSetting),
+    redisUrl: r.url('REDIS_URL', { optional: true }),
     bodyLimitBytes: r.integer('GATEWAY_BODY_LIMIT_BYTES', { default: 6 * 1024 * 1024, min: 1024 }),
     timeoutMs: r.integer('GATEWAY_TIMEOUT_MS', { default: 60 * SECOND_MS, min: 100 }),
   }));

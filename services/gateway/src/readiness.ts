@@ -1,4 +1,5 @@
 import { createClient, type Transport } from '@connectrpc/connect';
+import type { RedisProbe } from '@mad/cache';
 import { TenantService, type GetFleetHealthResponse } from '@mad/proto/provisioner';
 import { SECOND_MS } from '@mad/process';
 
@@ -8,7 +9,7 @@ export interface Readiness {
   /** True when something is wrong that does not keep the system from serving. */
   degraded: boolean;
   checks: {
-    /** Every probe by name: true when it answered. */
+    /** Every probe by name: true when it answered. `redis` only where Redis is used. */
     databases: Record<string, boolean>;
     metadata_db: boolean;
     /** Tenants by state, e.g. {"READY": 12}. */
@@ -23,12 +24,17 @@ const PROBE_MS = 3 * SECOND_MS;
 const SICK = new Set(['FAILED']);
 
 /**
- * Asks the provisioner, which probes the metadata database and every server once. Not ready only when the metadata
- * database or every server is gone; one sick server or tenant degrades.
+ * Asks the provisioner, which probes the metadata database and every server once, and Redis where it is used. Not ready
+ * only when the metadata database or every server is gone; one sick server or tenant degrades, and so does Redis, which
+ * holds only what may be lost.
  */
-export function readinessProbe(provisioner: Transport, serviceToken: () => Promise<string>): () => Promise<Readiness> {
+export function readinessProbe(
+  provisioner: Transport,
+  serviceToken: () => Promise<string>,
+  redis?: RedisProbe,
+): () => Promise<Readiness> {
   const tenants = createClient(TenantService, provisioner);
-  return async () => {
+  const fleet = async (): Promise<Readiness> => {
     try {
       const headers = { authorization: `Bearer ${await serviceToken()}` };
       return readinessOf(await tenants.getFleetHealth({}, { timeoutMs: PROBE_MS, headers }));
@@ -36,6 +42,23 @@ export function readinessProbe(provisioner: Transport, serviceToken: () => Promi
       const checks = { databases: { metadata: false }, metadata_db: false, org_databases: {} };
       return { status: 'not_ready', degraded: true, checks, latency_ms: {} };
     }
+  };
+  if (redis === undefined) return fleet;
+  return async () => {
+    const [readiness, latencyMs] = await Promise.all([fleet(), redis.ping().catch(() => undefined)]);
+    return withRedis(readiness, latencyMs);
+  };
+}
+
+/** Adds Redis to what is known; `undefined` when it did not answer. */
+export function withRedis(readiness: Readiness, latencyMs: number | undefined): Readiness {
+  const answered = latencyMs !== undefined;
+  const { checks, latency_ms } = readiness;
+  return {
+    ...readiness,
+    degraded: readiness.degraded || !answered,
+    checks: { ...checks, databases: { ...checks.databases, redis: answered } },
+    latency_ms: answered ? { ...latency_ms, redis: latencyMs } : latency_ms,
   };
 }
 

@@ -4,6 +4,7 @@ import { createRegistry } from '@bufbuild/protobuf';
 import { Code, ConnectError, createContextKey, createContextValues, type HandlerContext } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { createServiceTokenSigner } from '@mad/auth';
+import { redisProbe } from '@mad/cache';
 import type { Logger, Metrics } from '@mad/process';
 import { createMetrics } from '@mad/process';
 import * as details from '@mad/proto/rpc';
@@ -43,7 +44,8 @@ export async function startGateway(config: GatewayConfig, dependencies: GatewayD
   const upstreams = openUpstreams(config.addresses, logger);
   const authorize = credentials(upstreams.identity);
   const serviceToken = createServiceTokenSigner({ service: 'gateway', privateJwk: config.servicePrivateJwk });
-  const readiness = readinessProbe(upstreams.provisioner, serviceToken);
+  const redis = config.redisUrl === undefined ? undefined : redisProbe(config.redisUrl, { logger });
+  const readiness = readinessProbe(upstreams.provisioner, serviceToken, redis);
   const registry = createRegistry(details.file_google_rpc_error_details, ...upstreams.services.map((s) => s.service));
 
   /** Only what services may trust goes inward: credentials, the trace and the request's id. */
@@ -146,6 +148,7 @@ export async function startGateway(config: GatewayConfig, dependencies: GatewayD
       closing.abort(new ConnectError('the gateway is shutting down', Code.Unavailable));
       await app.close();
       upstreams.close();
+      redis?.close();
     },
   };
 }

@@ -11,6 +11,8 @@ import { OrganizationService, OrganizationStatus, SessionService } from '@mad/pr
 import { TenantService } from '@mad/proto/provisioner';
 import { JobRunService } from '@mad/proto/results';
 import { bind, invalid, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
+import { redisMissing, startRedis } from '@mad/testing';
+import type { GatewayConfig } from '../src/config.ts';
 import { startGateway, type Gateway } from '../src/start.ts';
 
 const ORG = '0198c000-0000-7000-8000-000000000001';
@@ -27,6 +29,7 @@ const fleet = {
 
 let neighbours: RpcServer;
 let gateway: Gateway;
+let config: GatewayConfig;
 let url: string;
 
 beforeAll(async () => {
@@ -100,17 +103,15 @@ beforeAll(async () => {
     ],
   });
   const address = `127.0.0.1:${neighbours.port}`;
-  gateway = await startGateway(
-    {
-      host: '127.0.0.1',
-      port: 0,
-      addresses: { identity: address, catalog: address, results: address, provisioner: address },
-      servicePrivateJwk: (await generateSigningKey()).privateJwk,
-      bodyLimitBytes: 64 * 1024,
-      timeoutMs: 5_000,
-    },
-    { logger },
-  );
+  config = {
+    host: '127.0.0.1',
+    port: 0,
+    addresses: { identity: address, catalog: address, results: address, provisioner: address },
+    servicePrivateJwk: (await generateSigningKey()).privateJwk,
+    bodyLimitBytes: 64 * 1024,
+    timeoutMs: 5_000,
+  };
+  gateway = await startGateway(config, { logger });
   url = `http://127.0.0.1:${gateway.port}`;
 });
 
@@ -397,6 +398,40 @@ describe('probes', () => {
     expect(await response.json()).toMatchObject({ status: 'not_ready' });
     Object.assign(fleet, { servers, tenantsByState });
   });
+
+  const missing = redisMissing();
+  (missing === undefined ? test : test.skip)(
+    '/ready looks at Redis where it is used; without it degraded, ready',
+    async () => {
+      const redis = await startRedis();
+      const withRedis = await startGateway({ ...config, redisUrl: redis.url }, { logger });
+      const ready = async () => (await fetch(`http://127.0.0.1:${withRedis.port}/ready`)).json();
+      try {
+        expect(await ready()).toMatchObject({
+          status: 'ready',
+          degraded: false,
+          checks: { databases: { metadata: true, local: true, redis: true } },
+          latency_ms: { redis: expect.any(Number) },
+        });
+        redis.freeze();
+        const began = Date.now();
+        const hung = await ready();
+        expect(Date.now() - began).toBeLessThan(1_500);
+        expect(hung).toMatchObject({ status: 'ready', degraded: true, checks: { databases: { redis: false } } });
+        expect(hung).not.toHaveProperty('latency_ms.redis');
+        redis.thaw();
+        await redis.stop();
+        expect(await ready()).toMatchObject({
+          status: 'ready',
+          degraded: true,
+          checks: { databases: { redis: false } },
+        });
+      } finally {
+        await withRedis.close();
+        await redis.stop();
+      }
+    },
+  );
 });
 
 test('two bytes and silence hold nobody up', async () => {

@@ -21,6 +21,8 @@ export interface ResultsConfig {
   /** An idle tenant connection is closed after this. */
   tenantIdleMs: number;
   statementTimeoutMs: number;
+  /** Wakes those who watch a job at another process of results. */
+  redisUrl?: string;
   /** This process's name, shown in pg_stat_activity. */
   node: string;
 }
@@ -46,6 +48,7 @@ export function readResultsConfig(env: Env): ResultsConfig {
     tenantPoolMax: r.integer('RESULTS_TENANT_POOL_MAX', { default: 10, min: 1, max: 1000 }),
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
+    redisUrl: r.url('REDIS_URL', { optional: true }),
     node: r.string('RESULTS_NODE', { default: 'mad-results' }),
   }));
 }

@@ -6,6 +6,7 @@ import {
   identityKeys,
   serviceTransports,
 } from '@mad/auth';
+import { openPubSub } from '@mad/cache';
 import { postgresErrorInterceptor } from '@mad/postgres';
 import type { Logger, Metrics } from '@mad/process';
 import { JobService, QueueService } from '@mad/proto/catalog';
@@ -62,12 +63,16 @@ export async function startResults(config: ResultsConfig, deps: ResultsDeps): Pr
       metrics,
     });
     open.defer(() => tenants.close());
+    const pubSub = await openPubSub({ url: config.redisUrl, logger });
+    open.defer(() => pubSub.close());
+    const feed = await JobFeed.open(pubSub);
+    open.defer(() => feed.close());
 
     const context: Context = {
       tenants,
       catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
-      feed: new JobFeed(),
+      feed,
       logger,
     };
     const verifyUser = createAccessTokenVerifier({ jwks: identityKeys(identity) });

@@ -1,8 +1,27 @@
-/** Wakes those who wait for tasks in this process. Nothing depends on it but how soon they look again. */
+import { openBroadcast, type Broadcast, type PubSub } from '@mad/cache';
+
+const CHANNEL = 'catalog:tasks';
+/** Other processes are told at once and then at most so often: every telling has all waiting workers look. */
+const TELL_EVERY_MS = 20;
+
+/**
+ * Wakes those who wait for tasks, here and in the other processes of catalog. Nothing depends on it but how soon they
+ * look again.
+ */
 export class TaskSignal {
   #count = 0;
   #ended = false;
   readonly #waiting = new Set<() => void>();
+  #others: Broadcast | undefined;
+  #toldAt = Number.NEGATIVE_INFINITY;
+  #telling: NodeJS.Timeout | undefined;
+
+  /** Opens the signal; other processes are reached through `pubSub`. */
+  static async open(pubSub: PubSub): Promise<TaskSignal> {
+    const signal = new TaskSignal();
+    signal.#others = await openBroadcast(pubSub, CHANNEL, () => signal.#wake());
+    return signal;
+  }
 
   /** How often it was raised: take it before looking, so that what comes between looking and waiting is not missed. */
   get count(): number {
@@ -16,14 +35,24 @@ export class TaskSignal {
 
   /** Says that tasks were queued, or that somebody may run more. */
   raise(): void {
-    this.#count += 1;
-    for (const wake of this.#waiting) wake();
+    this.#wake();
+    if (this.#others === undefined || this.#telling !== undefined) return;
+    const waitMs = this.#toldAt + TELL_EVERY_MS - performance.now();
+    if (waitMs <= 0) this.#tell();
+    else this.#telling = setTimeout(() => this.#tell(), waitMs).unref();
   }
 
-  /** Sends everybody away: the process ends. */
+  /** Sends everybody here away: the process ends. */
   end(): void {
     this.#ended = true;
-    this.raise();
+    this.#wake();
+  }
+
+  /** Leaves the other processes alone. */
+  async close(): Promise<void> {
+    clearTimeout(this.#telling);
+    await this.#others?.close();
+    this.#others = undefined;
   }
 
   /** Resolves when it was raised since `seen`, after `ms` milliseconds, or when the signal aborts. */
@@ -40,5 +69,16 @@ export class TaskSignal {
       signal.addEventListener('abort', wake, { once: true });
       this.#waiting.add(wake);
     });
+  }
+
+  #wake(): void {
+    this.#count += 1;
+    for (const wake of this.#waiting) wake();
+  }
+
+  #tell(): void {
+    this.#telling = undefined;
+    this.#toldAt = performance.now();
+    this.#others?.tell(null);
   }
 }

@@ -10,7 +10,7 @@ import { isEnded } from '../domain/job-state.ts';
 import { countersMessage, requireJob, stateMessage } from '../runs/job-image.ts';
 import { countersIn, eventMessage } from './convert.ts';
 
-/** Rows are looked at this often even when nobody in this process says that the job moved: another may have moved it. */
+/** Rows are looked at this often even when nobody says that the job moved: another process may, without Redis. */
 const POLL_MS = SECOND_MS;
 /** Something is sent at least this often, so that a dead connection is noticed. */
 const HEARTBEAT_MS = 10 * SECOND_MS;

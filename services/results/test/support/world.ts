@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, type Client, type Transport } from '@connectrpc/connect';
 import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
-import { createLogger, MINUTE_MS, uuidv7 } from '@mad/process';
+import { createLogger, MINUTE_MS, uuidv7, type Logger } from '@mad/process';
 import { CachePolicy } from '@mad/proto/catalog';
 import { TenantState } from '@mad/proto/provisioner';
 import {
@@ -109,6 +109,8 @@ export interface World {
     id: string,
     attempt: number,
   ): Promise<{ orgId: string; taskExecutionId: string; attempt: number; leaseToken: string }>;
+  /** Another process of results on the same databases; closed with the world. */
+  another(): Promise<{ jobRuns: Client<typeof JobRunService> }>;
   /** Stops results and starts it again on the same databases. */
   restart(): Promise<void>;
   close(): Promise<void>;
@@ -116,7 +118,8 @@ export interface World {
 
 const WORKER = 'worker-1';
 
-export async function openWorld(): Promise<World> {
+/** Opens a world. With `redisUrl` its results uses Redis; `logger` gets what results logs. */
+export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logger?: Logger } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
     inputs: new Map(),
@@ -142,16 +145,18 @@ export async function openWorld(): Promise<World> {
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',
+        ...(redisUrl === undefined ? {} : { redisUrl }),
       },
-      { logger: createLogger('results', { level: 'error' }) },
+      { logger: logger ?? createLogger('results', { level: 'error' }) },
     );
   let results = await open();
+  const others: RunningResults[] = [];
   const signLease = createLeaseSigner((await testServiceKey('catalog')).privateJwk);
   const databases: TenantDatabase[] = [];
   let transports: GrpcTransport[] = [];
 
-  const connect = (interceptor?: ReturnType<typeof serviceTokenInterceptor>): GrpcTransport => {
-    const transport = grpcTransport(`127.0.0.1:${results.port}`, { interceptors: interceptor ? [interceptor] : [] });
+  const connect = (interceptor?: ReturnType<typeof serviceTokenInterceptor>, to = results): GrpcTransport => {
+    const transport = grpcTransport(`127.0.0.1:${to.port}`, { interceptors: interceptor ? [interceptor] : [] });
     transports.push(transport);
     return transport;
   };
@@ -242,6 +247,11 @@ export async function openWorld(): Promise<World> {
       if (outcomes.length > 0) await world.append(org, id, outcomes);
       await world.finish(org, id);
     },
+    async another() {
+      const other = await open();
+      others.push(other);
+      return { jobRuns: createClient(JobRunService, connect(undefined, other)) };
+    },
     async restart() {
       for (const transport of transports) transport.close();
       transports = [];
@@ -251,7 +261,7 @@ export async function openWorld(): Promise<World> {
     },
     async close() {
       for (const transport of transports) transport.close();
-      await results.close();
+      for (const one of [results, ...others]) await one.close();
       await neighbours.close();
       for (const database of databases) await database.drop();
     },

@@ -10,6 +10,9 @@ export interface RedisServer {
   url: string;
   stop(): Promise<void>;
   start(): Promise<void>;
+  /** Lets it keep its connections and answer nothing, until `thaw`. */
+  freeze(): void;
+  thaw(): void;
 }
 
 /** Why there is no Redis to test with, or undefined when there is the program. */
@@ -31,6 +34,7 @@ async function freePort(): Promise<number> {
 export async function startRedis(): Promise<RedisServer> {
   const port = await freePort();
   let running: (() => Promise<void>) | undefined;
+  let signal: (name: NodeJS.Signals) => void = () => undefined;
   const start = async (): Promise<void> => {
     const dir = await mkdtemp(join(tmpdir(), 'mad-redis-'));
     const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', dir];
@@ -38,6 +42,7 @@ export async function startRedis(): Promise<RedisServer> {
     for await (const chunk of child.stdout) {
       if (String(chunk).includes('Ready to accept connections')) break;
     }
+    signal = (name) => void child.kill(name);
     running = async () => {
       const exited = once(child, 'exit');
       child.kill('SIGKILL');
@@ -49,6 +54,8 @@ export async function startRedis(): Promise<RedisServer> {
   return {
     url: `redis://127.0.0.1:${port}`,
     start,
+    freeze: () => signal('SIGSTOP'),
+    thaw: () => signal('SIGCONT'),
     async stop() {
       await running?.();
       running = undefined;
