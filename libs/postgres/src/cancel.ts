@@ -31,5 +31,9 @@ export function cancelStatement(client: pg.PoolClient): void {
   packet.writeInt32BE(secretKey, 12);
   const messenger = connect(port, host);
   messenger.on('error', () => connection.stream.destroy());
-  messenger.end(packet);
+  // The server closes when it has read: PgBouncer before 1.20 ends itself when the asker hangs up first.
+  messenger.resume();
+  messenger.setTimeout(PATIENCE_MS, () => messenger.destroy());
+  messenger.unref();
+  messenger.write(packet);
 }

@@ -45,6 +45,17 @@ function tlsOptions(url: URL): boolean | ConnectionOptions {
 }
 
 /**
+ * Whether statements may be prepared by name at this URL: `?prepare=false` says that a pooler is there which gives each
+ * transaction another connection and does not know them (PgBouncer in transaction mode, before 1.21 or with
+ * `max_prepared_statements = 0`).
+ */
+export function mayPrepare(url: string): boolean {
+  const value = new URL(url).searchParams.get('prepare') ?? 'true';
+  if (value !== 'true' && value !== 'false') throw new Error(`prepare=${value} must be true or false`);
+  return value === 'true';
+}
+
+/**
  * A Postgres URL as options for `pg`. Beyond loopback TLS with full verification is on unless the URL waives it
  * explicitly (`?sslmode=disable`); `sslrootcert` names a file with the authority's certificate.
  * Throws when the URL is malformed or asks for a mode that would verify less than it says.

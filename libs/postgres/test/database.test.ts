@@ -138,7 +138,8 @@ test('a statement beyond the time limit is cancelled', async () => {
 
 test('statements with parameters are prepared once per connection, unless told not to', async () => {
   const prepared = async (prepare: boolean): Promise<number> => {
-    const one = await openNotes(database, { poolSize: 1, prepare, systemUrl: undefined });
+    const url = `${database.url('mad_catalog')}?prepare=${prepare}`;
+    const one = await openNotes(database, { url, poolSize: 1, systemUrl: undefined });
     try {
       for (let i = 0; i < 3; i += 1) await one.inOrg(ACME, (tx) => tx.query('SELECT $1::int AS prepared_probe', [i]));
       const [row] = await one.inOrg(ACME, (tx) =>
@@ -156,7 +157,7 @@ test('statements with parameters are prepared once per connection, unless told n
 });
 
 test('a statement whose table changed under it fails once and works on the next call', async () => {
-  const one = await openNotes(database, { poolSize: 1, systemUrl: undefined });
+  const one = await openNotes(database, { url: database.url('mad_catalog'), poolSize: 1, systemUrl: undefined });
   const owner = new pg.Client(clientOptions(database.adminUrl));
   await owner.connect();
   try {

@@ -85,8 +85,8 @@ export async function notesDatabase(): Promise<TestDatabase> {
 
 export async function openNotes(database: TestDatabase, options: Partial<DatabaseOptions> = {}): Promise<Database> {
   return openDatabase({
-    url: database.url('mad_catalog'),
-    systemUrl: database.url('mad_catalog_system'),
+    url: database.pooledUrl('mad_catalog'),
+    systemUrl: database.pooledUrl('mad_catalog_system'),
     schema: SCHEMA,
     entities: [NoteEntity],
     applicationName: 'notes',

@@ -8,6 +8,8 @@ export const CLUSTER_VARIABLE = 'MAD_TEST_CLUSTER';
 
 export interface ClusterState {
   adminUrl: string;
+  /** Where PgBouncer listens on 127.0.0.1, when the run has one. */
+  poolerPort?: number;
 }
 
 /** The run's Postgres server. */
@@ -18,6 +20,8 @@ export interface TestCluster {
   port: number;
   /** The URL of one of the roles that the setup made, e.g. `mad_identity`, `mad_provisioner_admin`, `mad_migrator`. */
   url(role: string, database: string): string;
+  /** As `url`, through the run's pooler when it has one. */
+  pooledUrl(role: string, database: string): string;
   /** The superuser's URL to another database. */
   adminUrlTo(database: string): string;
 }
@@ -31,21 +35,29 @@ export function passwordOf(adminUrl: string, role: string): string {
 export function testCluster(): TestCluster {
   const text = process.env[CLUSTER_VARIABLE];
   if (text === undefined) throw new Error(`${CLUSTER_VARIABLE} is not set: tests run through the root's Jest config`);
-  const { adminUrl } = JSON.parse(text) as ClusterState;
+  const { adminUrl, poolerPort } = JSON.parse(text) as ClusterState;
   const { hostname, port } = new URL(adminUrl);
   const to = (database: string): URL => {
     const url = new URL(adminUrl);
     url.pathname = `/${database}`;
     return url;
   };
+  const as = (role: string, database: string): URL => {
+    const url = to(database);
+    url.username = role;
+    url.password = passwordOf(adminUrl, role);
+    return url;
+  };
   return {
     adminUrl,
     host: hostname,
     port: Number(port || '5432'),
-    url(role, database) {
-      const url = to(database);
-      url.username = role;
-      url.password = passwordOf(adminUrl, role);
+    url: (role, database) => as(role, database).href,
+    pooledUrl(role, database) {
+      const url = as(role, database);
+      if (poolerPort === undefined) return url.href;
+      url.host = `127.0.0.1:${poolerPort}`;
+      url.search = '?prepare=false';
       return url.href;
     },
     adminUrlTo: (database) => to(database).href,

@@ -25,6 +25,8 @@ export interface TestDatabase {
   name: string;
   /** The URL of a role to this database, e.g. `mad_identity`, `mad_identity_system`, `mad_migrator`. */
   url(role: string): string;
+  /** As `url`, through the run's pooler when it has one: for what a service reads and writes, not for its queue. */
+  pooledUrl(role: string): string;
   /** The superuser's URL to this database: sees past row-level security. */
   adminUrl: string;
   /** Ends its sessions and drops it. */
@@ -88,6 +90,7 @@ export async function metadataDatabase({ services }: { services: readonly Migrat
   return {
     name,
     url: (role) => cluster.url(role, name),
+    pooledUrl: (role) => cluster.pooledUrl(role, name),
     adminUrl: cluster.adminUrlTo(name),
     async drop() {
       await asAdmin(cluster, async (client) => {

@@ -9,7 +9,7 @@ const jest = createRequire(import.meta.url).resolve('jest/bin/jest');
 const reporter = new URL('../src/jest/closing-line.js', import.meta.url).pathname;
 
 /** Runs Jest on the given test files and returns the last line of its output. */
-async function lastLine(files: Record<string, string>): Promise<string> {
+async function lastLine(files: Record<string, string>, tally = ''): Promise<string> {
   const rootDir = await mkdtemp(join(tmpdir(), 'mad-closing-'));
   try {
     await writeFile(join(rootDir, 'package.json'), '{}');
@@ -17,7 +17,8 @@ async function lastLine(files: Record<string, string>): Promise<string> {
     for (const [name, source] of Object.entries(files)) await writeFile(join(rootDir, name), source);
     const output = await new Promise<string>((settle) => {
       // A failing run is an answer here, not an error.
-      execFile(process.execPath, [jest, '--rootDir', rootDir], { cwd: rootDir }, (_error, stdout) => settle(stdout));
+      const options = { cwd: rootDir, env: { ...process.env, MAD_TEST_TALLY: tally } };
+      execFile(process.execPath, [jest, '--rootDir', rootDir], options, (_error, stdout) => settle(stdout));
     });
     return output.trimEnd().split('\n').at(-1)!;
   } finally {
@@ -30,4 +31,19 @@ test('the last line of a run counts, and a file that does not load counts as fai
   expect(await lastLine({ 'good.test.js': good })).toBe('2 passed, 0 failed, 2 skipped');
   const bad = { 'bad.test.js': `test('a', () => { throw new Error(); });`, 'unloadable.test.js': 'import (' };
   expect(await lastLine({ ...bad, 'good.test.js': good })).toBe('2 passed, 2 failed, 2 skipped');
+});
+
+test('runs that share a tally count together, in any order of good and bad', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'mad-tally-'));
+  const tally = join(folder, 'tally');
+  try {
+    await writeFile(tally, '');
+    const run = (source: string) => lastLine({ 'a.test.js': source }, tally);
+    expect(await run(`test('a', () => {}); test('b', () => { throw new Error(); });`)).toBe(
+      '1 passed, 1 failed, 0 skipped',
+    );
+    expect(await run(`test('a', () => {}); test.skip('c', () => {});`)).toBe('2 passed, 1 failed, 1 skipped');
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 });

@@ -59,8 +59,8 @@ export async function startTestCatalog(options: { config?: Partial<CatalogConfig
     host: '127.0.0.1',
     port: 0,
     database: {
-      url: database.url('mad_catalog'),
-      systemUrl: database.url('mad_catalog_system'),
+      url: database.pooledUrl('mad_catalog'),
+      systemUrl: database.pooledUrl('mad_catalog_system'),
       poolSize: 5,
       systemPoolSize: 2,
       statementTimeoutMs: 20_000,

@@ -64,8 +64,8 @@ export async function startQueueWorld(): Promise<QueueWorld> {
   const db: TestDatabase = await metadataDatabase({ services: [{ schema: 'catalog', migrations: catalogMigrations }] });
   const url = db.url('mad_catalog');
   const database = await openCatalogDatabase({
-    url,
-    systemUrl: db.url('mad_catalog_system'),
+    url: db.pooledUrl('mad_catalog'),
+    systemUrl: db.pooledUrl('mad_catalog_system'),
     systemPoolSize: SYSTEM_POOL,
   });
   const boss = await openBoss({ url, schema: 'catalog_boss', logger: silent, queues: catalogQueues });

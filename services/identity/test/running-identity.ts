@@ -169,13 +169,13 @@ export async function runIdentity(overrides: Partial<IdentityConfig> = {}): Prom
   await superuser.connect();
   const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'gateway']);
   const neighbour = await startNeighbour();
-  const url = db.url('mad_identity');
-  const systemUrl = db.url('mad_identity_system');
+  const url = db.pooledUrl('mad_identity');
+  const systemUrl = db.pooledUrl('mad_identity_system');
   const config: IdentityConfig = {
     host: '127.0.0.1',
     port: 0,
     database: { url, systemUrl, poolSize: 5, systemPoolSize: 2, statementTimeoutMs: 60_000, logSql: false },
-    bossUrl: url,
+    bossUrl: db.url('mad_identity'),
     masterKey: randomBytes(32),
     servicePrivateJwk: keys.private.identity,
     serviceKeys: keys.public,

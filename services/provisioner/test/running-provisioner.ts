@@ -84,8 +84,9 @@ export async function runProvisioner({
 
   const settings: Record<string, string> = {
     PROVISIONER_PORT: '0',
-    PROVISIONER_DATABASE_URL: metadata.url('mad_provisioner'),
-    PROVISIONER_SYSTEM_URL: metadata.url('mad_provisioner_system'),
+    PROVISIONER_DATABASE_URL: metadata.pooledUrl('mad_provisioner'),
+    PROVISIONER_SYSTEM_URL: metadata.pooledUrl('mad_provisioner_system'),
+    PROVISIONER_BOSS_URL: metadata.url('mad_provisioner'),
     PROVISIONER_MASTER_KEY: randomBytes(32).toString('base64'),
     PROVISIONER_SERVICE_KEY: JSON.stringify(keys.private.provisioner),
     MAD_SERVICE_KEYS: JSON.stringify(keys.public),

@@ -28,7 +28,9 @@ export function organizationCommands(mad: Command, env: Env): void {
         const organization = await createOrganization(platform, { slug: slug, ...options });
         const tenant = await untilProvisioned(platform, organization, output);
         const lines = [
-          `${slug} ${organization.orgId}: ${tenant.databaseName} ready in ${duration(Number(tenant.provisionMs))}`,
+          tenant === undefined
+            ? `${slug} ${organization.orgId}: its database is made with its first job`
+            : `${slug} ${organization.orgId}: ${tenant.databaseName} ready in ${duration(Number(tenant.provisionMs))}`,
         ];
         let administrator: { email: string; password: string } | undefined;
         if (options.admin) {
@@ -39,7 +41,7 @@ export function organizationCommands(mad: Command, env: Env): void {
         output.answer(
           {
             organization: jsonOf(OrganizationSchema, organization),
-            tenant: jsonOf(TenantSchema, tenant),
+            tenant: tenant === undefined ? null : jsonOf(TenantSchema, tenant),
             administrator,
           },
           lines.join('\n'),
@@ -115,13 +117,21 @@ export async function organizationBySlug(platform: Signed, slug: string): Promis
   return organizations[0];
 }
 
-/** Waits until an organization's results database can be used. */
-export async function untilProvisioned(platform: Signed, organization: Organization, output: Output): Promise<Tenant> {
+/**
+ * Waits until an organization's results database can be used. Undefined where it gets one only with its first job:
+ * such an organization is active without.
+ */
+export async function untilProvisioned(
+  platform: Signed,
+  organization: Organization,
+  output: Output,
+): Promise<Tenant | undefined> {
   let step = '';
   for (const deadline = Date.now() + PROVISION_MS; Date.now() < deadline; await sleep(POLL_MS)) {
     const { tenants } = await platform.api.client(TenantService).listTenants({ orgId: organization.orgId });
     const tenant = tenants[0];
     if (tenant?.state === TenantState.READY) return tenant;
+    if (!tenant && organization.status === OrganizationStatus.ACTIVE) return undefined;
     if (tenant && tenant.step !== step) output.note(`… ${organization.slug}: ${(step = tenant.step)}`);
   }
   throw new CommandFailure(`${organization.slug}'s database is not ready yet; see mad db list`, EXIT.unavailable);

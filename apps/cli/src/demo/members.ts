@@ -14,6 +14,7 @@ import type { Settings } from '../settings.ts';
 export interface DemoOrganization {
   organization: Organization;
   slug: string;
+  /** `NONE_YET` where it gets its database with its first job. */
   tenantState: string;
   provisionMs: number;
   signed: Signed;
@@ -37,8 +38,8 @@ export async function demoOrganization(
   return {
     organization,
     slug,
-    tenantState: TenantState[tenant.state],
-    provisionMs: Number(tenant.provisionMs),
+    tenantState: tenant === undefined ? 'NONE_YET' : TenantState[tenant.state],
+    provisionMs: Number(tenant?.provisionMs ?? 0),
     signed: await asMember({ ...settings, token: undefined, organization: slug }),
     accessToken: async () => (await signIn(settings, login)).accessToken,
   };

@@ -1,7 +1,8 @@
 import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { removeEmbeddedPostgres, startEmbeddedPostgres } from '@mad/embedded-postgres';
+import { readPostgresMajor, removeEmbeddedPostgres, startEmbeddedPostgres, type PgMajor } from '@mad/embedded-postgres';
+import { readEnv } from '@mad/process';
 
 /** The Postgres server of a test run. */
 export interface TestServer {
@@ -35,11 +36,11 @@ async function removeAbandoned(): Promise<void> {
   }
 }
 
-async function embedded(): Promise<TestServer> {
+async function embedded(major: PgMajor | undefined): Promise<TestServer> {
   await removeAbandoned();
   const dataDir = await mkdtemp(join(tmpdir(), PREFIX));
   await writeFile(join(dataDir, PID_FILE), String(process.pid));
-  const server = await startEmbeddedPostgres({ dataDir, settings: SETTINGS });
+  const server = await startEmbeddedPostgres({ dataDir, settings: SETTINGS, major });
   return {
     adminUrl: server.adminUrl,
     async stop() {
@@ -71,11 +72,11 @@ async function container(image: string): Promise<TestServer> {
 
 /**
  * The server a run tests against: the one at MAD_TEST_DATABASE_URL (a superuser's URL), a container when
- * MAD_TEST_CONTAINERS is 1, else an embedded one.
+ * MAD_TEST_CONTAINERS is 1, else an embedded one of the major in MAD_POSTGRES_MAJOR.
  */
 export async function startServer(env: NodeJS.ProcessEnv): Promise<TestServer> {
   const given = env['MAD_TEST_DATABASE_URL'];
   if (given) return { adminUrl: given, stop: async () => undefined };
   if (env['MAD_TEST_CONTAINERS'] === '1') return container(env['MAD_TEST_POSTGRES_IMAGE'] ?? 'postgres:16');
-  return embedded();
+  return embedded(readEnv(env, readPostgresMajor));
 }

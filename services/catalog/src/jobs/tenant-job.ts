@@ -3,7 +3,7 @@ import { Code, ConnectError, type CallOptions } from '@connectrpc/connect';
 import { MINUTE_MS, SECOND_MS } from '@mad/process';
 import { TenantState } from '@mad/proto/provisioner';
 import { TaskPlanSchema, type MaterializeJobResponse } from '@mad/proto/results';
-import { reasonOf } from '@mad/rpc';
+import { reasonOf, rpcError } from '@mad/rpc';
 import type { CatalogContext } from '../context.ts';
 import type { JobRow } from '../db/entities/job.ts';
 import { isEnded } from '../domain/job-progress.ts';
@@ -61,8 +61,11 @@ function waitingFor(error: unknown): string {
   switch (reasonOf(error)) {
     case 'TENANT_NOT_PROVISIONED':
     case 'TENANT_PROVISIONING':
-    case 'PROVISIONING_FAILED':
       return "waiting for the organization's database to be made";
+    case 'PROVISIONING_FAILED':
+      return `waiting: ${(error as ConnectError).rawMessage}; it is tried again`;
+    case 'NO_SERVER_AVAILABLE':
+      return "waiting: no server of the organization's region takes another database";
     case 'TENANT_SUSPENDED':
       return 'waiting: the organization is suspended';
     case 'CONNECTION_BUDGET_EXHAUSTED':
@@ -79,7 +82,7 @@ export async function noteWaiting({ database }: CatalogContext, job: RunnableJob
   if (job.detail === detail) return;
   await database.inOrg(job.org_id, (tx) =>
     tx.execute(
-      `UPDATE catalog.jobs_meta SET detail = $3, updated_at = now()
+      `UPDATE catalog.jobs_meta SET detail = left($3, 4000), updated_at = now()
        WHERE org_id = $1 AND job_id = $2 AND status = 'pending'`,
       [job.org_id, job.job_id, detail],
     ),
@@ -96,15 +99,28 @@ export function isOver(job: RunnableJob): boolean {
   return isEnded(job.status);
 }
 
-/** Has the organization's database made, where the first job does that. Throws until it is ready. */
+/** What results answers where the organization's database was not made yet, or could not be. */
+const UNMADE = new Set(['TENANT_NOT_PROVISIONED', 'PROVISIONING_FAILED']);
+
+/** Has the organization's database made, where the first job does that. Throws until it is ready, with the reason. */
 async function ensureTenant(context: CatalogContext, orgId: string, signal?: AbortSignal): Promise<void> {
   const { region } = await context.organizations.require(orgId, 'reading');
   const request = { orgId, schema: TENANT_SCHEMA, region };
   const { tenant } = await context.tenants.ensureTenant(request, { timeoutMs: ENSURE_MS, signal });
-  if (tenant?.state === TenantState.READY) return;
-  throw new Error(
-    `the ${TENANT_SCHEMA} tenant of ${orgId} is ${TenantState[tenant?.state ?? TenantState.UNSPECIFIED]}`,
-  );
+  const about = { org_id: orgId, schema: TENANT_SCHEMA };
+  switch (tenant?.state) {
+    case TenantState.READY:
+      return;
+    case TenantState.FAILED: {
+      const message = `making the organization's database failed: ${tenant.lastError}`;
+      throw rpcError(Code.FailedPrecondition, 'PROVISIONING_FAILED', message, about);
+    }
+    case TenantState.SUSPENDED:
+    case TenantState.READ_ONLY:
+      throw rpcError(Code.FailedPrecondition, 'TENANT_SUSPENDED', 'the organization is suspended', about);
+    default:
+      throw rpcError(Code.Unavailable, 'TENANT_PROVISIONING', "the organization's database is being made", about);
+  }
 }
 
 /**
@@ -131,7 +147,7 @@ export async function materializeInTenant(
   try {
     return await context.executions.materializeJob(request, options);
   } catch (error) {
-    if (reasonOf(error) !== 'TENANT_NOT_PROVISIONED' || context.provisioning !== 'on_first_write') throw error;
+    if (context.provisioning !== 'on_first_write' || !UNMADE.has(reasonOf(error) ?? '')) throw error;
     await ensureTenant(context, job.org_id, signal);
     return context.executions.materializeJob(request, options);
   }
