@@ -30,6 +30,9 @@ export interface DataSourcesOptions {
   logger: Logger;
 }
 
+/** Beyond this part of a server's budget no connection is opened ahead of its use. */
+const WARM_SHARE = 0.75;
+
 /** An open tenant, for as long as it is leased. */
 export interface OpenTenant {
   readonly route: Route;
@@ -113,6 +116,18 @@ export class DataSources {
   retire(orgId: string, generation: bigint): void {
     const tenant = this.#open.get(orgId);
     if (tenant !== undefined && tenant.route.generation < generation) this.#retire(tenant);
+  }
+
+  /** Whether a connection of the tenant is open under this route. */
+  isWarm({ orgId, generation }: Route): boolean {
+    const tenant = this.#open.get(orgId);
+    return tenant?.route.generation === generation && tenant.pool.totalCount > 0;
+  }
+
+  /** Whether the tenant can be opened without taking anything from others, now or in a moment. */
+  hasRoom(route: Route): boolean {
+    const { open, limit, waiting } = this.#budgetOf(route).status();
+    return waiting === 0 && open < limit * WARM_SHARE && this.#open.size + this.#opening.size < this.#options.maxOpen;
   }
 
   status(): { tenants: number; budgets: ({ server: string } & ReturnType<ConnectionBudget['status']>)[] } {

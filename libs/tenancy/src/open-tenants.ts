@@ -69,6 +69,18 @@ class RoutedTenants implements Tenants {
     return this.#call(orgId, 'transact', fn, options);
   }
 
+  async prewarm(orgId: string, { signal, deadlineMs = DEFAULT_DEADLINE_MS }: TenantCallOptions = {}): Promise<boolean> {
+    const until = performance.now() + deadlineMs;
+    const route = this.#routes.peek(orgId) ?? (await this.#routes.get(orgId));
+    if (refusalOf(route, 'read') !== undefined) return false;
+    if (this.#sources.isWarm(route)) return true;
+    if (!this.#sources.hasRoom(route)) return false;
+    const { tenant, slot } = await this.#acquire(orgId, 'read', until, signal);
+    tenant.pool.giveBack(slot, false);
+    this.#sources.release(tenant);
+    return true;
+  }
+
   status(): TenantsStatus {
     return { ...this.#routes.status(), ...this.#sources.status() };
   }

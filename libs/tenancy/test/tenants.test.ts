@@ -320,3 +320,41 @@ describe('routes', () => {
     await tenants.close();
   });
 });
+
+describe('prewarm', () => {
+  test('opens one connection, of which the first read makes use', async () => {
+    const tenants = await fleet.open();
+    const orgId = org();
+    expect(await tenants.prewarm(orgId)).toBe(true);
+    expect(tenants.status()).toMatchObject({ tenants: 1, budgets: [{ open: 1, idle: 1 }] });
+    const asked = fleet.asked;
+    expect(await tenants.prewarm(orgId)).toBe(true);
+    await tenants.read(orgId, (tx) => tx.query('SELECT 1'));
+    expect(tenants.status()).toMatchObject({ tenants: 1, budgets: [{ open: 1, idle: 1 }] });
+    expect(fleet.asked).toBe(asked);
+    await tenants.close();
+  });
+
+  test('leaves a quarter of the budget free, and takes nothing from anybody', async () => {
+    const tenants = await fleet.open({ budget: 4 });
+    const orgs = [org(), org(), org(), org()];
+    const opened: boolean[] = [];
+    for (const orgId of orgs) opened.push(await tenants.prewarm(orgId));
+    expect(opened).toEqual([true, true, true, false]);
+    expect(tenants.status()).toMatchObject({ tenants: 3, budgets: [{ open: 3, idle: 3 }] });
+    // Whoever really reads gets the last one.
+    await tenants.read(orgs[3]!, (tx) => tx.query('SELECT 1'));
+    expect(tenants.status()).toMatchObject({ tenants: 4, budgets: [{ open: 4 }] });
+    await tenants.close();
+  });
+
+  test('opens nothing without a database, and nothing of a suspended organization', async () => {
+    const tenants = await fleet.open();
+    expect(reasonOf(await tenants.prewarm(uuidv7()).catch((error: unknown) => error))).toBe('TENANT_NOT_PROVISIONED');
+    const suspended = org();
+    fleet.change(suspended, { state: TenantState.SUSPENDED });
+    expect(await tenants.prewarm(suspended)).toBe(false);
+    expect(tenants.status()).toMatchObject({ tenants: 0 });
+    await tenants.close();
+  });
+});

@@ -32,6 +32,10 @@ export interface IdentityConfig {
   serviceKeys: ServiceKeys;
   /** host:port of the provisioner's gRPC. */
   provisionerAddress: string;
+  /** host:port of results' gRPC. */
+  resultsAddress: string;
+  /** Whether signing in has results open the organization's database. */
+  prewarm: boolean;
   provisioning: 'eager' | 'on_first_write';
   tenantSchemas: readonly string[];
   defaultRegion: string;
@@ -64,6 +68,8 @@ export function readIdentityConfig(env: Env): IdentityConfig {
       servicePrivateJwk: r.json('IDENTITY_SERVICE_KEY', privateJwkSetting),
       serviceKeys: r.json('MAD_SERVICE_KEYS', serviceKeysSetting),
       provisionerAddress: r.string('PROVISIONER_ADDRESS', { default: '127.0.0.1:7004' }),
+      resultsAddress: r.string('RESULTS_ADDRESS', { default: '127.0.0.1:7003' }),
+      prewarm: r.boolean('IDENTITY_PREWARM', { default: true }),
       provisioning: r.oneOf('PROVISIONING', ['eager', 'on_first_write'], 'eager'),
       tenantSchemas: r
         .string('IDENTITY_TENANT_SCHEMAS', {

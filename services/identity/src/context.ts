@@ -17,5 +17,7 @@ export interface IdentityContext {
   provisioning: 'eager' | 'on_first_write';
   /** The region of organizations that name none. */
   defaultRegion: string;
+  /** Has the organization's database opened ahead of its first use. Returns at once. */
+  prewarm: (orgId: string) => void;
   logger: Logger;
 }

@@ -3,6 +3,7 @@ import { accessInterceptor, createAccessTokenVerifier, createServiceTokenVerifie
 import { openBoss, postgresErrorInterceptor, type Boss, type Database } from '@mad/postgres';
 import { SECOND_MS, type Logger, type Metrics } from '@mad/process';
 import { TenantService } from '@mad/proto/provisioner';
+import { PrewarmService } from '@mad/proto/results';
 import { serveRpc, type RpcServer } from '@mad/rpc';
 import type { IdentityConfig } from './config.ts';
 import type { IdentityContext } from './context.ts';
@@ -23,6 +24,7 @@ import { routes } from './routes.ts';
 import { masterKey } from './secrets/master-key.ts';
 import { passwordChecker } from './secrets/passwords.ts';
 import { seedRoles } from './seed.ts';
+import { Prewarming } from './sessions/prewarm.ts';
 
 const EVERY_HOUR = '7 * * * *';
 /** A new organization is waited for by a person: its message is looked for as often as pg-boss allows. */
@@ -80,6 +82,7 @@ async function makeContext(
   config: IdentityConfig,
   database: Database,
   boss: Boss,
+  prewarming: Prewarming,
   logger: Logger,
 ): Promise<IdentityContext> {
   const master = masterKey(config.masterKey);
@@ -92,6 +95,9 @@ async function makeContext(
     permissions: readPermissionCatalogue(),
     provisioning: config.provisioning,
     defaultRegion: config.defaultRegion,
+    prewarm: (orgId) => {
+      if (config.prewarm) prewarming.warm(orgId);
+    },
     logger,
   };
 }
@@ -110,7 +116,11 @@ export async function startIdentity(config: IdentityConfig, deps: IdentityDeps):
     open.defer(() => transport.close());
     const boss = await openBoss({ url: config.bossUrl, schema: 'identity_boss', logger, queues: identityQueues });
     open.defer(() => boss.close());
-    const context = await makeContext(config, database, boss, logger);
+    const results = to(config.resultsAddress);
+    open.defer(() => results.close());
+    const prewarming = new Prewarming(createClient(PrewarmService, results), logger);
+    open.defer(() => prewarming.close());
+    const context = await makeContext(config, database, boss, prewarming, logger);
     await database.asSystem((tx) => seedRoles(tx, context.permissions));
 
     const tenants = createClient(TenantService, transport);

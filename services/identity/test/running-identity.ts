@@ -15,6 +15,7 @@ import {
   type Organization,
 } from '@mad/proto/identity';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
+import { PrewarmService } from '@mad/proto/results';
 import { bind, grpcTransport, serveRpc, type GrpcTransport } from '@mad/rpc';
 import {
   metadataDatabase,
@@ -35,13 +36,17 @@ import {
 } from '../src/index.ts';
 import { masterKey } from '../src/secrets/master-key.ts';
 
-/** A provisioner that answers what a test says; it admits only what the real one would. */
+/** A provisioner and a results that answer what a test says; they admit only what the real ones would. */
 export interface Neighbour {
   address: string;
   /** What EnsureTenant answers. */
   state: TenantState;
   /** `ensure <org>`, `suspend <org>`, `resume <org>`, in order. */
   calls: string[];
+  /** Organizations that were to be opened ahead of time, in order. */
+  warmed: string[];
+  /** While true, results answers nothing when it is asked to. */
+  hangs: boolean;
   close(): Promise<void>;
 }
 
@@ -49,6 +54,7 @@ const logger = createLogger('test', { level: 'silent' });
 
 async function startNeighbour(): Promise<Neighbour> {
   const calls: string[] = [];
+  const warmed: string[] = [];
   const services = [
     bind(TenantService, {
       async ensureTenant({ orgId, schema }) {
@@ -64,6 +70,13 @@ async function startNeighbour(): Promise<Neighbour> {
         return {};
       },
     }),
+    bind(PrewarmService, {
+      async prewarmTenant({ orgId }, { signal }) {
+        warmed.push(orgId);
+        if (neighbour.hangs) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+        return { open: true };
+      },
+    }),
   ];
   const access = accessInterceptor({
     verifyUser: testVerifier(),
@@ -75,6 +88,8 @@ async function startNeighbour(): Promise<Neighbour> {
     address: `127.0.0.1:${server.port}`,
     state: TenantState.READY,
     calls,
+    warmed,
+    hangs: false,
     close: () => server.close(),
   };
   return neighbour;
@@ -180,6 +195,8 @@ export async function runIdentity(overrides: Partial<IdentityConfig> = {}): Prom
     servicePrivateJwk: keys.private.identity,
     serviceKeys: keys.public,
     provisionerAddress: neighbour.address,
+    resultsAddress: neighbour.address,
+    prewarm: true,
     provisioning: 'on_first_write',
     tenantSchemas: ['results'],
     defaultRegion: 'local',

@@ -11,7 +11,9 @@ import { login } from '../sessions/login.ts';
 import { endSession, exchangeRefreshToken, type RefreshToken } from '../sessions/refresh-token.ts';
 import type { OrganizationStatusName } from '../domain/organization-status.ts';
 
+/** The tokens of whoever signed in, whose next step is to read: the organization's database is opened meanwhile. */
 async function tokenPair(context: IdentityContext, subject: Subject, refresh?: RefreshToken) {
+  if (subject.orgId !== undefined) context.prewarm(subject.orgId);
   return {
     ...(await accessToken(context, subject)),
     refreshToken: refresh?.token ?? '',

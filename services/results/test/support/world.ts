@@ -88,6 +88,8 @@ export interface World {
   asWorker: Client<typeof ExecutionService>;
   jobRuns: Client<typeof JobRunService>;
   transport: Transport;
+  /** host:port of results' gRPC. */
+  address(): string;
   organization(): Promise<Organization>;
   materialize(org: Organization, options?: JobOptions): Promise<MaterializeJobResponse & { jobId: string }>;
   /** Starts an execution under a lease of this attempt. */
@@ -190,6 +192,7 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
     around,
     ...clients(),
     lease,
+    address: () => `127.0.0.1:${results.port}`,
     async organization() {
       const orgId = uuidv7();
       const database = await tenantDatabase();
