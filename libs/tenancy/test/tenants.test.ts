@@ -27,7 +27,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await fleet?.close();
-});
+}, 60_000);
 
 afterEach(() => {
   Object.assign(fleet, { away: false, mute: false });
