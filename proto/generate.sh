@@ -12,3 +12,5 @@ place grpc-health-check/proto/health/v1/health.proto grpc/health/v1/health.proto
 place @grpc/reflection/build/proto/grpc/reflection/v1/reflection.proto grpc/reflection/v1/reflection.proto
 place @grpc/reflection/build/proto/grpc/reflection/v1alpha/reflection.proto grpc/reflection/v1alpha/reflection.proto
 buf generate --clean
+# The same contracts with their comments, for the API's documentation.
+buf build --as-file-descriptor-set --output ../libs/proto/src/gen/descriptors.binpb

@@ -50,6 +50,8 @@ export function environmentOf(parts: LocalParts, outer: Readonly<Record<string, 
     ]),
     OBJECT_STORE_URL: pathToFileURL(join(home, 'objects')).href,
     GATEWAY_PORT: String(ports.gateway),
+    // No load balancer has to notice that it ends.
+    GATEWAY_DRAIN_MS: '0',
     WORKER_NAME: `local-${process.pid}`,
     WORKER_CORES: String(availableParallelism()),
   };

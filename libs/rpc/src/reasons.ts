@@ -23,9 +23,11 @@ export type Reason =
   | 'ETAG_MISMATCH'
   | 'IMMUTABLE'
   | 'IN_USE'
+  | 'RATE_LIMITED'
   | 'REQUEST_ID_REUSED'
   | 'RESOURCE_NOT_FOUND'
   | 'SERVICE_UNAVAILABLE'
+  | 'SHUTTING_DOWN'
   | 'STATE_CONFLICT'
   // tenants and their databases
   | 'CONNECTION_BUDGET_EXHAUSTED'

@@ -1,124 +1,21 @@
 import { connect } from 'node:net';
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
-import { generateSigningKey } from '@mad/auth';
-import { createLogger, sleep } from '@mad/process';
-import { JobService, JobState, MoleculeService } from '@mad/proto/catalog';
-import { OrganizationService, OrganizationStatus, SessionService } from '@mad/proto/identity';
-import { TenantService } from '@mad/proto/provisioner';
+import { JobService } from '@mad/proto/catalog';
 import { JobRunService } from '@mad/proto/results';
-import { bind, invalid, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
-import { redisMissing, startRedis } from '@mad/testing';
-import type { GatewayConfig } from '../src/config.ts';
-import { startGateway, type Gateway } from '../src/start.ts';
+import { fleet, JOB, ORG, problemIn as problem, seen, startEdge, type Running } from './harness.ts';
 
-const ORG = '0198c000-0000-7000-8000-000000000001';
-const JOB = '0198c000-0000-7000-8000-000000000002';
-const logger = createLogger('test', { level: 'silent' });
-
-/** What the neighbours saw and how they shall answer. */
-const seen = { authorization: '', traceparent: '', forged: '' as string | null, exchanges: 0, aborted: 0 };
-const fleet = {
-  metadataLatencyMs: 1.5,
-  servers: [{ name: 'local', healthy: true, latencyMs: 2 }],
-  tenantsByState: { READY: 2n },
-};
-
-let neighbours: RpcServer;
-let gateway: Gateway;
-let config: GatewayConfig;
+let edge: Running;
 let url: string;
 
 beforeAll(async () => {
-  neighbours = await serveRpc({
-    service: 'neighbours',
-    host: '127.0.0.1',
-    port: 0,
-    interceptors: [],
-    logger,
-    services: [
-      bind(OrganizationService, {
-        getOrganization(request, ctx) {
-          seen.authorization = ctx.requestHeader.get('authorization') ?? '';
-          seen.traceparent = ctx.requestHeader.get('traceparent') ?? '';
-          seen.forged = ctx.requestHeader.get('x-mad-user');
-          return { organization: { orgId: request.orgId, slug: 'acme', status: OrganizationStatus.ACTIVE } };
-        },
-        listOrganizations: (request) => ({ nextPageToken: `${request.pageSize}|${request.slug}` }),
-        createOrganization: () => {
-          throw rpcError(Code.AlreadyExists, 'ALREADY_EXISTS', 'slug is taken', { field: 'slug' });
-        },
-      }),
-      bind(SessionService, {
-        exchangeToken(request) {
-          seen.exchanges += 1;
-          if (request.token === 'mad_wrong') throw new ConnectError('the token is not valid', Code.Unauthenticated);
-          return {
-            tokens: { accessToken: `for-${request.token}`, accessExpireTime: timestampFromMs(Date.now() + 600_000) },
-          };
-        },
-      }),
-      bind(JobService, {
-        getJob(request) {
-          if (request.jobId !== JOB) throw notFound('job', request.jobId);
-          return { job: { jobId: JOB, orgId: request.orgId, state: JobState.RUNNING, counters: { requested: 5n } } };
-        },
-        createJob: () => {
-          throw rpcError(
-            Code.ResourceExhausted,
-            'QUOTA_EXCEEDED',
-            'too many queued tasks',
-            {},
-            { retryAfterMs: 3_000 },
-          );
-        },
-        cancelJob: () => {
-          throw new TypeError('secret detail');
-        },
-      }),
-      bind(MoleculeService, {
-        registerMolecules: (request) => ({
-          registered: request.rows.map((row, i) => ({ line: i + 1, canonicalSmiles: row.smiles })),
-        }),
-        updateMolecule: () => {
-          throw invalid('name', 'must not be empty');
-        },
-      }),
-      bind(JobRunService, {
-        async *watchJob(request, ctx) {
-          if (request.jobId !== JOB) throw notFound('job', request.jobId);
-          for (let n = 1n; n <= 3n; n += 1n)
-            yield { events: [{ seqNo: n, event: 'job.progress' }], state: JobState.RUNNING };
-          if (request.afterSeq === 7n) throw new ConnectError('tenant is gone', Code.Unavailable);
-          if (request.afterSeq === 9n) {
-            await new Promise((resolve) => ctx.signal.addEventListener('abort', resolve));
-            seen.aborted += 1;
-          }
-        },
-      }),
-      bind(TenantService, { getFleetHealth: () => fleet }),
-    ],
-  });
-  const address = `127.0.0.1:${neighbours.port}`;
-  config = {
-    host: '127.0.0.1',
-    port: 0,
-    addresses: { identity: address, catalog: address, results: address, provisioner: address },
-    servicePrivateJwk: (await generateSigningKey()).privateJwk,
-    bodyLimitBytes: 64 * 1024,
-    timeoutMs: 5_000,
-  };
-  gateway = await startGateway(config, { logger });
-  url = `http://127.0.0.1:${gateway.port}`;
+  edge = await startEdge();
+  ({ url } = edge);
 });
 
-afterAll(async () => {
-  await gateway?.close();
-  await neighbours?.close();
-});
+afterAll(() => edge?.close());
 
 const get = (path: string, headers: Record<string, string> = {}) => fetch(`${url}${path}`, { headers });
 const send = (method: string, path: string, body: unknown, type = 'application/json') =>
@@ -127,10 +24,6 @@ const send = (method: string, path: string, body: unknown, type = 'application/j
     headers: { 'content-type': type },
     body: typeof body === 'string' ? body : JSON.stringify(body),
   });
-const problem = async (response: Response) => {
-  expect(response.headers.get('content-type')).toMatch(/^application\/problem\+json/);
-  return (await response.json()) as Record<string, unknown>;
-};
 
 describe('REST', () => {
   test('a path becomes a request, the answer plain JSON', async () => {
@@ -230,52 +123,11 @@ describe('REST', () => {
     expect((await get('/nothing')).status).toBe(404);
     const response = await send('DELETE', `/v1/organizations/${ORG}/jobs/${JOB}`, {});
     expect(response.status).toBe(405);
-    expect(response.headers.get('allow')).toBe('GET');
-  });
-
-  test('a stream is one JSON object a line, its late error the last', async () => {
-    const path = `/v1/organizations/${ORG}/jobs/${JOB}:watch`;
-    const lines = (await (await get(path)).text())
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as Record<string, unknown>);
-    expect(lines).toHaveLength(3);
-    expect(lines[2]).toMatchObject({ result: { events: [{ seqNo: '3' }], state: 'JOB_STATE_RUNNING' } });
-
-    const cut = (await (await get(`${path}?after_seq=7`)).text()).trim().split('\n');
-    expect(JSON.parse(cut.at(-1)!)).toMatchObject({ error: { code: 'UNAVAILABLE', detail: 'tenant is gone' } });
-  });
-
-  test('a stream as server-sent events, where asked for', async () => {
-    const response = await get(`/v1/organizations/${ORG}/jobs/${JOB}:watch`, { accept: 'text/event-stream' });
-    expect(response.headers.get('content-type')).toMatch(/^text\/event-stream/);
-    expect(await response.text()).toMatch(/^data: \{.*\n\n.*event: end\n/s);
-  });
-
-  test('an early error of a stream keeps its status', async () => {
-    expect((await get(`/v1/organizations/${ORG}/jobs/${ORG}:watch`)).status).toBe(404);
-  });
-
-  test('a client that goes away ends the call inside', async () => {
-    const before = seen.aborted;
-    const client = new AbortController();
-    const response = await fetch(`${url}/v1/organizations/${ORG}/jobs/${JOB}:watch?after_seq=9`, {
-      signal: client.signal,
-    });
-    await response.body!.getReader().read();
-    client.abort();
-    for (let i = 0; i < 100 && seen.aborted === before; i += 1) await sleep(20);
-    expect(seen.aborted).toBe(before + 1);
+    expect(response.headers.get('allow')).toBe('GET, HEAD, OPTIONS');
   });
 });
 
 describe('credentials', () => {
-  test('an access token passes, identity headers of the client do not', async () => {
-    await get(`/v1/organizations/${ORG}`, { authorization: 'Bearer abc', 'x-mad-user': JOB });
-    expect(seen.authorization).toBe('Bearer abc');
-    expect(seen.forged).toBeNull();
-  });
-
   test("the caller's trace goes on inside and is told", async () => {
     const response = await get(`/v1/organizations/${ORG}`, {
       traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`,
@@ -320,47 +172,6 @@ describe('Connect and gRPC-web', () => {
   });
 });
 
-describe('what services ask each other', () => {
-  test.each(['connect', 'gRPC-web'] as const)('is not served to %s clients, whatever token they show', async (name) => {
-    const options = { baseUrl: url, httpVersion: '1.1' } as const;
-    const transport = name === 'connect' ? createConnectTransport(options) : createGrpcWebTransport(options);
-    const headers = { authorization: 'Bearer a-service-token' };
-    const tenants = createClient(TenantService, transport);
-    await expect(tenants.getFleetHealth({}, { headers })).rejects.toMatchObject({ code: Code.Unimplemented });
-  });
-});
-
-test('a service that is away is told without its address, which the log keeps', async () => {
-  const lines: Record<string, unknown>[] = [];
-  const address = '127.0.0.1:1';
-  const away = await startGateway(
-    {
-      host: '127.0.0.1',
-      port: 0,
-      addresses: { identity: address, catalog: address, results: address, provisioner: address },
-      servicePrivateJwk: (await generateSigningKey()).privateJwk,
-      bodyLimitBytes: 64 * 1024,
-      timeoutMs: 5_000,
-    },
-    { logger: createLogger('test', { destination: { write: (line) => void lines.push(JSON.parse(line)) } }) },
-  );
-  try {
-    const path = `http://127.0.0.1:${away.port}`;
-    const rest = await problem(await fetch(`${path}/v1/organizations/${ORG}/jobs/${JOB}`));
-    const detail = 'mad.catalog.v1.JobService is not reachable';
-    expect(rest).toMatchObject({ status: 503, code: 'UNAVAILABLE', reason: 'SERVICE_UNAVAILABLE', detail });
-    const jobs = createClient(JobService, createConnectTransport({ baseUrl: path, httpVersion: '1.1' }));
-    await expect(jobs.getJob({ orgId: ORG, jobId: JOB })).rejects.toMatchObject({
-      code: Code.Unavailable,
-      rawMessage: detail,
-    });
-    const kept = lines.filter(({ msg }) => msg === 'upstream not reachable');
-    expect(kept.map(({ cause }) => String(cause).includes(address))).toEqual([true, true]);
-  } finally {
-    await away.close();
-  }
-});
-
 test('a Connect call keeps its trace inside', async () => {
   const headers = { traceparent: `00-${'c'.repeat(32)}-${'d'.repeat(16)}-01`, 'content-type': 'application/json' };
   const path = `${url}/mad.identity.v1.OrganizationService/GetOrganization`;
@@ -398,49 +209,10 @@ describe('probes', () => {
     expect(await response.json()).toMatchObject({ status: 'not_ready' });
     Object.assign(fleet, { servers, tenantsByState });
   });
-
-  const missing = redisMissing();
-  (missing === undefined ? test : test.skip)(
-    '/ready looks at Redis where it is used; without it degraded, ready',
-    async () => {
-      const redis = await startRedis();
-      const withRedis = await startGateway({ ...config, redisUrl: redis.url }, { logger });
-      const ready = async () => {
-        const response = await fetch(`http://127.0.0.1:${withRedis.port}/ready`);
-        return (await response.json()) as { degraded: boolean };
-      };
-      try {
-        // A busy machine may not connect at the first attempt.
-        for (const end = Date.now() + 10_000; Date.now() < end && (await ready()).degraded;) await sleep(50);
-        expect(await ready()).toMatchObject({
-          status: 'ready',
-          degraded: false,
-          checks: { databases: { metadata: true, local: true, redis: true } },
-          latency_ms: { redis: expect.any(Number) },
-        });
-        redis.freeze();
-        const began = Date.now();
-        const hung = await ready();
-        expect(Date.now() - began).toBeLessThan(1_500);
-        expect(hung).toMatchObject({ status: 'ready', degraded: true, checks: { databases: { redis: false } } });
-        expect(hung).not.toHaveProperty('latency_ms.redis');
-        redis.thaw();
-        await redis.stop();
-        expect(await ready()).toMatchObject({
-          status: 'ready',
-          degraded: true,
-          checks: { databases: { redis: false } },
-        });
-      } finally {
-        await withRedis.close();
-        await redis.stop();
-      }
-    },
-  );
 });
 
 test('two bytes and silence hold nobody up', async () => {
-  const silent = connect(gateway.port, '127.0.0.1');
+  const silent = connect(edge.port, '127.0.0.1');
   await once(silent, 'connect');
   silent.write('GE');
   expect((await get('/live')).status).toBe(200);

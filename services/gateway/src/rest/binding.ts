@@ -6,7 +6,10 @@ import {
   type DescMethod,
   type DescService,
 } from '@bufbuild/protobuf';
+import { accessRuleOf } from '@mad/auth';
+import { Audience } from '@mad/proto/access';
 import { http, type HttpRule } from '@mad/proto/http';
+import { cursorOf, type StreamCursor } from './cursor.ts';
 import { parsePathTemplate, type PathTemplate } from './path-template.ts';
 
 /** One REST route of one RPC, from its `google.api.http` annotation. */
@@ -18,6 +21,14 @@ export interface Binding {
   template: PathTemplate;
   /** `*`: the body is the whole request; a field's name: that field; empty: no body. */
   body: string;
+  /** How the stream is resumed, where it can be. */
+  cursor: StreamCursor | undefined;
+}
+
+/** Whether people outside may call a method: what only services may call is not served here at all. */
+export function isForOutside(method: DescMethod): boolean {
+  const rule = accessRuleOf(method);
+  return rule !== undefined && rule.audience !== Audience.SERVICE;
 }
 
 /** The routes of a service. Throws at start-up on an annotation that cannot be served, never per request. */
@@ -35,6 +46,7 @@ function bindingOf(method: DescMethod, rule: HttpRule): Binding {
   if (method.methodKind === 'client_streaming' || method.methodKind === 'bidi_streaming') {
     throw new Error(`${method.toString()}: a request stream has no REST form`);
   }
+  if (!isForOutside(method)) throw new Error(`${method.toString()}: only services may call it`);
   const template = parsePathTemplate(pattern.value);
   for (const variable of template.variables) {
     if (!fieldsOf(method.input, variable.field)) throw new Error(`${method.toString()}: no field ${variable.field}`);
@@ -42,7 +54,8 @@ function bindingOf(method: DescMethod, rule: HttpRule): Binding {
   if (rule.body && rule.body !== '*' && !fieldOf(method.input, rule.body)) {
     throw new Error(`${method.toString()}: no field ${rule.body}`);
   }
-  return { method, httpMethod: pattern.case.toUpperCase(), path: pattern.value, template, body: rule.body };
+  const httpMethod = pattern.case.toUpperCase();
+  return { method, httpMethod, path: pattern.value, template, body: rule.body, cursor: cursorOf(method) };
 }
 
 /** The field of a message by its proto name or its JSON name. */

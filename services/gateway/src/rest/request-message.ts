@@ -17,16 +17,19 @@ export interface RestRequest {
   query: URLSearchParams;
   /** The parsed JSON body, undefined when there was none. */
   body: JsonValue | undefined;
+  /** The header of a client that comes back to a stream. */
+  lastEventId?: string | undefined;
 }
 
 /**
- * Builds the RPC's request: one JSON object (body, then query, then path, the later winning), read once by protobuf's
+ * Builds the RPC's request: one JSON object (body, then query, then path, then cursor, the later winning), read once by protobuf's
  * own JSON mapping, which does all typing. Unknown or malformed input is INVALID_ARGUMENT naming the field.
  */
 export function requestMessage(binding: Binding, request: RestRequest, registry: Registry): Message {
   const json = bodyObject(binding, request.body);
   applyQuery(binding, json, request.query);
   applyPath(binding, json, request.segments);
+  applyCursor(binding, json, request.lastEventId);
   try {
     return fromJson(binding.method.input, json, { registry, ignoreUnknownFields: false });
   } catch (error) {
@@ -87,6 +90,13 @@ function applyPath(binding: Binding, json: JsonObject, segments: string[]): void
     delete json[fields[0]!.name];
     setField(json, fields, [value]);
   }
+}
+
+/** A browser repeats the address it first asked for, so where it got to since wins over the query. */
+function applyCursor({ cursor }: Binding, json: JsonObject, lastEventId: string | undefined): void {
+  if (!cursor || !lastEventId) return;
+  delete json[cursor.request.name];
+  json[cursor.request.jsonName] = cursor.read(lastEventId);
 }
 
 function setField(json: JsonObject, fields: DescField[], values: string[]): void {

@@ -1,29 +1,26 @@
-import { Readable } from 'node:stream';
-import type { DescMethodStreaming, DescMethodUnary, JsonValue, Message, Registry } from '@bufbuild/protobuf';
-import { toJson } from '@bufbuild/protobuf';
-import { Code, ConnectError, type Transport } from '@connectrpc/connect';
+import type { DescMethodUnary, JsonValue } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { Logger } from '@mad/process';
-import type { Upstreams } from '../upstreams.ts';
-import { bindingsOf, type Binding } from './binding.ts';
-import { EdgeRefusal, problemOf } from './problem.ts';
+import { bindingsOf } from './binding.ts';
+import { jsonText, type Call, type RestOptions, type Route } from './call.ts';
+import { LAST_EVENT_ID } from './cursor.ts';
+import { EdgeRefusal } from './problem.ts';
 import { requestMessage } from './request-message.ts';
 import { SegmentTrie } from './segment-trie.ts';
+import { sendProblem } from './send-problem.ts';
+import { answerStream } from './stream-answer.ts';
 
-/** What the REST routes need of the gateway. */
-export interface RestOptions {
-  upstreams: Upstreams;
-  registry: Registry;
-  logger: Logger;
-  /** Headers of the inner call: the caller's credentials, the trace; never what a client could forge. */
-  innerHeaders(request: FastifyRequest): Promise<Headers>;
-  /** Milliseconds a request may take, streams aside. */
-  timeoutMs: number;
+/** A request that found its route and was let in. */
+interface Admitted {
+  route: Route;
+  segments: string[];
+  query: string;
+  header: Headers;
 }
 
 /** Serves every annotated RPC of the upstreams under /v1 as REST: one trie, one handler, no hand-written route. */
 export function restRoutes(app: FastifyInstance, options: RestOptions): void {
-  const trie = new SegmentTrie<Binding & { transport: Transport }>();
+  const trie = new SegmentTrie<Route>();
   for (const { service, transport } of options.upstreams.services) {
     for (const binding of bindingsOf(service))
       trie.add(binding.httpMethod, binding.template, { ...binding, transport });
@@ -38,103 +35,66 @@ export function restRoutes(app: FastifyInstance, options: RestOptions): void {
   });
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply, options));
 
-  app.all('/v1/*', async (request, reply) => {
+  // A request is refused before its body is read.
+  const admitted = new WeakMap<FastifyRequest, Admitted>();
+  app.addHook('onRequest', async (request, reply) => {
     const [path = '', query = ''] = request.url.split('?', 2);
     const found = trie.find(request.method === 'HEAD' ? 'GET' : request.method, path);
     if (!found) throw new EdgeRefusal(`no such resource: ${path}`, Code.NotFound, 404);
-    if ('allow' in found) {
-      reply.header('allow', found.allow.join(', '));
-      throw new EdgeRefusal(`${request.method} is not allowed here`, Code.Unimplemented, 405);
+    // A stream has no HEAD: it would have to be opened to know its answer.
+    const isHeadOfStream = request.method === 'HEAD' && 'value' in found && found.value.method.methodKind !== 'unary';
+    if ('allow' in found || isHeadOfStream) {
+      await refuseMethod(request, reply, 'allow' in found ? found.allow : ['GET']);
+      return;
     }
-    const { value: binding, segments } = found;
+    const { value: route, segments } = found;
+    const encoding = request.headers['content-encoding'];
+    if (encoding !== undefined && encoding !== 'identity') {
+      throw new EdgeRefusal(`content-encoding ${encoding} is not accepted`, Code.InvalidArgument, 415);
+    }
+    admitted.set(request, { route, segments, query, header: await options.admit(request, route) });
+  });
+
+  app.all('/v1/*', async (request, reply) => {
+    const { route, segments, query, header } = admitted.get(request)!;
+    const lastEventId = request.headers[LAST_EVENT_ID];
     const message = requestMessage(
-      binding,
-      { segments, query: new URLSearchParams(query), body: request.body as JsonValue | undefined },
+      route,
+      {
+        segments,
+        query: new URLSearchParams(query),
+        body: request.body as JsonValue | undefined,
+        lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined,
+      },
       options.registry,
     );
     const gone = new AbortController();
     reply.raw.once('close', () => {
       if (!reply.raw.writableFinished) gone.abort(new ConnectError('the client went away', Code.Canceled));
     });
-    const header = await options.innerHeaders(request);
-    return binding.method.methodKind === 'unary'
-      ? answerOnce(binding, binding.method as DescMethodUnary, { message, header, signal: gone.signal, reply, options })
-      : answerStream(binding, binding.method as DescMethodStreaming, {
-          message,
-          header,
-          signal: gone.signal,
-          reply,
-          options,
-          wantsEvents: request.headers.accept?.includes('text/event-stream') ?? false,
-          path,
-        });
+    const call: Call = { route, message, header, gone, request, reply, options };
+    return route.method.methodKind === 'unary' ? answerOnce(call) : answerStream(call);
   });
 }
 
-interface Call {
-  message: Message;
-  header: Headers;
-  signal: AbortSignal;
-  reply: FastifyReply;
-  options: RestOptions;
+/** OPTIONS says what a path has; any other method that it lacks is refused, saying the same. */
+async function refuseMethod(request: FastifyRequest, reply: FastifyReply, allow: string[]): Promise<void> {
+  const methods = [...new Set([...allow, ...(allow.includes('GET') ? ['HEAD'] : []), 'OPTIONS'])];
+  reply.header('allow', methods.join(', '));
+  if (request.method !== 'OPTIONS') {
+    throw new EdgeRefusal(`${request.method} is not allowed here`, Code.Unimplemented, 405);
+  }
+  await reply.code(204).send();
 }
 
-async function answerOnce({ transport }: { transport: Transport }, method: DescMethodUnary, call: Call) {
-  const { message, header, signal, reply, options } = call;
-  const response = await transport.unary(method, signal, options.timeoutMs, header, message);
-  return reply.type('application/json').send(JSON.stringify(jsonOf(response.message, method, options.registry)));
-}
-
-interface StreamCall extends Call {
-  wantsEvents: boolean;
-  path: string;
-}
-
-/** NDJSON (`{"result":…}` or a last `{"error":problem}` per line), or server-sent events where the client asks for them. */
-async function answerStream({ transport }: { transport: Transport }, method: DescMethodStreaming, call: StreamCall) {
-  const { message, header, signal, reply, options, wantsEvents, path } = call;
-  const response = await transport.stream(method, signal, undefined, header, once(message) as never);
-  const messages = response.message[Symbol.asyncIterator]();
-  // The first message is awaited before the status is sent, so an early error keeps its true status.
-  const first = await messages.next();
-  const lines = async function* () {
-    try {
-      for (let next = first; !next.done; next = await messages.next()) {
-        const json = JSON.stringify(jsonOf(next.value, method, options.registry));
-        yield wantsEvents ? `data: ${json}\n\n` : `{"result":${json}}\n`;
-      }
-      if (wantsEvents) yield 'event: end\ndata: {}\n\n';
-    } catch (error) {
-      if (signal.aborted) return;
-      const problem = JSON.stringify(problemOf(error, path, options.registry));
-      yield wantsEvents ? `event: error\ndata: ${problem}\n\n` : `{"error":${problem}}\n`;
-    }
-  };
-  return reply
-    .header('cache-control', 'no-store')
-    .header('x-accel-buffering', 'no')
-    .type(wantsEvents ? 'text/event-stream' : 'application/x-ndjson')
-    .send(Readable.from(lines()));
-}
-
-async function* once<T>(value: T): AsyncGenerator<T> {
-  yield value;
-}
-
-function jsonOf(message: Message, method: DescMethodUnary | DescMethodStreaming, registry: Registry): JsonValue {
-  return toJson(method.output, message as never, { registry, alwaysEmitImplicit: true });
-}
-
-/** Answers an error as problem JSON; an error that is no refusal is a bug, logged with its cause. */
-export function sendProblem(
-  error: unknown,
-  request: FastifyRequest,
-  reply: FastifyReply,
-  { registry, logger }: Pick<RestOptions, 'registry' | 'logger'>,
-) {
-  const problem = problemOf(error, request.url.split('?')[0]!, registry);
-  if (!(error instanceof ConnectError) && problem.status === 500) logger.error({ error }, 'request failed');
-  if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
-  if (problem.retryAfter !== undefined) reply.header('retry-after', String(problem.retryAfter));
-  return reply.code(problem.status).type('application/problem+json').send(JSON.stringify(problem));
+async function answerOnce({ route, message, header, gone, reply, options }: Call): Promise<FastifyReply> {
+  const method = route.method as DescMethodUnary;
+  const stop = () => gone.abort(options.callsEnd.reason);
+  options.callsEnd.addEventListener('abort', stop);
+  try {
+    const response = await route.transport.unary(method, gone.signal, options.timeoutMs, header, message);
+    return reply.type('application/json').send(jsonText(route, response.message, options.registry));
+  } finally {
+    options.callsEnd.removeEventListener('abort', stop);
+  }
 }

@@ -1,0 +1,1 @@
+export * from './gen/mad/rest/v1/cursor_pb.js';
