@@ -12,8 +12,6 @@ export interface GatewayConfig {
   addresses: Addresses;
   /** The private key that signs the gateway's own calls. */
   servicePrivateJwk: ServiceIdentity['privateJwk'];
-  /** The Redis that the services use, where they do: looked at by /ready. */
-  redisUrl?: string;
   /** Largest request body, bytes. */
   bodyLimitBytes: number;
   /** Largest head of a request (its line and headers), bytes. */
@@ -24,7 +22,7 @@ export interface GatewayConfig {
   heartbeatMs: number;
   /** How many requests a minute are let in. */
   rates: RatesPerMinute;
-  /** Where requests are counted; without it in this process. */
+  /** The Redis that the services use too: requests are counted in it and /ready looks at it; without it in this process. */
   redisUrl: string | undefined;
   /** Origins (scheme://host:port) whose pages may call the gateway from a browser. */
   corsOrigins: readonly string[];
@@ -48,7 +46,6 @@ export function readGatewayConfig(env: Env): GatewayConfig {
       provisioner: r.string('PROVISIONER_ADDRESS', { default: '127.0.0.1:7004' }),
     },
     servicePrivateJwk: r.json('GATEWAY_SERVICE_KEY', privateJwkSetting),
-    redisUrl: r.url('REDIS_URL', { optional: true }),
     bodyLimitBytes: r.integer('GATEWAY_BODY_LIMIT_BYTES', { default: 6 * 1024 * 1024, min: 1024 }),
     headerLimitBytes: r.integer('GATEWAY_HEADER_LIMIT_BYTES', { default: 16 * 1024, min: 4096 }),
     timeoutMs: r.integer('GATEWAY_TIMEOUT_MS', { default: 60 * SECOND_MS, min: 100 }),
@@ -56,7 +53,7 @@ export function readGatewayConfig(env: Env): GatewayConfig {
     rates: {
       token: r.integer('GATEWAY_TOKEN_RATE', { default: 12_000, min: 0 }),
       organization: r.integer('GATEWAY_ORGANIZATION_RATE', { default: 60_000, min: 0 }),
-      address: r.integer('GATEWAY_ADDRESS_RATE', { default: 300, min: 0 }),
+      address: r.integer('GATEWAY_ADDRESS_RATE', { default: 1_200, min: 0 }),
     },
     redisUrl: r.url('REDIS_URL', { optional: true }),
     corsOrigins: list(r, 'GATEWAY_CORS_ORIGINS', isOrigin, 'an origin such as https://console.example.org'),

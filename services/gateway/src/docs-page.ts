@@ -23,7 +23,7 @@ export async function docsPage(app: FastifyInstance, document: JsonObject): Prom
       logo: null as never,
       theme: { title: (document.info as { title: string }).title },
       // No bar for other documents' addresses, and no validator elsewhere.
-      uiConfig: { layout: 'BaseLayout', docExpansion: 'none', filter: true, displayRequestDuration: true },
+      uiConfig: { layout: 'BaseLayout', docExpansion: 'list', filter: true, displayRequestDuration: true },
     });
   });
 }

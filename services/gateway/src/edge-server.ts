@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import compress from '@fastify/compress';
 import cors from '@fastify/cors';
 import { Code, cors as connectCors } from '@connectrpc/connect';
-import type { Metrics } from '@mad/process';
+import { SECOND_MS, type Metrics } from '@mad/process';
 import { continueTrace, traceparentOf } from '@mad/rpc';
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import type { EdgeRequest } from './admission.ts';
@@ -27,6 +27,11 @@ const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/;
 export const URL_LIMIT_BYTES = 8 * 1024;
 /** Smaller answers cost more to compress than to send. */
 const COMPRESS_FROM_BYTES = 1024;
+/** A client must have sent its headers, and its whole request (a stream of molecules may be long), within these. */
+const HEADERS_TIMEOUT_MS = 10 * SECOND_MS;
+const REQUEST_TIMEOUT_MS = 300 * SECOND_MS;
+/** How often Node looks for connections over these times. */
+const CHECK_EVERY_MS = 2 * SECOND_MS;
 /** A preflight's answer holds for so many seconds. */
 const PREFLIGHT_S = 7200;
 const COMPRESSIBLE = /^(text\/(?!event-stream)|application\/((.+\+)?json|x-ndjson|javascript|openmetrics-text))/;
@@ -37,7 +42,11 @@ export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusa
   const app = Fastify({
     logger: false,
     bodyLimit: config.bodyLimitBytes,
-    http: { maxHeaderSize: config.headerLimitBytes },
+    http: {
+      maxHeaderSize: config.headerLimitBytes,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      connectionsCheckingInterval: CHECK_EVERY_MS,
+    },
     requestIdHeader: false,
     genReqId: (request) => {
       const given = request.headers['x-request-id'];
@@ -46,7 +55,7 @@ export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusa
     trustProxy: config.trustProxy.length > 0 ? [...config.trustProxy] : false,
     // Slow or silent clients are cut, so that they cannot hold sockets for ever.
     connectionTimeout: 0,
-    requestTimeout: config.timeoutMs,
+    requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     // The end is ours to arrange: what reaches the gateway while it closes is still answered.
     return503OnClosing: false,

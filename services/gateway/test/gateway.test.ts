@@ -172,6 +172,15 @@ describe('Connect and gRPC-web', () => {
   });
 });
 
+test('gRPC-web as text is refused: the library speaks it in binary only', async () => {
+  const response = await fetch(`${url}/mad.catalog.v1.JobService/GetJob`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/grpc-web-text' },
+    body: 'AAAAAAA=',
+  });
+  expect(response.status).toBe(415);
+});
+
 test('a Connect call keeps its trace inside', async () => {
   const headers = { traceparent: `00-${'c'.repeat(32)}-${'d'.repeat(16)}-01`, 'content-type': 'application/json' };
   const path = `${url}/mad.identity.v1.OrganizationService/GetOrganization`;

@@ -19,7 +19,7 @@ const logger = createLogger('test', { level: 'silent' });
 /** A job whose answer takes `seen.slowMs`. */
 export const SLOW = '0198c000-0000-7000-8000-000000000003';
 /** Numbers after which `watchJob` behaves in a way of its own. */
-export const AFTER = { error: 7n, waits: 9n, countersOnly: 20n, flood: 1000n } as const;
+export const AFTER = { error: 7n, waits: 9n, countersOnly: 20n, silent: 30n, flood: 1000n } as const;
 
 /** What the neighbours saw, and how they shall answer. */
 export const seen = {
@@ -51,6 +51,9 @@ async function* watchJob({ jobId, afterSeq }: WatchJobRequest, signal: AbortSign
       yield event(10n);
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
       seen.aborted += 1;
+      return;
+    case AFTER.silent:
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
       return;
     case AFTER.countersOnly:
       yield { events: [], state: JobState.RUNNING, counters: { requested: 5n } };

@@ -118,6 +118,15 @@ describe('server-sent events', () => {
     expect(text).toContain('id: 10\n');
   });
 
+  test('a stream that has nothing to tell yet opens all the same', async () => {
+    const client = new AbortController();
+    const response = await ask(`${WATCH}?after_seq=${AFTER.silent}`, EVENTS, client.signal);
+    expect(response.status).toBe(200);
+    const { value } = await response.body!.pipeThrough(new TextDecoderStream()).getReader().read();
+    expect(value).toBe('retry: 2000\n\n');
+    client.abort();
+  });
+
   test('are never compressed', async () => {
     const response = await ask(WATCH, { ...EVENTS, 'accept-encoding': 'gzip, br' });
     expect(response.headers.get('content-encoding')).toBeNull();

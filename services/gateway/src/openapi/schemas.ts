@@ -163,10 +163,10 @@ function scalarSchema(scalar: ScalarType): JsonObject {
     case ScalarType.INT64:
     case ScalarType.SINT64:
     case ScalarType.SFIXED64:
-      return { type: 'string', format: 'int64', pattern: String.raw`^-?\d+$` };
+      return { type: 'string', format: 'int64', pattern: String.raw`^-?\d{1,19}$`, examples: ['42'] };
     case ScalarType.UINT64:
     case ScalarType.FIXED64:
-      return { type: 'string', format: 'uint64', pattern: String.raw`^\d+$` };
+      return { type: 'string', format: 'uint64', pattern: String.raw`^\d{1,20}$`, examples: ['42'] };
     default:
       return { type: 'integer', format: 'int32' };
   }

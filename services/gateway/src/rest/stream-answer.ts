@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import type { DescMethodStreaming } from '@bufbuild/protobuf';
+import type { DescMethodStreaming, Message } from '@bufbuild/protobuf';
 import { SECOND_MS, sleep } from '@mad/process';
 import type { FastifyReply } from 'fastify';
 import { jsonText, type Call } from './call.ts';
@@ -11,16 +11,14 @@ const EARLY_MS = SECOND_MS;
 
 /** Answers a server stream as NDJSON, or as server-sent events where the client asks for them. */
 export async function answerStream(call: Call): Promise<FastifyReply> {
-  const { route, message, header, gone, request, reply, options } = call;
+  const { route, gone, request, reply, options } = call;
   const format = formatFor(request.headers.accept);
   const end = () => gone.abort(options.streamsEnd.reason);
   if (options.streamsEnd.aborted) end();
   options.streamsEnd.addEventListener('abort', end);
   reply.raw.once('close', () => options.streamsEnd.removeEventListener('abort', end));
 
-  const method = route.method as DescMethodStreaming;
-  const response = await route.transport.stream(method, gone.signal, undefined, header, once(message) as never);
-  const rest = response.message[Symbol.asyncIterator]();
+  const rest = messagesOf(call);
   const first = rest.next();
   await Promise.race([first, sleep(EARLY_MS)]);
 
@@ -39,6 +37,13 @@ export async function answerStream(call: Call): Promise<FastifyReply> {
     },
   });
   return reply.header('x-accel-buffering', 'no').type(format.contentType).send(Readable.from(text));
+}
+
+/** The messages of a stream. It is opened in here: a service says nothing at all before its first message. */
+async function* messagesOf({ route, message, header, gone }: Call): AsyncGenerator<Message> {
+  const method = route.method as DescMethodStreaming;
+  const response = await route.transport.stream(method, gone.signal, undefined, header, once(message) as never);
+  yield* response.message as AsyncIterable<Message>;
 }
 
 async function* once<T>(value: T): AsyncGenerator<T> {
