@@ -47,36 +47,6 @@ const REGION = /^[a-z][a-z0-9-]{0,62}$/;
 
 /** Reads the configuration; throws a ConfigError that lists every problem. */
 export function readProvisionerConfig(env: Env): ProvisionerConfig {
-<<<<<<< HEAD
-  return readEnv(env, (r) => ({
-    host: r.string('PROVISIONER_HOST', { default: '127.0.0.1' }),
-    port: r.integer('PROVISIONER_PORT', { default: 7004, min: 0, max: 65_435 }),
-    connectPort: r.integer('PROVISIONER_CONNECT_PORT', { optional: true, min: 0, max: 65_535 }),
-    databaseUrl: r.url('PROVISIONER_DATABASE_URL'),
-    systemUrl: r.url('PROVISIONER_SYSTEM_URL'),
-    poolSize: r.integer('PROVISIONER_POOL_SIZE', { default: 2, min: 1 }),
-    systemPoolSize: r.integer('PROVISIONER_SYSTEM_POOL_SIZE', { default: 5, min: 1 }),
-    statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
-    masterKeys: masterKeysOf(r.secret('PROVISIONER_MASTER_KEY'), (message) =>
-      r.problem('PROVISIONER_MASTER_KEY', message),
-    ),
-    servicePrivateJwk: r.json('PROVISIONER_SERVICE_KEY', privateJwkSetting),
-    serviceKeys: r.json('MAD_SERVICE_KEYS', serviceKeysSetting),
-    identityAddress: r.string('IDENTITY_ADDRESS', {
-      default: '127.0.0.1:7001',
-      pattern: ADDRESS,
-      expected: 'host:port',
-    }),
-    tenantSchemas: readTenantSchemas(r),
-    servers: r.json('PROVISIONER_SERVERS', parseServers, { default: [] }),
-    defaultRegion: r.string('PROVISIONER_DEFAULT_REGION', { default: 'local', pattern: REGION }),
-    stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
-    sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
-    stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
-    stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
-    cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
-  }));
-=======
   return readEnv(env, (r) => {
     const databaseUrl = r.url('PROVISIONER_DATABASE_URL');
     return {
@@ -104,10 +74,11 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       defaultRegion: r.string('PROVISIONER_DEFAULT_REGION', { default: 'local', pattern: REGION }),
       stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
       sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
+      stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
+      stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
       cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
     };
   });
->>>>>>> 55cc6dd (Postgres 16 and PgBouncer in CI; a database made by the first job is whole)
 }
 
 function masterKeysOf(text: string, problem: (message: string) => void): MasterKeys {
