@@ -52,6 +52,7 @@ export function environmentOf(parts: LocalParts, outer: Readonly<Record<string, 
     GATEWAY_PORT: String(ports.gateway),
     // No load balancer has to notice that it ends.
     GATEWAY_DRAIN_MS: '0',
+    TRACE_FILE: join(home, 'logs', 'spans.jsonl'),
     WORKER_NAME: `local-${process.pid}`,
     WORKER_CORES: String(availableParallelism()),
   };

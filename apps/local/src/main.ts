@@ -51,7 +51,7 @@ if (!run) {
   });
 }
 
-async function up(logger: Logger) {
+async function up({ logger }: { logger: Logger }) {
   const state = new StateFile(home);
   try {
     const system = await startLocal({

@@ -8,10 +8,13 @@ import {
   createLogger,
   createMetrics,
   mergedMetricsText,
+  openTracing,
   readEnv,
-  type Logger,
+  readTracingConfig,
   type LogLevel,
+  type Logger,
   type Metrics,
+  type ServiceDeps,
 } from '@mad/process';
 import { readProvisionerConfig, readTenantSchemas, startProvisioner } from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
@@ -110,15 +113,18 @@ export async function startLocal(options: LocalOptions): Promise<LocalSystem> {
   const close = async () => {
     for (const one of closers.splice(0).toReversed()) await one();
   };
+  const tracing = openTracing(readTracingConfig(environment), logger);
+  closers.push(() => tracing.close());
   const metrics: Metrics[] = [];
   const start = async <S extends { close(): Promise<void> }>(
     service: string,
-    begin: (dependencies: { logger: Logger; metrics: Metrics }) => Promise<S>,
+    begin: (dependencies: ServiceDeps) => Promise<S>,
   ): Promise<S> => {
     onPhase(`starting ${service}`);
     const own = createMetrics(service, { process: service === 'gateway' });
     metrics.push(own);
-    const running = await begin({ logger: createLogger(service, { level: logger.level as LogLevel }), metrics: own });
+    const log = createLogger(service, { level: logger.level as LogLevel });
+    const running = await begin({ logger: log, metrics: own, tracer: await tracing.tracer(service) });
     closers.push(() => running.close());
     return running;
   };

@@ -1,5 +1,6 @@
 import type { Interceptor } from '@connectrpc/connect';
-import { callerKey, END_USER_HEADER, TRACEPARENT, traceKey, traceparentOf } from '@mad/rpc';
+import { TRACEPARENT, traceparentOf } from '@mad/process';
+import { callerKey, END_USER_HEADER, traceKey } from '@mad/rpc';
 
 /**
  * For calls to other services: adds the service's token. Where the call was given the values of the one it serves

@@ -1,8 +1,20 @@
-import { SECOND_MS, uuidv7 } from '@mad/process';
-import type { Logger } from '@mad/process';
+import {
+  beginSpan,
+  currentSpan,
+  runSpan,
+  SECOND_MS,
+  traceparentOf,
+  uuidv7,
+  type Logger,
+  type Metrics,
+  type Span,
+  type Tracer,
+} from '@mad/process';
 import pg from 'pg';
 import { PgBoss, type ConstructorOptions, type JobWithMetadata } from 'pg-boss';
 import { clientOptions } from './client-options.ts';
+import { registerQueueMetrics, type QueueDepth } from './queue-metrics.ts';
+import { opened, runBatch, TRACE_KEY } from './queue-trace.ts';
 import type { Tx } from './tx.ts';
 
 const MAX_CONNECTIONS = 3;
@@ -32,6 +44,9 @@ export interface BossOptions {
   logger: Logger;
   /** The queues this service owns, made or brought to these options at start. */
   queues: Readonly<Record<string, QueueOptions>>;
+  /** Where the spans of deliveries go. */
+  tracer?: Tracer;
+  metrics?: Metrics;
 }
 
 export interface SendOptions {
@@ -40,6 +55,8 @@ export interface SendOptions {
   /** Not before this long from now. */
   delayMs?: number;
   priority?: number;
+  /** The trace the message belongs to; that of the sender unless said otherwise. */
+  traceparent?: string;
 }
 
 /** One delivery of a message. A message may be delivered more than once: handlers are idempotent. */
@@ -102,7 +119,7 @@ function pgBossQueue(options: QueueOptions) {
  * Opens pg-boss on a schema that a migration installed: the login neither makes nor changes tables. Makes the queues.
  * Throws when the schema is missing or of another version.
  */
-export async function openBoss({ url, schema, logger, queues }: BossOptions): Promise<Boss> {
+export async function openBoss({ url, schema, logger, queues, tracer, metrics }: BossOptions): Promise<Boss> {
   const { host, port, user, password, database, ssl } = clientOptions(url);
   const boss = new PgBoss({
     ...({ host, port, user, password, database, ssl } as ConstructorOptions),
@@ -126,12 +143,33 @@ export async function openBoss({ url, schema, logger, queues }: BossOptions): Pr
     await boss.updateQueue(name, pgBossQueue(options));
   }
 
+  const delivery = (queue: string, traceparent: string | undefined): Span =>
+    beginSpan(tracer, traceparent, `queue ${queue}`, 'consumer');
+
+  const depth = async (): Promise<QueueDepth[]> => {
+    // pg-boss's own statistics are up to a minute old.
+    const { rows } = await boss.getDb().executeSql(
+      `SELECT q.name AS queue, count(j.id) FILTER (WHERE state IN ('created', 'retry'))::int AS waiting,
+         count(j.id) FILTER (WHERE state = 'active')::int AS active,
+         count(j.id) FILTER (WHERE state = 'failed')::int AS failed,
+         coalesce(extract(epoch FROM now() - min(j.start_after) FILTER (WHERE state IN ('created', 'retry'))), 0)::float8
+           AS oldest_seconds
+       FROM unnest($1::text[]) AS q (name) LEFT JOIN ${pg.escapeIdentifier(schema)}.job j ON j.name = q.name
+       GROUP BY q.name`,
+      [Object.keys(queues)],
+    );
+    return rows as QueueDepth[];
+  };
+  if (metrics) registerQueueMetrics(metrics, depth);
+
   return {
-    async send(tx, queue, data, { key, delayMs, priority } = {}) {
+    async send(tx, queue, data, { key, delayMs, priority, traceparent } = {}) {
       const db = {
         executeSql: async (sql: string, values?: unknown[]) => tx.client.query(sql, values as unknown[]),
       };
-      const id = await boss.send(queue, data, {
+      const span = currentSpan();
+      const trace = traceparent || (span && traceparentOf(span));
+      const id = await boss.send(queue, trace ? { ...data, [TRACE_KEY]: trace } : data, {
         db,
         // Messages without a key of their own must not count as one.
         singletonKey: key ?? uuidv7(),
@@ -156,7 +194,10 @@ export async function openBoss({ url, schema, logger, queues }: BossOptions): Pr
           const attempt = job.retryCount + 1;
           const last = job.retryCount >= job.retryLimit;
           try {
-            await handler({ id: job.id, data: job.data, attempt, last, signal: job.signal });
+            const { data, traceparent } = opened(job.data);
+            const span = delivery(queue, traceparent);
+            span.set({ attempt });
+            await runSpan(span, () => handler({ id: job.id, data, attempt, last, signal: job.signal }));
           } catch (error) {
             logger[last ? 'error' : 'warn']({ err: error, queue, job: job.id, attempt }, 'a message failed');
             throw error;
@@ -178,10 +219,17 @@ export async function openBoss({ url, schema, logger, queues }: BossOptions): Pr
       };
       await boss.work<D, void, typeof options>(queue, options, async (jobs: JobWithMetadata<D>[]) => {
         try {
-          await handler(
-            jobs.map(({ id, data, retryCount, retryLimit, signal }) => {
-              return { id, data, attempt: retryCount + 1, last: retryCount >= retryLimit, signal };
-            }),
+          const messages = jobs.map((job) => ({ ...job, ...opened(job.data) }));
+          await runBatch(
+            delivery,
+            queue,
+            messages.map(({ traceparent }) => traceparent),
+            () =>
+              handler(
+                messages.map(({ id, data, retryCount, retryLimit, signal }) => {
+                  return { id, data, attempt: retryCount + 1, last: retryCount >= retryLimit, signal };
+                }),
+              ),
           );
         } catch (error) {
           logger.warn({ err: error, queue, jobs: jobs.length }, 'a batch of messages failed');
@@ -193,14 +241,8 @@ export async function openBoss({ url, schema, logger, queues }: BossOptions): Pr
       await boss.schedule(queue, cron, data, { tz: 'UTC' });
     },
     async depth(queue) {
-      // pg-boss's own statistics are up to a minute old.
-      const { rows } = await boss.getDb().executeSql(
-        `SELECT count(*) FILTER (WHERE state IN ('created', 'retry'))::int AS waiting,
-           count(*) FILTER (WHERE state = 'active')::int AS active, count(*) FILTER (WHERE state = 'failed')::int AS failed
-         FROM ${pg.escapeIdentifier(schema)}.job WHERE name = $1`,
-        [queue],
-      );
-      return rows[0] as { waiting: number; active: number; failed: number };
+      const { waiting, active, failed } = (await depth()).find((one) => one.queue === queue)!;
+      return { waiting, active, failed };
     },
     async close() {
       await boss.stop({ graceful: true, timeout: STOP_TIMEOUT_MS });

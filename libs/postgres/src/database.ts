@@ -1,11 +1,11 @@
-import { MINUTE_MS } from '@mad/process';
-import type { Logger } from '@mad/process';
+import { MINUTE_MS, spanned, type Logger, type Metrics } from '@mad/process';
 import type pg from 'pg';
 import type { EntitySchema } from 'typeorm';
 import { mayPrepare } from './client-options.ts';
 import { openDataSource } from './data-source.ts';
 import { createPool } from './pool.ts';
 import { replicaChooser } from './replica.ts';
+import { registerPoolMetrics } from './pool-metrics.ts';
 import { selfCheck } from './self-check.ts';
 import { inTransaction, type TransactionSource } from './transaction.ts';
 import type { Tx } from './tx.ts';
@@ -34,6 +34,7 @@ export interface DatabaseOptions {
   /** Logs every statement, without parameters. Needs `logger`. */
   logSql?: boolean;
   logger?: Logger;
+  metrics?: Metrics;
 }
 
 export interface OrgOptions {
@@ -89,6 +90,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       prepare: mayPrepare(url),
       statementTimeoutMs: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
       sqlLogger: options.logSql ? logger : undefined,
+      applicationName: `${options.applicationName}${suffix}`,
     };
     sources.push(source);
     return source;
@@ -109,6 +111,10 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     await close();
     throw error;
   }
+  if (options.metrics) {
+    const pools = { app: primary.pool, ...(system && { system: system.pool }), ...(replica && { read: replica.pool }) };
+    registerPoolMetrics(options.metrics, pools);
+  }
   const chooseReader = replicaChooser(primary.pool, replica?.pool);
   const sourceOf = (pool: pg.Pool): TransactionSource => (pool === replica?.pool ? replica : primary);
 
@@ -116,11 +122,18 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     async inOrg(orgId, fn, { readOnly = false, mayLag = false, signal } = {}) {
       if (!UUID.test(orgId)) throw new TypeError(`not an organization's id: ${orgId}`);
       const source = readOnly && mayLag ? sourceOf(await chooseReader()) : primary;
-      return inTransaction(source, { readOnly, signal, settings: { 'app.current_org_id': orgId } }, fn);
+      const name = `${schema} ${readOnly ? 'read' : 'transaction'}`;
+      return spanned(name, 'internal', { org_id: orgId }, () =>
+        inTransaction(source, { readOnly, signal, orgId, settings: { 'app.current_org_id': orgId } }, fn),
+      );
     },
     async asSystem(fn, { signal, relaxed = false } = {}) {
       if (system === undefined) throw new Error(`no second login is configured for schema ${schema}`);
-      return inTransaction(system, { signal, settings: relaxed ? { synchronous_commit: 'off' } : {} }, fn);
+      const source = system;
+      const settings: Record<string, string> = relaxed ? { synchronous_commit: 'off' } : {};
+      return spanned(`${schema} system transaction`, 'internal', undefined, () =>
+        inTransaction(source, { signal, settings }, fn),
+      );
     },
     async ping() {
       const began = performance.now();

@@ -1,3 +1,4 @@
+export { applicationName } from './application-name.ts';
 export { bootstrapServer, createMetadataDatabase, grantDatabase } from './metadata-bootstrap.ts';
 export type { MetadataServerOptions, ServicePasswords } from './metadata-bootstrap.ts';
 export { bootstrapTenantServer } from './tenant-bootstrap.ts';

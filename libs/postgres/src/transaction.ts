@@ -1,4 +1,6 @@
+import { currentSpan } from '@mad/process';
 import pg from 'pg';
+import { applicationName } from './application-name.ts';
 import { cancelStatement } from './cancel.ts';
 import { acquire } from './pool.ts';
 import { createTx, type Tx, type TxOptions } from './tx.ts';
@@ -7,6 +9,8 @@ import { createTx, type Tx, type TxOptions } from './tx.ts';
 export interface TransactionSource extends TxOptions {
   pool: pg.Pool;
   statementTimeoutMs: number;
+  /** Of the pool's connections; inside a transaction organization and trace follow it. */
+  applicationName: string;
 }
 
 export interface TransactionOptions {
@@ -14,13 +18,19 @@ export interface TransactionOptions {
   readOnly?: boolean;
   /** Aborting it cancels the statement that runs, on the server too, and rolls back. */
   signal?: AbortSignal;
+  /** Whose transaction it is, for who looks at the server's sessions. */
+  orgId?: string;
   /** Settings of this transaction only, e.g. `{ 'app.current_org_id': … }`. */
   settings?: Readonly<Record<string, string>>;
 }
 
 /** Kept on one line and sent at once: a transaction costs two round trips beyond its own statements. */
-function beginSql(statementTimeoutMs: number, options: TransactionOptions): string {
-  const settings = { statement_timeout: String(statementTimeoutMs), ...options.settings };
+function beginSql(source: TransactionSource, options: TransactionOptions): string {
+  const settings = {
+    statement_timeout: String(source.statementTimeoutMs),
+    application_name: applicationName(source.applicationName, options.orgId, currentSpan()),
+    ...options.settings,
+  };
   const calls = Object.entries(settings).map(
     ([name, value]) => `set_config(${pg.escapeLiteral(name)}, ${pg.escapeLiteral(value)}, true)`,
   );
@@ -58,7 +68,7 @@ export async function inTransaction<T>(
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
     signal?.throwIfAborted();
-    await client.query(beginSql(source.statementTimeoutMs, options));
+    await client.query(beginSql(source, options));
     const result = await fn(createTx(client, source));
     signal?.throwIfAborted();
     const { command } = await client.query('COMMIT');

@@ -198,9 +198,12 @@ test('a replica answers reads that may lag, and one that does not answer is pass
   const withReplica = await openNotes(database, { readUrl: database.url('mad_catalog') });
   const name = (tx: { query<R>(sql: string): Promise<R[]> }): Promise<{ name: string }[]> =>
     tx.query(`SELECT current_setting('application_name') AS name`);
-  expect(await withReplica.inOrg(ACME, name, { readOnly: true, mayLag: true })).toEqual([{ name: 'notes-read' }]);
-  expect(await withReplica.inOrg(ACME, name, { readOnly: true })).toEqual([{ name: 'notes' }]);
-  expect(await withReplica.inOrg(ACME, name)).toEqual([{ name: 'notes' }]);
+  const acme = ACME.replaceAll('-', '');
+  expect(await withReplica.inOrg(ACME, name, { readOnly: true, mayLag: true })).toEqual([
+    { name: `notes-read/${acme}/` },
+  ]);
+  expect(await withReplica.inOrg(ACME, name, { readOnly: true })).toEqual([{ name: `notes/${acme}/` }]);
+  expect(await withReplica.inOrg(ACME, name)).toEqual([{ name: `notes/${acme}/` }]);
   await withReplica.close();
 });
 

@@ -10,6 +10,25 @@ export {
   type Logger,
   type LoggerOptions,
 } from './logger.ts';
+export { serveMetrics, type MetricsServer } from './metrics-server.ts';
 export { createMetrics, mergedMetricsText, type Metrics } from './metrics.ts';
-export { exitCodes, runMain, type RunMainOptions, type Running } from './run-main.ts';
+export { exitCodes, runMain, type RunMainOptions, type Running, type ServiceDeps } from './run-main.ts';
 export { sleep } from './sleep.ts';
+export {
+  beginSpan,
+  currentSpan,
+  inSpan,
+  messagesInSpan,
+  outsideTraces,
+  runSpan,
+  spanned,
+  type FinishedSpan,
+  type Span,
+  type SpanAttributes,
+  type SpanKind,
+  type SpanSink,
+  type Tracer,
+} from './tracing/span.ts';
+export type { SpanLine } from './tracing/span-file.ts';
+export { continueTrace, TRACEPARENT, traceparentOf, type Trace } from './tracing/trace.ts';
+export { openTracing, readTracingConfig, type Tracing, type TracingConfig } from './tracing/tracing.ts';

@@ -1,4 +1,5 @@
 import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
+import { currentSpan } from './tracing/span.ts';
 
 /** Structured log: `log.info({ org_id }, 'message')` writes one JSON line. */
 export type Logger = PinoLogger;
@@ -85,8 +86,8 @@ export function loggedError(error: unknown, depth = 0): LoggedError {
 }
 
 /**
- * The log of one service: JSON lines with `time` (ISO 8601), `level`, `service` and `msg`. Errors go under `error`
- * (or `err`); values under keys that name credentials are replaced.
+ * The log of one service: JSON lines with `time` (ISO 8601), `level`, `service`, `msg` and, inside a trace, `trace_id`.
+ * Errors go under `error` (or `err`); values under keys that name credentials are replaced.
  */
 export function createLogger(service: string, options: LoggerOptions = {}): Logger {
   const settings = {
@@ -94,6 +95,10 @@ export function createLogger(service: string, options: LoggerOptions = {}): Logg
     base: { service },
     timestamp: pino.stdTimeFunctions.isoTime,
     serializers: { error: loggedError, err: loggedError },
+    mixin: () => {
+      const span = currentSpan();
+      return span === undefined ? {} : { trace_id: span.traceId };
+    },
     formatters: { level: (label: string) => ({ level: label }), log: withoutSecrets },
   };
   return options.destination === undefined ? pino(settings) : pino(settings, options.destination);

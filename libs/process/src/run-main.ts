@@ -1,11 +1,21 @@
 import { SECOND_MS } from './durations.ts';
 import { ConfigError, readEnv } from './env.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LoggerOptions } from './logger.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+import type { Tracer } from './tracing/span.ts';
+import { openTracing, readTracingConfig, type Tracing } from './tracing/tracing.ts';
 
 /** A running service, as its start function returns it. */
 export interface Running {
   /** Stops taking work, finishes what is in flight, lets go of everything. */
   close(): Promise<void>;
+}
+
+/** What a service is given by the process it runs in. */
+export interface ServiceDeps {
+  logger: Logger;
+  metrics?: Metrics;
+  tracer?: Tracer;
 }
 
 /** Exit codes of every main.ts. */
@@ -18,20 +28,23 @@ export interface RunMainOptions extends LoggerOptions {
 }
 
 /**
- * Runs a service as this process: starts it, closes it on SIGTERM or SIGINT (a second signal ends the process at once) and
+ * Runs a service as this process, with a log, metrics and a tracer: starts it, closes it on SIGTERM or SIGINT (a second signal ends the process at once) and
  * exits 0. A wrong configuration is printed and exits 2; any other failure, an unhandled rejection included, is logged
  * and exits 1. Never returns control to a process that half works.
  */
 export function runMain(
   service: string,
-  start: (log: Logger) => Promise<Running>,
+  start: (deps: Required<ServiceDeps>) => Promise<Running>,
   options: RunMainOptions = {},
 ): Promise<void> {
   const log = createLogger(service, options);
-  const started = Promise.resolve().then(() => {
+  let tracing: Tracing | undefined;
+  const started = Promise.resolve().then(async () => {
     // Every service's log is set by the same name; it is read here because a log is needed before any configuration.
     log.level = options.level ?? readEnv(process.env, (r) => r.oneOf('LOG_LEVEL', LOG_LEVELS, 'info'));
-    return start(log);
+    tracing = openTracing(readTracingConfig(process.env), log);
+    const tracer = await tracing.tracer(service);
+    return start({ logger: log, metrics: createMetrics(service, { process: true }), tracer });
   });
   let closing: Promise<void> | undefined;
 
@@ -48,6 +61,7 @@ export function runMain(
       ).unref();
       try {
         await (await started).close();
+        await tracing?.close();
         log.info('closed');
         end(code);
       } catch (error) {

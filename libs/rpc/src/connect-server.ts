@@ -6,7 +6,7 @@ import {
   universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from '@connectrpc/connect-node';
-import { SECOND_MS, type Logger } from '@mad/process';
+import { SECOND_MS, type Logger, type Metrics } from '@mad/process';
 import type { BoundService } from './bound-service.ts';
 import { reachedHandlerKey } from './interceptors/observe.ts';
 import type { Listener } from './listener.ts';
@@ -19,6 +19,8 @@ export interface ConnectServerOptions {
   interceptors: readonly Interceptor[];
   readMaxBytes: number;
   logger: Logger;
+  /** Shown at GET /metrics, in the text format of Prometheus. */
+  metrics?: Metrics;
 }
 
 /** A client must have sent its request's headers, and its whole request, within these. */
@@ -69,9 +71,22 @@ export async function serveConnect(options: ConnectServerOptions): Promise<Liste
   return { port: (server.address() as AddressInfo).port, close };
 }
 
+/** Where Prometheus looks for a service's metrics. */
+const METRICS_PATH = '/metrics';
+
+async function sendMetrics(metrics: Metrics, response: ServerResponse, logger: Logger): Promise<void> {
+  try {
+    const text = await metrics.text();
+    response.writeHead(200, { 'content-type': metrics.contentType }).end(text);
+  } catch (error) {
+    logger.warn({ error }, 'metrics cannot be read');
+    response.writeHead(500).end();
+  }
+}
+
 /** Node's request listener over Connect's handlers. Requests cut before any interceptor are logged here. */
 function requestListener(
-  { services, interceptors, readMaxBytes, logger }: ConnectServerOptions,
+  { services, interceptors, readMaxBytes, logger, metrics }: ConnectServerOptions,
   shutdownSignal: AbortSignal,
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const router = createConnectRouter({
@@ -90,6 +105,10 @@ function requestListener(
       logger.info({ method: path.slice(1, 200), http_status: response.statusCode, error }, reason);
     };
     const handler = handlers.get(path);
+    if (metrics && path === METRICS_PATH && request.method === 'GET') {
+      void sendMetrics(metrics, response, logger);
+      return;
+    }
     if (!handler) {
       response.writeHead(404).end();
       cut('rpc unknown');

@@ -1,6 +1,7 @@
 import { Code, ConnectError, type CallOptions, type HandlerContext } from '@connectrpc/connect';
+import { TRACEPARENT, traceparentOf } from '@mad/process';
+import { traceOf } from './call-trace.ts';
 import { callerOf } from './caller.ts';
-import { TRACEPARENT, traceOf, traceparentOf } from './trace.ts';
 
 /** Kept back from a forwarded deadline, so that the inner call fails first and this one can still say why. */
 export const DEADLINE_MARGIN_MS = 20;

@@ -12,7 +12,8 @@ import {
   type UnaryResponse,
 } from '@connectrpc/connect';
 import { credentials } from '@grpc/grpc-js';
-import { HOUR_MS, SECOND_MS } from '@mad/process';
+import { HOUR_MS, runSpan, SECOND_MS } from '@mad/process';
+import { clientSpan, messagesUntilEnd, withTrace } from './client-span.ts';
 import { pathOf } from './codec.ts';
 import { Connection } from './connection.ts';
 import { callStream, callUnary, type CallSettings } from './grpc-calls.ts';
@@ -118,20 +119,26 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
   return {
     close: () => connection.close(),
 
-    async unary(method, signal, timeoutMs, header, input, values) {
+    async unary(method, signal, timeoutMs, given, input, values) {
       notStarted(signal);
+      const span = clientSpan(method);
+      const header = withTrace(given, span);
       const message = create(method.input, input);
       const send = (by: AbortSignal | undefined, headers: Headers | undefined, body: typeof message) =>
         callUnary(connection.line, method, settingsOf(by, timeoutMs, defaultTimeoutMs, headers), body);
-      if (interceptors.length === 0)
-        return send(signal, header === undefined ? undefined : new Headers(header), message);
-      return intercepted({ method, stream: false, message }, signal, header, values, (request) =>
-        send(request.signal, request.header, request.message as typeof message),
-      );
+      const call = () =>
+        interceptors.length === 0
+          ? send(signal, header === undefined ? undefined : new Headers(header), message)
+          : intercepted({ method, stream: false, message }, signal, header, values, (request) =>
+              send(request.signal, request.header, request.message as typeof message),
+            );
+      return span === undefined ? call() : runSpan(span, call);
     },
 
-    async stream(method, signal, timeoutMs, header, input, values) {
+    async stream(method, signal, timeoutMs, given, input, values) {
       notStarted(signal);
+      const span = clientSpan(method);
+      const header = withTrace(given, span);
       const send = (by: AbortSignal | undefined, headers: Headers | undefined, messages: typeof input) =>
         callStream(
           connection.line,
@@ -140,10 +147,20 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
           messages,
           readAhead,
         );
-      if (interceptors.length === 0) return send(signal, header === undefined ? undefined : new Headers(header), input);
-      return intercepted({ method, stream: true, message: input }, signal, header, values, (request) =>
-        send(request.signal, request.header, request.message as typeof input),
-      );
+      const call = () =>
+        interceptors.length === 0
+          ? send(signal, header === undefined ? undefined : new Headers(header), input)
+          : intercepted({ method, stream: true, message: input }, signal, header, values, (request) =>
+              send(request.signal, request.header, request.message as typeof input),
+            );
+      if (span === undefined) return call();
+      try {
+        const response = await call();
+        return { ...response, message: messagesUntilEnd(span, response.message) };
+      } catch (error) {
+        span.end(error);
+        throw error;
+      }
     },
   };
 }

@@ -1,4 +1,5 @@
 export { bind, type BoundService } from './bound-service.ts';
+export { traceKey, traceOf } from './call-trace.ts';
 export { addressOf } from './caller-address.ts';
 export {
   actorOf,
@@ -35,4 +36,3 @@ export { nextPageToken, pageOf, type Page, type PageOptions } from './paging.ts'
 export type { Reason } from './reasons.ts';
 export { DEFAULT_READ_MAX_BYTES, serveRpc, type RpcServer, type ServeRpcOptions } from './serve.ts';
 export { requireName, requireStorable } from './text.ts';
-export { continueTrace, traceKey, traceOf, TRACEPARENT, traceparentOf, type Trace } from './trace.ts';

@@ -1,6 +1,6 @@
 import type { DescMethod } from '@bufbuild/protobuf';
 import type { Interceptor } from '@connectrpc/connect';
-import { SECOND_MS, type Logger, type Metrics } from '@mad/process';
+import { SECOND_MS, type Logger, type Metrics, type Tracer } from '@mad/process';
 import type { BoundService } from './bound-service.ts';
 import { serveConnect } from './connect-server.ts';
 import { serveGrpc } from './grpc-server.ts';
@@ -8,7 +8,7 @@ import { healthService } from './health.ts';
 import { accessLog } from './interceptors/access-log.ts';
 import { callMetrics } from './interceptors/metrics.ts';
 import { observeInterceptor } from './interceptors/observe.ts';
-import { traceInterceptor } from './interceptors/trace.ts';
+import { endSpan, traceInterceptor } from './interceptors/trace.ts';
 import { validateInterceptor, warmValidator } from './interceptors/validate.ts';
 import { reflectionServices } from './reflection.ts';
 
@@ -25,7 +25,10 @@ export interface ServeRpcOptions {
   /** Run after tracing and logging, before validation: access control first. */
   interceptors: readonly Interceptor[];
   logger: Logger;
+  /** Also shown as text at GET /metrics of the Connect port. */
   metrics?: Metrics;
+  /** Where calls' spans go. */
+  tracer?: Tracer;
   /** The largest request message. Default 4 MiB. */
   readMaxBytes?: number;
   /** How long close() waits for calls in flight before it ends them. Default 5 s. */
@@ -58,9 +61,9 @@ export async function serveRpc(options: ServeRpcOptions): Promise<RpcServer> {
   const services = [...described, ...reflection];
   warmValidator(options.services);
 
-  const observers = [accessLog(logger), ...(metrics ? [callMetrics(metrics)] : [])];
+  const observers = [accessLog(logger), ...(metrics ? [callMetrics(metrics)] : []), endSpan];
   const interceptors = [
-    traceInterceptor,
+    traceInterceptor(options.tracer),
     observeInterceptor(observers),
     ...options.interceptors,
     validateInterceptor(options.validatedByHand),
@@ -68,7 +71,7 @@ export async function serveRpc(options: ServeRpcOptions): Promise<RpcServer> {
   const shared = { host, services, interceptors, readMaxBytes, logger };
   const grpc = await serveGrpc({ ...shared, port });
   const connectPort = options.connectPort ?? (port === 0 ? 0 : port + CONNECT_PORT_OFFSET);
-  const connect = await serveConnect({ ...shared, port: connectPort }).catch(async (error: unknown) => {
+  const connect = await serveConnect({ ...shared, port: connectPort, metrics }).catch(async (error: unknown) => {
     await grpc.close(0);
     throw error;
   });

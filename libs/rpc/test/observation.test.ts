@@ -1,18 +1,8 @@
 import { Code, createClient, type HandlerContext, type Interceptor } from '@connectrpc/connect';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { createLogger, createMetrics } from '@mad/process';
+import { continueTrace, createLogger, createMetrics, traceparentOf } from '@mad/process';
 import { EchoService } from '@mad/proto/echo';
-import {
-  bind,
-  callerKey,
-  callOptions,
-  continueTrace,
-  grpcTransport,
-  serveRpc,
-  traceOf,
-  traceparentOf,
-  type Caller,
-} from '../src/index.ts';
+import { bind, callerKey, callOptions, grpcTransport, serveRpc, traceOf, type Caller } from '../src/index.ts';
 import { collect, failure, startEcho, until, valid, ways } from './harness.ts';
 
 const open: { close(): unknown }[] = [];

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { cancelStatement, createTx, mustReconnect } from '@mad/postgres';
-import { MINUTE_MS, SECOND_MS } from '@mad/process';
+import { applicationName, cancelStatement, createTx, mustReconnect } from '@mad/postgres';
+import { currentSpan, MINUTE_MS, SECOND_MS, spanned } from '@mad/process';
 import { TenantState, type Route } from '@mad/proto/provisioner';
 import { BudgetExhausted, PoolEnded } from './budget-errors.ts';
 import type { Slot } from './budget-slot.ts';
@@ -15,7 +15,7 @@ import {
   unavailable,
   type Intent,
 } from './tenant-errors.ts';
-import { registerTenantMetrics } from './tenant-metrics.ts';
+import { registerTenantMetrics, waitHistogram } from './tenant-metrics.ts';
 import type { TenantCallOptions, Tenants, TenantsOptions, TenantsStatus, TenantTx } from './tenants.ts';
 
 const DEFAULT_DEADLINE_MS = 5 * SECOND_MS;
@@ -30,6 +30,8 @@ export function openTenants(options: TenantsOptions): Promise<Tenants> {
 
 class RoutedTenants implements Tenants {
   readonly #schema: string;
+  readonly #node: string;
+  readonly #waited: ((seconds: number) => void) | undefined;
   readonly #routes: RouteCache;
   readonly #sources: DataSources;
   readonly #inside = new AsyncLocalStorage<string>();
@@ -37,6 +39,8 @@ class RoutedTenants implements Tenants {
   constructor(options: TenantsOptions) {
     const { schema, logger } = options;
     this.#schema = schema;
+    this.#node = options.node;
+    this.#waited = options.metrics && waitHistogram(options.metrics);
     this.#sources = new DataSources({
       schema,
       entities: options.entities,
@@ -62,11 +66,11 @@ class RoutedTenants implements Tenants {
   }
 
   read<T>(orgId: string, fn: (tx: TenantTx) => Promise<T>, options: TenantCallOptions = {}): Promise<T> {
-    return this.#call(orgId, 'read', fn, options);
+    return spanned('tenants.read', 'internal', { org_id: orgId }, () => this.#call(orgId, 'read', fn, options));
   }
 
   transact<T>(orgId: string, fn: (tx: TenantTx) => Promise<T>, options: TenantCallOptions = {}): Promise<T> {
-    return this.#call(orgId, 'transact', fn, options);
+    return spanned('tenants.transact', 'internal', { org_id: orgId }, () => this.#call(orgId, 'transact', fn, options));
   }
 
   async prewarm(orgId: string, { signal, deadlineMs = DEFAULT_DEADLINE_MS }: TenantCallOptions = {}): Promise<boolean> {
@@ -101,8 +105,11 @@ class RoutedTenants implements Tenants {
       throw new Error(`tenants.${intent} inside a callback for organization ${outer}: it would hold two connections`);
     }
     options.signal?.throwIfAborted();
-    const until = performance.now() + (options.deadlineMs ?? DEFAULT_DEADLINE_MS);
-    const { tenant, slot } = await this.#acquire(orgId, intent, until, options.signal);
+    const began = performance.now();
+    const until = began + (options.deadlineMs ?? DEFAULT_DEADLINE_MS);
+    const { tenant, slot } = await this.#acquire(orgId, intent, until, options.signal).finally(() =>
+      this.#waited?.((performance.now() - began) / SECOND_MS),
+    );
     try {
       return await this.#inside.run(orgId, () => this.#run(tenant, slot, intent, fn, options.signal));
     } finally {
@@ -180,7 +187,10 @@ class RoutedTenants implements Tenants {
     };
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      if (intent === 'transact') await client.query('BEGIN READ WRITE');
+      if (intent === 'transact') {
+        const name = applicationName(this.#node, orgId, currentSpan()).replaceAll("'", "''");
+        await client.query(`BEGIN READ WRITE; SET LOCAL application_name = '${name}'`);
+      }
       const tx = createTx(client, { dataSource: tenant.dataSource, prepare: true });
       const result = await fn(Object.assign(tx, { orgId, generation }));
       if (intent === 'transact') {

@@ -28,3 +28,13 @@ export function registerTenantMetrics(metrics: Metrics, status: () => TenantsSta
     },
   });
 }
+
+/** How long callers wait for a connection to a tenant: route, budget and opening together. Answers what to tell it. */
+export function waitHistogram(metrics: Metrics): (seconds: number) => void {
+  const wait = metrics.histogram({
+    name: 'tenant_connection_wait_seconds',
+    help: 'Time until a caller had a connection to a tenant database, refusals included.',
+    buckets: [0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 15],
+  });
+  return (seconds) => wait.observe(seconds);
+}

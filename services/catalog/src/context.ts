@@ -3,7 +3,7 @@ import type { Lease } from '@mad/auth';
 import type { Chemistry } from '@mad/chemistry';
 import type { ObjectStore } from '@mad/object-store';
 import type { Boss, Database } from '@mad/postgres';
-import type { Logger, Metrics } from '@mad/process';
+import type { ServiceDeps } from '@mad/process';
 import type { TenantService } from '@mad/proto/provisioner';
 import type { ExecutionService } from '@mad/proto/results';
 import type { CatalogQueueConfig } from './config.ts';
@@ -14,7 +14,7 @@ import type { PipelineVersions } from './pipeline-versions.ts';
 import type { TaskDefinitions } from './task-definitions.ts';
 
 /** What handlers may reach. */
-export interface CatalogContext {
+export interface CatalogContext extends ServiceDeps {
   database: Database;
   boss: Boss;
   chemistry: Chemistry;
@@ -38,6 +38,4 @@ export interface CatalogContext {
   queue: CatalogQueueConfig;
   /** Wakes the workers that wait here for tasks. */
   tasks: TaskSignal;
-  logger: Logger;
-  metrics?: Metrics;
 }

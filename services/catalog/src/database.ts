@@ -1,5 +1,5 @@
 import { migrate, openDatabase, type ConstraintMessages, type Database } from '@mad/postgres';
-import type { Logger } from '@mad/process';
+import type { Logger, Metrics } from '@mad/process';
 import type { CatalogDatabaseConfig } from './config.ts';
 import { catalogEntities, catalogMigrations } from './db/schema.ts';
 
@@ -13,6 +13,7 @@ export const CONSTRAINT_MESSAGES: ConstraintMessages = {
 export function openCatalogDatabase(
   config: Pick<CatalogDatabaseConfig, 'url' | 'systemUrl'> & Partial<CatalogDatabaseConfig>,
   logger?: Logger,
+  metrics?: Metrics,
 ): Promise<Database> {
   return openDatabase({
     ...config,
@@ -20,6 +21,7 @@ export function openCatalogDatabase(
     entities: catalogEntities,
     applicationName: 'mad-catalog',
     logger,
+    metrics,
   });
 }
 

@@ -1,4 +1,4 @@
 export { readCatalogConfig, type CatalogConfig, type CatalogDatabaseConfig } from './config.ts';
 export { migrateCatalog, openCatalogDatabase } from './database.ts';
 export { catalogEntities, catalogMigrations } from './db/schema.ts';
-export { startCatalog, type CatalogDeps, type RunningCatalog } from './start.ts';
+export { startCatalog, type RunningCatalog } from './start.ts';

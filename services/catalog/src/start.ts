@@ -13,7 +13,7 @@ import { openCache } from '@mad/cache';
 import { openChemistry } from '@mad/chemistry';
 import { openObjectStore } from '@mad/object-store';
 import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from '@mad/postgres';
-import type { Logger, Metrics } from '@mad/process';
+import type { ServiceDeps } from '@mad/process';
 import { AuditService, OrganizationService } from '@mad/proto/identity';
 import { TenantService } from '@mad/proto/provisioner';
 import { ExecutionService } from '@mad/proto/results';
@@ -26,6 +26,7 @@ import { startRounds, workJobQueues } from './jobs/rounds.ts';
 import { TaskSignal } from './jobs/task-signal.ts';
 import { organizationsOf } from './organizations.ts';
 import { pipelineVersionsIn } from './pipeline-versions.ts';
+import { registerQueueMetrics } from './queue-metrics.ts';
 import { catalogQueues, HOUSEKEEPING } from './queues.ts';
 import { routes } from './routes.ts';
 import { schemaValidator } from './schema-validator.ts';
@@ -33,12 +34,6 @@ import { seedCatalog } from './seed.ts';
 import { taskDefinitionsIn } from './task-definitions.ts';
 
 const EVERY_HOUR = '13 * * * *';
-
-/** What catalog is given by the process it runs in. */
-export interface CatalogDeps {
-  logger: Logger;
-  metrics?: Metrics;
-}
 
 /** Catalog, serving. */
 export interface RunningCatalog {
@@ -71,7 +66,7 @@ function serve(
   config: CatalogConfig,
   context: CatalogContext,
   keys: Neighbours['keys'],
-  deps: CatalogDeps,
+  deps: ServiceDeps,
 ): Promise<RpcServer> {
   const verifyUser = createAccessTokenVerifier({ jwks: keys });
   const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
@@ -82,18 +77,17 @@ function serve(
     connectPort: config.connectPort,
     services: routes(context),
     interceptors: [accessInterceptor({ verifyUser, verifyService }), postgresErrorInterceptor(CONSTRAINT_MESSAGES)],
-    logger: deps.logger,
-    metrics: deps.metrics,
+    ...deps,
   });
 }
 
 /** Starts catalog: checks the database, seeds what comes with the product, works its queues, serves. */
-export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Promise<RunningCatalog> {
+export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Promise<RunningCatalog> {
   const { logger, metrics } = deps;
   /** What is open, to be closed the last first. */
   const open = new AsyncDisposableStack();
   try {
-    const database = await openCatalogDatabase(config.database, logger);
+    const database = await openCatalogDatabase(config.database, logger, metrics);
     open.defer(() => database.close());
     const caches = await openCache({ url: config.redisUrl, logger });
     open.defer(() => caches.close());
@@ -103,7 +97,7 @@ export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Pr
     open.defer(() => chemistry.close());
     const { close: closeNeighbours, organizations, keys, audits, executions, tenants } = neighbours(config);
     open.defer(closeNeighbours);
-    const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', logger, queues: catalogQueues });
+    const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', queues: catalogQueues, ...deps });
     open.defer(() => boss.close());
 
     const caching = { cache: caches.cache, logger, metrics };
@@ -124,10 +118,10 @@ export async function startCatalog(config: CatalogConfig, deps: CatalogDeps): Pr
       provisioning: config.provisioning,
       queue: config.queue,
       tasks,
-      logger,
-      metrics,
+      ...deps,
     };
     await database.asSystem((tx) => seedCatalog(tx, context.rdkitVersion));
+    registerQueueMetrics(context);
     await deliverAudit(boss, audits);
     await boss.work(HOUSEKEEPING, async () => {
       await database.asSystem((tx) => deleteExpiredIdempotencyKeys(tx, 'catalog'));

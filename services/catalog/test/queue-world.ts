@@ -99,7 +99,7 @@ export async function startQueueWorld(): Promise<QueueWorld> {
       const runnable = Array.from({ length: count }, () => ({ taskExecutionId: uuidv7(), engine, cores, memoryMb }));
       await database.asSystem(async (tx) => {
         await lockOrgQueue(tx, orgId);
-        await enqueue(tx, { orgId, jobId, priority }, runnable);
+        await enqueue(tx, { orgId, jobId, priority, traceparent: '' }, runnable);
       });
       return runnable.map(({ taskExecutionId }) => taskExecutionId);
     },

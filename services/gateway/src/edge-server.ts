@@ -4,8 +4,7 @@ import type { Socket } from 'node:net';
 import compress from '@fastify/compress';
 import cors from '@fastify/cors';
 import { Code, cors as connectCors } from '@connectrpc/connect';
-import { SECOND_MS, type Metrics } from '@mad/process';
-import { continueTrace, traceparentOf } from '@mad/rpc';
+import { beginSpan, inSpan, SECOND_MS, traceparentOf, type Metrics, type Span, type Tracer } from '@mad/process';
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import type { EdgeRequest } from './admission.ts';
 import type { GatewayConfig } from './config.ts';
@@ -36,8 +35,21 @@ const CHECK_EVERY_MS = 2 * SECOND_MS;
 const PREFLIGHT_S = 7200;
 const COMPRESSIBLE = /^(text\/(?!event-stream)|application\/((.+\+)?json|x-ndjson|javascript|openmetrics-text))/;
 
+/** Asked every few seconds by machines: no traces of theirs are kept. */
+const PROBES = new Set(['/live', '/ready', '/metrics']);
+
+/** What the server reports to. */
+export interface EdgeReports {
+  metrics: Metrics;
+  tracer?: Tracer;
+  refusals: Refusals;
+}
+
 /** Makes the server. Nothing listens yet. */
-export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusals: Refusals): Promise<EdgeServer> {
+export async function edgeServer(
+  config: GatewayConfig,
+  { metrics, tracer, refusals }: EdgeReports,
+): Promise<EdgeServer> {
   const { logger } = refusals;
   const app = Fastify({
     logger: false,
@@ -63,7 +75,7 @@ export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusa
     frameworkErrors: (error, request, reply) => void sendProblem(error, request, reply, refusals),
     clientErrorHandler: (error, socket) => refuseUnreadable(error, socket, config, refusals),
   });
-  const traces = new WeakMap<object, string>();
+  const spans = new WeakMap<object, Span>();
   const answering = new Set<object>();
   const duration = metrics.histogram({
     name: 'http_request_duration_seconds',
@@ -72,20 +84,27 @@ export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusa
   });
 
   app.addHook('onRequest', (request, reply, done) => {
-    traces.set(request.raw, traceparentOf(continueTrace(request.headers.traceparent as string | undefined)));
+    const path = request.url.split('?')[0]!;
+    const given = request.headers.traceparent as string | undefined;
+    const attributes = { path, request_id: request.id };
+    const span = beginSpan(PROBES.has(path) ? undefined : tracer, given, `HTTP ${request.method}`, 'server', {
+      attributes,
+    });
+    spans.set(request.raw, span);
     answering.add(reply.raw);
     reply.raw.once('close', () => answering.delete(reply.raw));
     void reply.headers({
       ...SECURITY_HEADERS,
       'x-request-id': request.id,
-      'x-trace-id': traces.get(request.raw)!.split('-')[1],
+      'x-trace-id': span.traceId,
     });
-    if (Buffer.byteLength(request.url) <= URL_LIMIT_BYTES) return done();
+    if (Buffer.byteLength(request.url) <= URL_LIMIT_BYTES) return inSpan(span, done);
     done(
       new EdgeRefusal(`the path and query are over the limit of ${URL_LIMIT_BYTES} bytes`, Code.InvalidArgument, 414),
     );
   });
   app.addHook('onResponse', (request, reply, done) => {
+    const span = spans.get(request.raw);
     duration.observe({ method: request.method, status: String(reply.statusCode) }, reply.elapsedTime / 1000);
     logger.info({
       method: request.method,
@@ -93,8 +112,10 @@ export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusa
       status: reply.statusCode,
       ms: Math.round(reply.elapsedTime * 10) / 10,
       request_id: request.id,
-      trace_id: traces.get(request.raw)?.split('-')[1],
+      trace_id: span?.traceId,
     });
+    span?.set({ status: reply.statusCode });
+    span?.end(reply.statusCode >= 500 ? `HTTP ${reply.statusCode}` : undefined);
     done();
   });
   app.setNotFoundHandler((request, reply) =>
@@ -125,7 +146,7 @@ export async function edgeServer(config: GatewayConfig, metrics: Metrics, refusa
     app,
     requestOf: (request) => ({
       authorization: request.headers.authorization,
-      traceparent: traces.get(request.raw)!,
+      traceparent: traceparentOf(spans.get(request.raw)!),
       requestId: request.id,
       address: request.ip,
     }),

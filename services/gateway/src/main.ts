@@ -2,4 +2,4 @@ import { runMain } from '@mad/process';
 import { readGatewayConfig } from './config.ts';
 import { startGateway } from './start.ts';
 
-await runMain('gateway', (logger) => startGateway(readGatewayConfig(process.env), { logger }));
+await runMain('gateway', (deps) => startGateway(readGatewayConfig(process.env), deps));

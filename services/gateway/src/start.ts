@@ -4,8 +4,7 @@ import { createContextKey, createContextValues, type HandlerContext } from '@con
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { createServiceTokenSigner } from '@mad/auth';
 import { redisProbe } from '@mad/cache';
-import type { Logger, Metrics } from '@mad/process';
-import { createMetrics } from '@mad/process';
+import { createMetrics, type ServiceDeps } from '@mad/process';
 import { readDescriptorSet } from '@mad/proto/descriptors';
 import * as details from '@mad/proto/rpc';
 import { admission, type EdgeRequest } from './admission.ts';
@@ -29,9 +28,7 @@ export interface Gateway {
 }
 
 /** What the gateway shares with the process around it. */
-export interface GatewayDependencies {
-  logger: Logger;
-  metrics?: Metrics;
+export interface GatewayDependencies extends ServiceDeps {
   /** Text of all metrics of the process; by default the gateway's own. */
   metricsText?: () => Promise<string>;
 }
@@ -44,7 +41,7 @@ const edgeRequest = createContextKey<EdgeRequest>(
 
 /** Starts the gateway: REST, Connect and gRPC-web in, gRPC inward. */
 export async function startGateway(config: GatewayConfig, dependencies: GatewayDependencies): Promise<Gateway> {
-  const { logger } = dependencies;
+  const { logger, tracer } = dependencies;
   const metrics = dependencies.metrics ?? createMetrics('gateway');
   const upstreams = openUpstreams(config.addresses, logger);
   const services = upstreams.services.map(({ service }) => service);
@@ -56,7 +53,7 @@ export async function startGateway(config: GatewayConfig, dependencies: GatewayD
   const limits = openRateLimits(config.rates, { redisUrl: config.redisUrl, logger });
   const admit = admission({ identity: upstreams.identity, limits });
 
-  const server = await edgeServer(config, metrics, refusals);
+  const server = await edgeServer(config, { metrics, tracer, refusals });
   const { app } = server;
   probes(app, {
     readiness: readinessProbe(upstreams.provisioner, serviceToken, redis),

@@ -1,5 +1,5 @@
 import { migrate, openDatabase, type ConstraintMessages, type Database } from '@mad/postgres';
-import type { Logger } from '@mad/process';
+import type { Logger, Metrics } from '@mad/process';
 import type { IdentityDatabaseConfig } from './config.ts';
 import { identityEntities, identityMigrations } from './db/schema.ts';
 
@@ -15,6 +15,7 @@ export const CONSTRAINT_MESSAGES: ConstraintMessages = {
 export function openIdentityDatabase(
   config: Pick<IdentityDatabaseConfig, 'url' | 'systemUrl'> & Partial<IdentityDatabaseConfig>,
   logger?: Logger,
+  metrics?: Metrics,
 ): Promise<Database> {
   return openDatabase({
     ...config,
@@ -22,6 +23,7 @@ export function openIdentityDatabase(
     entities: identityEntities,
     applicationName: 'mad-identity',
     logger,
+    metrics,
   });
 }
 

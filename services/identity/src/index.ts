@@ -2,4 +2,4 @@ export { ensureFirstAdministrator } from './administrator.ts';
 export { readIdentityConfig, type IdentityConfig, type IdentityDatabaseConfig } from './config.ts';
 export { migrateIdentity, openIdentityDatabase } from './database.ts';
 export { identityEntities, identityMigrations } from './db/schema.ts';
-export { startIdentity, type IdentityDeps, type RunningIdentity } from './start.ts';
+export { startIdentity, type RunningIdentity } from './start.ts';

@@ -1,7 +1,5 @@
-import { createMetrics, runMain } from '@mad/process';
+import { runMain } from '@mad/process';
 import { readIdentityConfig } from './config.ts';
 import { startIdentity } from './start.ts';
 
-await runMain('identity', (logger) =>
-  startIdentity(readIdentityConfig(process.env), { logger, metrics: createMetrics('identity', { process: true }) }),
-);
+await runMain('identity', (deps) => startIdentity(readIdentityConfig(process.env), deps));

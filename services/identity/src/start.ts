@@ -1,7 +1,7 @@
 import { createClient } from '@connectrpc/connect';
 import { accessInterceptor, createAccessTokenVerifier, createServiceTokenVerifier, serviceTransports } from '@mad/auth';
 import { openBoss, postgresErrorInterceptor, type Boss, type Database } from '@mad/postgres';
-import { SECOND_MS, type Logger, type Metrics } from '@mad/process';
+import { SECOND_MS, type Logger, type ServiceDeps } from '@mad/process';
 import { TenantService } from '@mad/proto/provisioner';
 import { PrewarmService } from '@mad/proto/results';
 import { serveRpc, type RpcServer } from '@mad/rpc';
@@ -32,12 +32,6 @@ const POLL_MS = SECOND_MS / 2;
 /** Organizations made at the same time are provisioned side by side. */
 const CONCURRENCY = 4;
 
-/** What identity is given by the process it runs in. */
-export interface IdentityDeps {
-  logger: Logger;
-  metrics?: Metrics;
-}
-
 /** Identity, serving. */
 export interface RunningIdentity {
   /** gRPC. */
@@ -63,7 +57,7 @@ async function workQueues(boss: Boss, work: TenantWork, context: IdentityContext
   await boss.schedule(HOUSEKEEPING, EVERY_HOUR);
 }
 
-function serve(config: IdentityConfig, context: IdentityContext, deps: IdentityDeps): Promise<RpcServer> {
+function serve(config: IdentityConfig, context: IdentityContext, deps: ServiceDeps): Promise<RpcServer> {
   const verifyUser = createAccessTokenVerifier({ jwks: async () => ({ keys: await context.keys.publicKeys() }) });
   const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
   return serveRpc({
@@ -73,8 +67,7 @@ function serve(config: IdentityConfig, context: IdentityContext, deps: IdentityD
     connectPort: config.connectPort,
     services: routes(context),
     interceptors: [accessInterceptor({ verifyUser, verifyService }), postgresErrorInterceptor(CONSTRAINT_MESSAGES)],
-    logger: deps.logger,
-    metrics: deps.metrics,
+    ...deps,
   });
 }
 
@@ -103,18 +96,18 @@ async function makeContext(
 }
 
 /** Starts identity: checks the database, makes a signing key when there is none, works its queues, serves. */
-export async function startIdentity(config: IdentityConfig, deps: IdentityDeps): Promise<RunningIdentity> {
-  const { logger } = deps;
+export async function startIdentity(config: IdentityConfig, deps: ServiceDeps): Promise<RunningIdentity> {
+  const { logger, metrics } = deps;
   /** What is open, to be closed the last first. */
   const open = new AsyncDisposableStack();
   try {
-    const database = await openIdentityDatabase(config.database, logger);
+    const database = await openIdentityDatabase(config.database, logger, metrics);
     open.defer(() => database.close());
     const to = serviceTransports({ service: 'identity', privateJwk: config.servicePrivateJwk });
     const transport = to(config.provisionerAddress);
     // Before the queue: its handlers finish before what they talk to is closed.
     open.defer(() => transport.close());
-    const boss = await openBoss({ url: config.bossUrl, schema: 'identity_boss', logger, queues: identityQueues });
+    const boss = await openBoss({ url: config.bossUrl, schema: 'identity_boss', queues: identityQueues, ...deps });
     open.defer(() => boss.close());
     const results = to(config.resultsAddress);
     open.defer(() => results.close());

@@ -1,10 +1,5 @@
-import { createMetrics, runMain } from '@mad/process';
+import { runMain } from '@mad/process';
 import { readProvisionerConfig } from './config.ts';
 import { startProvisioner } from './start.ts';
 
-await runMain('provisioner', (logger) =>
-  startProvisioner(readProvisionerConfig(process.env), {
-    logger,
-    metrics: createMetrics('provisioner', { process: true }),
-  }),
-);
+await runMain('provisioner', (deps) => startProvisioner(readProvisionerConfig(process.env), deps));

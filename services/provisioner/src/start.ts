@@ -6,7 +6,7 @@ import {
   serviceTransports,
 } from '@mad/auth';
 import { openBoss, openDatabase, postgresErrorInterceptor } from '@mad/postgres';
-import type { Logger, Metrics } from '@mad/process';
+import type { ServiceDeps } from '@mad/process';
 import { serveRpc, type RpcServer } from '@mad/rpc';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
@@ -18,6 +18,7 @@ import { deliverAuditEvents, QUEUES } from './queue.ts';
 import { routes } from './routes.ts';
 import { upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
+import { registerFleetMetrics } from './servers/tenant-metrics.ts';
 import { ServerConnections } from './servers/server-connections.ts';
 import { StockKeeper } from './stock/stock-keeper.ts';
 
@@ -25,14 +26,11 @@ import { StockKeeper } from './stock/stock-keeper.ts';
  * Starts provisioner: registers the configured servers, goes on with what an earlier process left undone, serves.
  * Rejects when the metadata database is missing, not migrated, or would let the logins past row-level security.
  */
-export async function startProvisioner(
-  config: ProvisionerConfig,
-  { logger, metrics }: { logger: Logger; metrics?: Metrics },
-): Promise<RpcServer> {
+export async function startProvisioner(config: ProvisionerConfig, deps: ServiceDeps): Promise<RpcServer> {
   /** What is open, to be closed the last first. */
   const open = new AsyncDisposableStack();
   try {
-    const { port, connectPort } = await compose(config, logger, metrics, open);
+    const { port, connectPort } = await compose(config, deps, open);
     return { port, connectPort, close: () => open.disposeAsync() };
   } catch (error) {
     await open.disposeAsync();
@@ -40,12 +38,8 @@ export async function startProvisioner(
   }
 }
 
-async function compose(
-  config: ProvisionerConfig,
-  logger: Logger,
-  metrics: Metrics | undefined,
-  open: AsyncDisposableStack,
-): Promise<RpcServer> {
+async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: AsyncDisposableStack): Promise<RpcServer> {
+  const { logger } = deps;
   const { masterKeys: master, stepLeaseMs: leaseMs } = config;
   const to = serviceTransports({ service: 'provisioner', privateJwk: config.servicePrivateJwk });
 
@@ -58,7 +52,7 @@ async function compose(
     systemPoolSize: config.systemPoolSize,
     applicationName: 'mad-provisioner',
     statementTimeoutMs: config.statementTimeoutMs,
-    logger,
+    ...deps,
   });
   open.defer(() => database.close());
   await database.asSystem(async (tx) => {
@@ -67,7 +61,7 @@ async function compose(
   const identity = to(config.identityAddress);
   // Before the queue: its handlers finish before what they talk to is closed.
   open.defer(() => identity.close());
-  const boss = await openBoss({ url: config.bossUrl, schema: 'provisioner_boss', logger, queues: QUEUES });
+  const boss = await openBoss({ url: config.bossUrl, schema: 'provisioner_boss', queues: QUEUES, ...deps });
   open.defer(() => boss.close());
 
   const connections = new ServerConnections(master, logger);
@@ -92,6 +86,8 @@ async function compose(
   open.defer(() => runs.close());
   const changes = new ChangeFeed(database, logger);
   await deliverAuditEvents(boss, identity);
+
+  if (deps.metrics) registerFleetMetrics(deps.metrics, database);
 
   const { defaultRegion } = config;
   const context: ProvisionerContext = {
@@ -119,8 +115,7 @@ async function compose(
       }),
       postgresErrorInterceptor(),
     ],
-    logger,
-    metrics,
+    ...deps,
   });
   open.defer(() => server.close());
   // First of all: the endless streams end, so that the server need not wait for them.

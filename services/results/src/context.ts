@@ -1,16 +1,15 @@
 import type { Client } from '@connectrpc/connect';
 import type { Lease } from '@mad/auth';
-import type { Logger } from '@mad/process';
+import type { ServiceDeps } from '@mad/process';
 import type { JobService, QueueService } from '@mad/proto/catalog';
 import type { Tenants } from '@mad/tenancy';
 import type { JobFeed } from './runs/job-feed.ts';
 
 /** What handlers may reach. Made once, by start.ts. */
-export interface Context {
+export interface Context extends ServiceDeps {
   tenants: Tenants;
   catalog: { jobs: Client<typeof JobService>; queue: Client<typeof QueueService> };
   /** Reads a lease that catalog signed; throws when it is none or has expired. */
   verifyLease: (token: string) => Promise<Lease>;
   feed: JobFeed;
-  logger: Logger;
 }

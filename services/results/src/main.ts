@@ -1,7 +1,5 @@
-import { createMetrics, runMain } from '@mad/process';
+import { runMain } from '@mad/process';
 import { readResultsConfig } from './config.ts';
 import { startResults } from './start.ts';
 
-await runMain('results', (logger) =>
-  startResults(readResultsConfig(process.env), { logger, metrics: createMetrics('results', { process: true }) }),
-);
+await runMain('results', (deps) => startResults(readResultsConfig(process.env), deps));

@@ -8,7 +8,7 @@ import {
 } from '@mad/auth';
 import { openPubSub } from '@mad/cache';
 import { postgresErrorInterceptor } from '@mad/postgres';
-import type { Logger, Metrics } from '@mad/process';
+import type { ServiceDeps } from '@mad/process';
 import { JobService, QueueService } from '@mad/proto/catalog';
 import { ExecutionService } from '@mad/proto/results';
 import { serveRpc } from '@mad/rpc';
@@ -19,12 +19,6 @@ import { resultsEntities, SCHEMA } from './db/schema.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
 import { leaseVerifier } from './runs/lease.ts';
-
-/** What results is given by the process it runs in. */
-export interface ResultsDeps {
-  logger: Logger;
-  metrics?: Metrics;
-}
 
 /** Results, serving. */
 export interface RunningResults {
@@ -38,7 +32,7 @@ export interface RunningResults {
 }
 
 /** Starts results. Connects to no tenant before it is used, and to no neighbour before it is needed. */
-export async function startResults(config: ResultsConfig, deps: ResultsDeps): Promise<RunningResults> {
+export async function startResults(config: ResultsConfig, deps: ServiceDeps): Promise<RunningResults> {
   const { logger, metrics } = deps;
   /** What is open, to be closed the last first. */
   const open = new AsyncDisposableStack();
@@ -73,7 +67,7 @@ export async function startResults(config: ResultsConfig, deps: ResultsDeps): Pr
       catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
       feed,
-      logger,
+      ...deps,
     };
     const verifyUser = createAccessTokenVerifier({ jwks: identityKeys(identity) });
     const verifyService = createServiceTokenVerifier({ keys: config.serviceKeys });
@@ -86,8 +80,7 @@ export async function startResults(config: ResultsConfig, deps: ResultsDeps): Pr
       interceptors: [accessInterceptor({ verifyUser, verifyService }), postgresErrorInterceptor()],
       // Ten thousand poses a message: the rules of its fields are in domain/outcome.ts.
       validatedByHand: [ExecutionService.method.appendResults],
-      logger,
-      metrics,
+      ...deps,
     });
     open.defer(() => server.close());
     return {

@@ -1,2 +1,2 @@
 export { readWorkerConfig, type WorkerConfig } from './config.ts';
-export { startWorker, type RunningWorker, type WorkerDeps } from './start.ts';
+export { startWorker, type RunningWorker } from './start.ts';

@@ -1,4 +1,4 @@
-import { backoff, SECOND_MS, sleep } from '@mad/process';
+import { backoff, beginSpan, inSpan, SECOND_MS, sleep } from '@mad/process';
 import type { WorkerContext } from './context.ts';
 import { admit, freeResources } from './domain/admission.ts';
 import { HeldTask } from './leased-task.ts';
@@ -22,7 +22,7 @@ export interface LeaseLoop {
 
 /** Leases tasks for the worker's engines as long as cores and memory are free, and runs them. */
 export function leaseLoop(context: WorkerContext): LeaseLoop {
-  const { config, queue, logger, engines, metrics } = context;
+  const { config, queue, logger, engines, metrics, tracer } = context;
   const running = new Map<HeldTask, Promise<void>>();
   const stopping = new AbortController();
   const ends = metrics?.counter({
@@ -51,7 +51,18 @@ export function leaseLoop(context: WorkerContext): LeaseLoop {
     }
   };
 
-  const run = async (task: HeldTask) => {
+  const run = (task: HeldTask) => {
+    const { jobId: job_id, taskExecutionId: task_execution_id, attempt, engine } = task;
+    const attributes = { job_id, task_execution_id, attempt, engine, worker: config.name };
+    const span = beginSpan(tracer, task.traceparent, 'task', 'consumer', { attributes });
+    return inSpan(span, async () => {
+      const end = await runToEnd(task);
+      span.set({ end, items: task.itemsDone });
+      span.end(end === 'finished' ? undefined : end);
+    });
+  };
+
+  const runToEnd = async (task: HeldTask): Promise<TaskEnd> => {
     const began = performance.now();
     const end: TaskEnd = await runTask(context, task);
     if (end === 'stopping' || end === 'suspended') await giveBack([task], end === 'suspended' ? SUSPENDED_DELAY_MS : 0);
@@ -61,6 +72,7 @@ export function leaseLoop(context: WorkerContext): LeaseLoop {
       { org_id, job_id, task_execution_id, attempt, items, end, ms: Math.round(performance.now() - began) },
       'task',
     );
+    return end;
   };
 
   const leaseOnce = async () => {

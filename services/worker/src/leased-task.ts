@@ -23,6 +23,8 @@ export class HeldTask implements Resources {
   readonly engine: string;
   readonly cores: number;
   readonly memoryMb: number;
+  /** Of the request that created the job, empty when it had none. */
+  readonly traceparent: string;
   /** The newest lease token: a heartbeat renews it. */
   leaseToken: string;
   /** When the lease ends unless renewed, milliseconds since 1970. */
@@ -38,6 +40,7 @@ export class HeldTask implements Resources {
     this.engine = lease.engine;
     this.cores = lease.cores;
     this.memoryMb = lease.memoryMb;
+    this.traceparent = lease.traceparent;
     this.leaseToken = lease.leaseToken;
     this.leaseEndsAt = timestampMs(lease.leaseExpireTime!);
   }

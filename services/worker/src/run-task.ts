@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { spanned } from '@mad/process';
 import { reasonOf } from '@mad/rpc';
 import type { PlanArtifact, StartExecutionResponse } from '@mad/proto/results';
 import type { WorkerContext } from './context.ts';
@@ -52,10 +53,12 @@ async function runEngine(
   try {
     const artifacts = await readArtifacts(context, task, work.artifacts);
     const { task: name, parameters = {}, items } = work;
-    await engine.run(
-      { task: name, parameters, artifacts, items, cores: task.cores },
-      (outcome) => outcomes.add(outcome),
-      task.signal,
+    await spanned(`engine ${name}`, 'internal', { engine: work.engine, items: items.length }, () =>
+      engine.run(
+        { task: name, parameters, artifacts, items, cores: task.cores },
+        (outcome) => outcomes.add(outcome),
+        task.signal,
+      ),
     );
     await outcomes.flush();
     return undefined;

@@ -1,7 +1,7 @@
 import { createClient } from '@connectrpc/connect';
 import { serviceTransports } from '@mad/auth';
 import { openChemistry } from '@mad/chemistry';
-import type { Logger, Metrics } from '@mad/process';
+import { serveMetrics, type Logger, type ServiceDeps } from '@mad/process';
 import { ArtifactService, QueueService } from '@mad/proto/catalog';
 import { ExecutionService } from '@mad/proto/results';
 import type { WorkerConfig } from './config.ts';
@@ -11,12 +11,6 @@ import { createRdkitEngine } from './engines/rdkit-engine.ts';
 import { createVinaEngine } from './engines/vina-engine.ts';
 import { leaseLoop } from './lease-loop.ts';
 
-/** What a worker is given by the process it runs in. */
-export interface WorkerDeps {
-  logger: Logger;
-  metrics?: Metrics;
-}
-
 /** A worker, leasing. */
 export interface RunningWorker {
   /** The engines it leases for, e.g. `rdkit@2026.09.1`. */
@@ -25,8 +19,8 @@ export interface RunningWorker {
 }
 
 /** Starts a worker: finds the engines this machine can run and leases tasks for them. */
-export async function startWorker(config: WorkerConfig, deps: WorkerDeps): Promise<RunningWorker> {
-  const { logger } = deps;
+export async function startWorker(config: WorkerConfig, deps: ServiceDeps): Promise<RunningWorker> {
+  const { logger, metrics } = deps;
   const chemistry = openChemistry({ workers: config.chemistryThreads });
   const all = [createRdkitEngine(chemistry), createVinaEngine({ searchPath: config.searchPath })];
   const to = serviceTransports({ service: 'worker', privateJwk: config.servicePrivateJwk });
@@ -43,11 +37,13 @@ export async function startWorker(config: WorkerConfig, deps: WorkerDeps): Promi
   };
   const names = [...engines.keys()];
   logger.info({ worker: config.name, engines: names, ...config.resources }, 'worker leases tasks');
+  const shown = metrics && config.metrics && (await serveMetrics(metrics, config.metrics.host, config.metrics.port));
   const loop = leaseLoop(context);
   return {
     engines: names,
     async close() {
       await loop.close();
+      await shown?.close();
       for (const engine of all) await engine.close();
       await chemistry.close();
       catalog.close();

@@ -1,10 +1,10 @@
-import type { DescMethod } from '@bufbuild/protobuf';
 import { Code } from '@connectrpc/connect';
 import type { Logger } from '@mad/process';
 import { callerKey, type Caller } from '../caller.ts';
 import { codeName } from '../code-name.ts';
 import { reasonOf } from '../errors.ts';
-import { traceKey } from '../trace.ts';
+import { methodName } from '../method-name.ts';
+import { traceKey } from '../call-trace.ts';
 import type { CallObserver } from './observe.ts';
 
 /** Probes arrive every few seconds from everywhere: their lines are for debugging. */
@@ -21,7 +21,7 @@ export function accessLog(logger: Logger): CallObserver {
     if (!logger.isLevelEnabled(level)) return;
     const caller = request.contextValues.get(callerKey);
     const line: Record<string, unknown> = {
-      method: fullName(request.method),
+      method: methodName(request.method),
       code: codeName(error?.code),
       ms: Math.round(durationMs * 100) / 100,
       org_id: organizationOf(caller, request.message),
@@ -45,15 +45,6 @@ export function accessLog(logger: Logger): CallObserver {
 function rootCause(error: Error): string | undefined {
   const { cause } = error;
   return cause instanceof Error ? (rootCause(cause) ?? cause.message) : undefined;
-}
-
-const names = new WeakMap<DescMethod, string>();
-
-/** `mad.catalog.v1.JobService/GetJob`. */
-function fullName(method: DescMethod): string {
-  let name = names.get(method);
-  if (name === undefined) names.set(method, (name = `${method.parent.typeName}/${method.name}`));
-  return name;
 }
 
 /** The token's organization; for a service the one its request names. */

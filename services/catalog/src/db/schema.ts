@@ -12,6 +12,7 @@ import { Artifacts } from './migrations/2026_11_21_0903_artifacts.ts';
 import { Pipelines } from './migrations/2026_11_21_0904_pipelines.ts';
 import { Queue } from './migrations/2026_11_21_0905_queue.ts';
 import { Jobs } from './migrations/2026_11_21_1000_jobs.ts';
+import { Traces } from './migrations/2026_11_25_0920_traces.ts';
 
 /** Every table of catalog. */
 export const catalogEntities = [
@@ -31,4 +32,4 @@ export const catalogEntities = [
 ];
 
 /** The schema's trail, in order. */
-export const catalogMigrations = [Types, Molecules, MoleculeSets, Artifacts, Pipelines, Queue, Jobs];
+export const catalogMigrations = [Types, Molecules, MoleculeSets, Artifacts, Pipelines, Queue, Jobs, Traces];

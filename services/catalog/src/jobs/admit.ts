@@ -20,15 +20,15 @@ export async function admitJobs(
   );
   const places = standing ? freePlaces(standing.max_concurrent_jobs, standing.active) : 0;
   if (places === 0) return [];
-  const admitted = await tx.query<{ job_id: string }>(
+  const admitted = await tx.query<{ job_id: string; traceparent: string }>(
     `UPDATE catalog.jobs_meta SET admitted_at = now(), updated_at = now(), checked_at = now(), detail = ''
      WHERE job_id IN (
        SELECT job_id FROM catalog.jobs_meta WHERE org_id = $1 AND status = 'pending' AND admitted_at IS NULL
        ORDER BY priority DESC, job_id LIMIT $2)
-     RETURNING job_id`,
+     RETURNING job_id, traceparent`,
     [orgId, places],
   );
-  for (const { job_id } of admitted)
-    await boss.send(tx, MATERIALIZE, { org_id: orgId, job_id }, { key: job_id, ...options });
+  for (const { job_id, traceparent } of admitted)
+    await boss.send(tx, MATERIALIZE, { org_id: orgId, job_id }, { key: job_id, traceparent, ...options });
   return admitted.map(({ job_id }) => job_id);
 }

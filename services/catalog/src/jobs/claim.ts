@@ -22,10 +22,13 @@ export interface LeasedRow {
   /** MiB. */
   memory_mb: number;
   lease_expires_at: Date;
+  queued_at: Date;
+  /** Of the request that created the job; empty when it had none. */
+  traceparent: string;
 }
 
 export const LEASED_COLUMNS = `t.org_id, t.job_id, t.task_execution_id, t.attempt, t.engine, t.cores, t.memory_mb,
-  t.lease_expires_at`;
+  t.lease_expires_at, t.queued_at, t.traceparent`;
 
 /** The kinds of task an organization has ready and the worker can run: $1 engines, $2 cores, $3 MiB. */
 const RUNNABLE_DEPTH = 'd.queued > 0 AND d.engine = ANY ($1::text[]) AND d.cores <= $2 AND d.memory_mb <= $3';

@@ -1,7 +1,7 @@
 import { create, toJson } from '@bufbuild/protobuf';
 import { Code, type ConnectError } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
-import { SECOND_MS, uuidv7 } from '@mad/process';
+import { currentSpan, SECOND_MS, traceparentOf, uuidv7 } from '@mad/process';
 import type { CreateJobRequest, PipelineVersion } from '@mad/proto/catalog';
 import { TaskPlanSchema } from '@mad/proto/results';
 import { QuotaFailureSchema } from '@mad/proto/rpc';
@@ -91,10 +91,12 @@ export async function createJob(
   await openOrgQueue(tx, orgId, quotas);
   await requireQueueRoom(tx, orgId, quotas, taskCount);
   const jobId = uuidv7();
+  const span = currentSpan();
   await tx.execute(
     `INSERT INTO catalog.jobs_meta (job_id, org_id, pipeline_id, pipeline_version_id, molecule_set_id, name, detail,
-       priority, labels, parameters, plan, cache_policy, min_confidence, input_count, planned_tasks, created_by)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+       priority, labels, parameters, plan, cache_policy, min_confidence, input_count, planned_tasks, created_by,
+       traceparent)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
     [
       jobId,
       orgId,
@@ -112,6 +114,7 @@ export async function createJob(
       input.count,
       taskCount,
       userId,
+      span === undefined ? '' : traceparentOf(span),
     ],
   );
   await admitJobs(tx, boss, orgId, { delayMs: AFTER_CALLER_MS });

@@ -1,4 +1,5 @@
 import type { Tx } from '@mad/postgres';
+import { spanned } from '@mad/process';
 import type { RunnableTask } from '@mad/proto/catalog';
 import type { QueuedTaskState } from '../domain/job-lease.ts';
 import { countMoves, type QueueMove, type TaskShape } from './org-queue.ts';
@@ -14,13 +15,23 @@ interface RemovedTask extends TaskShape {
  */
 export async function enqueue(
   tx: Tx,
-  job: { orgId: string; jobId: string; priority: number },
+  job: { orgId: string; jobId: string; priority: number; traceparent: string },
   runnable: readonly Pick<RunnableTask, 'taskExecutionId' | 'engine' | 'cores' | 'memoryMb'>[],
 ): Promise<number> {
   if (runnable.length === 0) return 0;
+  return spanned('enqueue', 'producer', { job_id: job.jobId, tasks: runnable.length }, () =>
+    insertTasks(tx, job, runnable),
+  );
+}
+
+async function insertTasks(
+  tx: Tx,
+  job: { orgId: string; jobId: string; priority: number; traceparent: string },
+  runnable: readonly Pick<RunnableTask, 'taskExecutionId' | 'engine' | 'cores' | 'memoryMb'>[],
+): Promise<number> {
   const added = await tx.query<TaskShape>(
-    `INSERT INTO catalog.task_queue (task_execution_id, org_id, job_id, engine, cores, memory_mb, priority)
-     SELECT id, $1, $2, engine, cores, memory_mb, $3
+    `INSERT INTO catalog.task_queue (task_execution_id, org_id, job_id, engine, cores, memory_mb, priority, traceparent)
+     SELECT id, $1, $2, engine, cores, memory_mb, $3, $8
      FROM unnest($4::uuid[], $5::text[], $6::int[], $7::int[]) AS r (id, engine, cores, memory_mb)
      ON CONFLICT (task_execution_id) DO NOTHING RETURNING engine, cores, memory_mb`,
     [
@@ -31,6 +42,7 @@ export async function enqueue(
       runnable.map(({ engine }) => engine),
       runnable.map(({ cores }) => cores),
       runnable.map(({ memoryMb }) => memoryMb),
+      job.traceparent,
     ],
   );
   const moves: QueueMove[] = added.map((task) => ({ ...task, to: 'ready' }));

@@ -11,13 +11,14 @@ const BATCH = 1_000;
 const DUE = `t.state IN ('leased', 'delayed') AND coalesce(t.lease_expires_at, t.not_before) <= now()`;
 
 /** What the reaper works with. */
-export type ReapContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks' | 'logger'>;
+export type ReapContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks' | 'logger' | 'metrics'>;
 
 interface DueRow extends TaskShape {
   task_execution_id: string;
   state: 'leased' | 'delayed';
   losses: number;
   may_queue: boolean;
+  traceparent: string;
 }
 
 /**
@@ -35,10 +36,10 @@ export async function reap(context: ReapContext): Promise<number> {
   return moved;
 }
 
-async function reapOrganization(tx: Tx, { boss, logger }: ReapContext, orgId: string): Promise<number> {
+async function reapOrganization(tx: Tx, { boss, logger, metrics }: ReapContext, orgId: string): Promise<number> {
   await lockOrgQueue(tx, orgId);
   const rows = await tx.query<DueRow>(
-    `SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.state, t.losses,
+    `SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.state, t.losses, t.traceparent,
        j.cancel_requested_at IS NULL AS may_queue
      FROM catalog.task_queue t JOIN catalog.jobs_meta j ON j.job_id = t.job_id
      WHERE t.org_id = $1 AND ${DUE} ORDER BY t.task_execution_id LIMIT ${BATCH} FOR NO KEY UPDATE OF t`,
@@ -52,9 +53,18 @@ async function reapOrganization(tx: Tx, { boss, logger }: ReapContext, orgId: st
     .map((row) => ({ ...row, from: row.state, to: row.may_queue ? ('ready' as const) : undefined }));
   await moveTasks(tx, orgId, lost, { lost: true });
   await moveTasks(tx, orgId, waited, { lost: false });
-  for (const { task_execution_id: id, to, losses } of lost) {
+  const lostLeases = metrics?.counter({
+    name: 'task_leases_lost_total',
+    help: 'Leases that ran out without a word of their worker.',
+    labelNames: ['engine'],
+  });
+  for (const { engine } of lost) lostLeases?.inc({ engine });
+  for (const { task_execution_id: id, to, losses, traceparent } of lost) {
     logger.warn({ org_id: orgId, task_execution_id: id, losses: losses + 1 }, 'a worker was lost');
-    if (to === 'failing') await boss.send(tx, FAIL_EXECUTION, { org_id: orgId, task_execution_id: id }, { key: id });
+    if (to === 'failing') {
+      const message = { org_id: orgId, task_execution_id: id };
+      await boss.send(tx, FAIL_EXECUTION, message, { key: id, traceparent });
+    }
   }
   return rows.length;
 }

@@ -1,3 +1,4 @@
+import { beginSpan, runSpan } from '@mad/process';
 import type { CatalogContext } from '../context.ts';
 import { progressOf } from '../rpc/job.ts';
 import { CANCEL, MATERIALIZE } from './job-queues.ts';
@@ -12,6 +13,7 @@ interface SilentJob {
   job_id: string;
   materialized: boolean;
   cancel_requested: boolean;
+  traceparent: string;
 }
 
 /**
@@ -28,7 +30,7 @@ async function takeSilentJobs({ database, queue }: CatalogContext): Promise<Sile
            AND NOT EXISTS (SELECT FROM catalog.task_queue t WHERE t.job_id = j.job_id AND t.state = 'leased')
          ORDER BY j.checked_at LIMIT ${BATCH} FOR NO KEY UPDATE SKIP LOCKED)
        RETURNING org_id, job_id, materialized_at IS NOT NULL AS materialized,
-         cancel_requested_at IS NOT NULL AS cancel_requested`,
+         cancel_requested_at IS NOT NULL AS cancel_requested, traceparent`,
       [queue.reconcileAfterMs],
     ),
   );
@@ -67,7 +69,10 @@ export async function reconcile(context: CatalogContext, signal?: AbortSignal): 
   const silent = await takeSilentJobs(context);
   for (const job of silent) {
     try {
-      await reconcileJob(context, job, signal);
+      const span = beginSpan(context.tracer, job.traceparent, 'reconcile', 'internal', {
+        attributes: { job_id: job.job_id },
+      });
+      await runSpan(span, () => reconcileJob(context, job, signal));
     } catch (error) {
       context.logger.warn({ err: error, org_id: job.org_id, job_id: job.job_id }, 'a job could not be reconciled');
     }

@@ -13,6 +13,8 @@ export interface LockedJob extends KnownJob {
   priority: number;
   admitted: boolean;
   materialized: boolean;
+  /** Of the request that created it; empty when it had none. */
+  traceparent: string;
 }
 
 /** What results tells of a job. */
@@ -41,8 +43,9 @@ export async function lockJob(tx: Tx, orgId: string, jobId: string): Promise<Loc
     cancel_requested: boolean;
     admitted: boolean;
     materialized: boolean;
+    traceparent: string;
   }>(
-    `SELECT status, event_seq, priority, cancel_requested_at IS NOT NULL AS cancel_requested,
+    `SELECT status, event_seq, priority, traceparent, cancel_requested_at IS NOT NULL AS cancel_requested,
        admitted_at IS NOT NULL AS admitted, materialized_at IS NOT NULL AS materialized
      FROM catalog.jobs_meta WHERE org_id = $1 AND job_id = $2 FOR NO KEY UPDATE`,
     [orgId, jobId],

@@ -45,6 +45,7 @@ export type JobView = Omit<
   | 'materialized_at'
   | 'cancel_requested_by'
   | 'checked_at'
+  | 'traceparent'
 >;
 
 /** A job as callers see it. */
@@ -120,5 +121,6 @@ export function leasedTaskMessage(row: LeasedRow, leaseToken: string): MessageIn
     memoryMb: row.memory_mb,
     leaseToken,
     leaseExpireTime: timestampFromDate(row.lease_expires_at),
+    traceparent: row.traceparent,
   };
 }

@@ -1,5 +1,5 @@
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
-import { SECOND_MS, sleep } from '@mad/process';
+import { beginSpan, SECOND_MS, sleep, traceparentOf } from '@mad/process';
 import type { LeaseTasksRequest, QueueService } from '@mad/proto/catalog';
 import { invalid } from '@mad/rpc';
 import type { CatalogContext } from '../context.ts';
@@ -17,7 +17,7 @@ const SHORT_WAITS = 50;
 
 /** The queue of runnable task executions, shared fairly between organizations. */
 export function queueService(context: CatalogContext): ServiceImpl<typeof QueueService> {
-  const { database, boss, tasks, queue, signLease } = context;
+  const { database, boss, tasks, queue, signLease, tracer } = context;
 
   const leased = async (rows: readonly LeasedRow[], worker: string) =>
     Promise.all(
@@ -27,6 +27,17 @@ export function queueService(context: CatalogContext): ServiceImpl<typeof QueueS
         return leasedTaskMessage(row, token);
       }),
     );
+
+  /** The time it waited is a step of its job's trace, below which the worker goes on. */
+  const withLeaseSpan = (row: LeasedRow): LeasedRow => {
+    if (row.traceparent === '') return row;
+    const span = beginSpan(tracer, row.traceparent, 'task queued', 'consumer', {
+      startMs: row.queued_at.getTime(),
+      attributes: { job_id: row.job_id, task_execution_id: row.task_execution_id, attempt: row.attempt },
+    });
+    span.end();
+    return { ...row, traceparent: traceparentOf(span) };
+  };
 
   const giveBack = async (worker: string, leases: readonly LeaseKey[], delayMs: number): Promise<void> => {
     for (const orgId of new Set(leases.map((lease) => lease.orgId))) {
@@ -70,7 +81,7 @@ export function queueService(context: CatalogContext): ServiceImpl<typeof QueueS
         await giveBack(worker, keys, 0);
         return {};
       }
-      return { tasks: await leased(rows, worker) };
+      return { tasks: await leased(rows.map(withLeaseSpan), worker) };
     },
 
     async heartbeatTasks({ worker, leases }) {

@@ -1,4 +1,5 @@
 import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
+import { SECOND_MS } from '@mad/process';
 import { callOptions } from '@mad/rpc';
 import type { Context } from '../context.ts';
 import { progressOf, type JobImage, type Runnable } from './job-image.ts';
@@ -18,10 +19,13 @@ export async function settle(
     runnable,
   }: { orgId: string; taskExecutionId: string; job: JobImage; runnable: Runnable[] },
 ): Promise<void> {
+  const began = performance.now();
   try {
     const request = { orgId, taskExecutionId, progress: progressOf(job), runnable };
     await context.catalog.queue.settleTask(request, callOptions(ctx));
+    lagOf(context)?.observe({ outcome: 'ok' }, (performance.now() - began) / SECOND_MS);
   } catch (error) {
+    lagOf(context)?.observe({ outcome: 'failed' }, (performance.now() - began) / SECOND_MS);
     context.logger.warn({ error, org_id: orgId, task_execution_id: taskExecutionId }, 'catalog could not be told');
     throw new ConnectError(
       'done, but catalog could not be told: repeat the call',
@@ -31,4 +35,13 @@ export async function settle(
       error,
     );
   }
+}
+
+/** How far catalog's queue is behind the tenants: a task that ended is leased until its settle arrives. */
+function lagOf({ metrics }: Context) {
+  return metrics?.histogram({
+    name: 'settle_lag_seconds',
+    help: "Time from the commit of a task's end to catalog's word that it knows, by outcome: ok, failed.",
+    labelNames: ['outcome'],
+  });
 }

@@ -41,6 +41,8 @@ export interface JobRow {
   cancel_requested_by: string | null;
   ended_at: Date | null;
   checked_at: Date;
+  /** W3C Trace Context; empty when it was made outside of a trace. */
+  traceparent: string;
 }
 
 export const JobEntity = new EntitySchema<JobRow>({
@@ -107,5 +109,6 @@ export const JobEntity = new EntitySchema<JobRow>({
       default: () => 'now()',
       comment: 'Internal: when results was last heard of it',
     },
+    traceparent: { type: 'text', default: '', comment: 'Internal: the trace of the request that created it' },
   },
 });

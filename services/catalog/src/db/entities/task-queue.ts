@@ -19,6 +19,8 @@ export interface TaskQueueRow {
   lease_expires_at: Date | null;
   not_before: Date | null;
   queued_at: Date;
+  /** W3C Trace Context; empty when the job was made outside of a trace. */
+  traceparent: string;
 }
 
 export const TaskQueueEntity = new EntitySchema<TaskQueueRow>({
@@ -49,6 +51,7 @@ export const TaskQueueEntity = new EntitySchema<TaskQueueRow>({
     lease_expires_at: { type: 'timestamptz', precision: 3, nullable: true },
     not_before: { type: 'timestamptz', precision: 3, nullable: true },
     queued_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
+    traceparent: { type: 'text', default: '', comment: "Internal: the job's; the worker goes on with it" },
   },
 });
 

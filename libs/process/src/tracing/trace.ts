@@ -1,37 +1,32 @@
 import { randomFillSync } from 'node:crypto';
-import { createContextKey, type HandlerContext } from '@connectrpc/connect';
 
-/** Where a call is in its trace (W3C Trace Context). */
+/** Where something is in its trace (W3C Trace Context). */
 export interface Trace {
   /** 32 hex digits, the same on every hop. */
-  traceId: string;
-  /** 16 hex digits, this call's own. */
-  spanId: string;
-  /** The caller's span, absent at the start of a trace. */
-  parentSpanId?: string;
-  sampled: boolean;
+  readonly traceId: string;
+  /** 16 hex digits, this step's own. */
+  readonly spanId: string;
+  /** The step it belongs to, absent at the start of a trace. */
+  readonly parentSpanId?: string;
+  /** Whether spans of the trace are kept. */
+  readonly sampled: boolean;
 }
 
 /** The header that carries the trace. */
 export const TRACEPARENT = 'traceparent';
 
-const noTrace: Trace = { traceId: '0'.repeat(32), spanId: '0'.repeat(16), sampled: false };
-
-/** Where the tracing interceptor puts the trace. */
-export const traceKey = createContextKey<Trace>(noTrace, { description: 'mad trace' });
-
-/** The trace of this call. */
-export function traceOf(ctx: Pick<HandlerContext, 'values'>): Trace {
-  return ctx.values.get(traceKey);
-}
-
 // version "00", and any later version's first four fields; all-zero ids are invalid
 const pattern = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:$|-)/;
 
-/** Continues the trace of a traceparent header with a new span; starts a new trace where it is absent or malformed. */
-export function continueTrace(traceparent: string | null | undefined): Trace {
+/**
+ * Continues the trace of a traceparent with a new span; starts a new trace where it is absent or malformed. `keep` is the
+ * fraction of new traces that are sampled.
+ */
+export function continueTrace(traceparent: string | null | undefined, keep = 1): Trace {
   const match = traceparent ? pattern.exec(traceparent) : null;
-  if (!match) return { traceId: randomHex(16), spanId: randomHex(8), sampled: true };
+  if (!match) {
+    return { traceId: randomHex(16), spanId: randomHex(8), sampled: keep >= 1 || Math.random() < keep };
+  }
   return {
     traceId: match[1]!,
     spanId: randomHex(8),
@@ -40,7 +35,12 @@ export function continueTrace(traceparent: string | null | undefined): Trace {
   };
 }
 
-/** The header value that makes a call a child of this span. */
+/** A new span of the same trace, below this one. */
+export function childOf({ traceId, spanId, sampled }: Trace): Trace {
+  return { traceId, spanId: randomHex(8), parentSpanId: spanId, sampled };
+}
+
+/** The header value that makes what receives it a child of this span. */
 export function traceparentOf({ traceId, spanId, sampled }: Trace): string {
   return `00-${traceId}-${spanId}-${sampled ? '01' : '00'}`;
 }
