@@ -35,6 +35,12 @@ const POLL_MS = 50;
 /** The file the local system and its services log to. */
 export const logFile = (home: string): string => join(home, 'logs', 'system.log');
 
+/** The files the local system keeps spans in, the older one first. */
+export const spanFiles = (home: string): string[] => {
+  const path = join(home, 'logs', 'spans.jsonl');
+  return [`${path}.1`, path];
+};
+
 /** The state of the system in `home`, undefined when none runs there. */
 export function readLocalState(home: string): LocalState | undefined {
   try {

@@ -5,6 +5,7 @@ import { demoCommand } from './commands/demo.ts';
 import { healthCommand } from './commands/health.ts';
 import { jobCommands } from './commands/job.ts';
 import { localCommands } from './commands/local.ts';
+import { logCommand } from './commands/logs.ts';
 import { userCommands } from './commands/user.ts';
 import { moleculeCommands } from './commands/molecule.ts';
 import { organizationCommands } from './commands/organization.ts';
@@ -28,6 +29,7 @@ export function program(env: Env): Command {
     );
   for (const add of [
     localCommands,
+    logCommand,
     demoCommand,
     healthCommand,
     sessionCommands,

@@ -86,7 +86,7 @@ export function loggedError(error: unknown, depth = 0): LoggedError {
 }
 
 /**
- * The log of one service: JSON lines with `time` (ISO 8601), `level`, `service`, `msg` and, inside a trace, `trace_id`.
+ * The log of one service: JSON lines with `time` (ISO 8601), `level`, `service`, `msg` and, inside a trace, `trace_id` and `span_id`.
  * Errors go under `error` (or `err`); values under keys that name credentials are replaced.
  */
 export function createLogger(service: string, options: LoggerOptions = {}): Logger {
@@ -97,7 +97,7 @@ export function createLogger(service: string, options: LoggerOptions = {}): Logg
     serializers: { error: loggedError, err: loggedError },
     mixin: () => {
       const span = currentSpan();
-      return span === undefined ? {} : { trace_id: span.traceId };
+      return span === undefined ? {} : { trace_id: span.traceId, span_id: span.spanId };
     },
     formatters: { level: (label: string) => ({ level: label }), log: withoutSecrets },
   };

@@ -1,12 +1,11 @@
 import type { Command } from 'commander';
-import { createReadStream, existsSync, watchFile, unwatchFile, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { once } from 'node:events';
 import type { Env } from '@mad/process';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
 import {
-  logFile,
   readLocalAdministrator,
   readLocalState,
   runLocal,
@@ -15,7 +14,7 @@ import {
 } from '../local-system.ts';
 import { duration } from '../output.ts';
 
-/** up, down, reset, logs: the system on this machine. */
+/** up, down, reset, status: the system on this machine. */
 export function localCommands(mad: Command, env: Env): void {
   mad
     .command('up')
@@ -67,21 +66,6 @@ export function localCommands(mad: Command, env: Env): void {
       }),
     );
   mad
-    .command('logs')
-    .description("the local system's log, one JSON object a line")
-    .option('--follow', 'go on as it grows')
-    .option('--lines <n>', 'how many to show first', Number, 100)
-    .option('--trace <id>', 'only lines of this trace')
-    .action(
-      action<{ follow?: boolean; lines: number; trace?: string }>(env, async ({ settings, options }) => {
-        const path = logFile(settings.home);
-        if (!existsSync(path)) throw new CommandFailure(`no log at ${path}`, EXIT.notFound);
-        const wanted = (line: string) => options.trace === undefined || line.includes(`"trace_id":"${options.trace}"`);
-        const end = await printTail(path, options.lines, wanted);
-        if (options.follow) await follow(path, end, wanted);
-      }),
-    );
-  mad
     .command('status')
     .description('whether the local system runs, and where')
     .action(
@@ -103,36 +87,4 @@ async function confirmed(question: string): Promise<boolean> {
   const [answer] = (await once(prompt, 'line')) as [string];
   prompt.close();
   return /^y(es)?$/i.test(answer.trim());
-}
-
-/** Prints the last lines of a file that pass; answers the file's size. */
-async function printTail(path: string, count: number, wanted: (line: string) => boolean): Promise<number> {
-  const { size } = statSync(path);
-  const last: string[] = [];
-  for await (const line of createInterface({ input: createReadStream(path, { end: Math.max(0, size - 1) }) })) {
-    if (!wanted(line)) continue;
-    last.push(line);
-    if (last.length > count) last.shift();
-  }
-  if (last.length > 0) process.stdout.write(`${last.join('\n')}\n`);
-  return size;
-}
-
-/** Prints what is appended to a file until the process is interrupted. */
-async function follow(path: string, from: number, wanted: (line: string) => boolean): Promise<void> {
-  let position = from;
-  let rest = '';
-  watchFile(path, { interval: 200 }, ({ size }) => {
-    const from = position;
-    position = size;
-    if (size <= from) return;
-    const stream = createReadStream(path, { start: from, end: size - 1, encoding: 'utf8' });
-    stream.on('data', (text) => {
-      const lines = (rest + String(text)).split('\n');
-      rest = lines.pop()!;
-      for (const line of lines.filter(wanted)) process.stdout.write(`${line}\n`);
-    });
-  });
-  await once(process, 'SIGINT');
-  unwatchFile(path);
 }
