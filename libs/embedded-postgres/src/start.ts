@@ -29,6 +29,9 @@ const SETTINGS: Readonly<Record<string, string>> = {
   max_connections: '150',
   reserved_connections: '5',
   jit: 'off',
+  // What `mad db slow` reads. Statements that make roles are not kept: their texts hold verifiers.
+  shared_preload_libraries: 'pg_stat_statements',
+  'pg_stat_statements.track_utility': 'off',
   timezone: 'UTC',
   log_timezone: 'UTC',
 };

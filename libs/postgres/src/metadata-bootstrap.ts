@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { MIGRATOR, REPORTING, appRole, asAdmin, ensureRole, ownerRole, systemRole } from './roles.ts';
 import { scramVerifier } from './scram.ts';
+import { readStatistics } from './statistics.ts';
 
 /** The two logins of one service. */
 export interface ServicePasswords {
@@ -18,6 +19,8 @@ export interface MetadataServerOptions {
 
 const EXTENSIONS = ['pgcrypto', 'citext', 'pg_trgm', 'btree_gin'];
 const DEFAULT_DATABASE = 'mad_metadata';
+/** The service that shows people what servers say of themselves. */
+const STATISTICS_READER = 'provisioner';
 
 const id = pg.escapeIdentifier;
 
@@ -109,6 +112,7 @@ export async function createMetadataDatabase(
       await prepareSchema(client, `${service}_boss`, service);
       await client.query(`GRANT USAGE ON SCHEMA ${id(service)} TO ${id(REPORTING)}`);
     }
+    if (services.includes(STATISTICS_READER)) await readStatistics(client, systemRole(STATISTICS_READER));
     await client.query(`CREATE SCHEMA IF NOT EXISTS reporting AUTHORIZATION ${id(REPORTING)}`);
   });
 }

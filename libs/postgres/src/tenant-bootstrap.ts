@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { MIGRATOR, asAdmin, ensureRole } from './roles.ts';
 import { scramVerifier } from './scram.ts';
+import { readStatistics } from './statistics.ts';
 
 /** The login that makes and drops tenant databases and their roles. */
 const PROVISIONER = 'mad_provisioner_admin';
@@ -36,6 +37,7 @@ export async function bootstrapTenantServer(adminUrl: string, options: TenantSer
     await ensureRole(client, `mad_${options.schema}_app`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     // Administration gets in when the tenants have used up every other connection, and may end their sessions.
     await client.query(`GRANT pg_signal_backend, pg_use_reserved_connections TO ${id(PROVISIONER)}`);
+    await readStatistics(client, PROVISIONER);
     // Since Postgres 16, CREATEROLE alone neither assigns nor becomes roles that another made.
     await client.query(`GRANT ${app} TO ${id(PROVISIONER)} WITH ADMIN TRUE, INHERIT FALSE, SET TRUE`);
     await client.query(`GRANT ${owner} TO ${id(PROVISIONER)} WITH ADMIN TRUE, INHERIT FALSE, SET TRUE`);

@@ -1,3 +1,4 @@
+export * from './gen/mad/provisioner/v1/fleet_statistics_service_pb.js';
 export * from './gen/mad/provisioner/v1/operation_pb.js';
 export * from './gen/mad/provisioner/v1/operation_service_pb.js';
 export * from './gen/mad/provisioner/v1/route_service_pb.js';

@@ -2,7 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { createClient, type Client, type Interceptor } from '@connectrpc/connect';
 import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/postgres';
 import type { AuditEvent } from '@mad/proto/identity';
-import { OperationService, RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
+import {
+  FleetStatisticsService,
+  OperationService,
+  RouteService,
+  ServerService,
+  TenantService,
+} from '@mad/proto/provisioner';
 import { grpcTransport, type GrpcTransport, type RpcServer } from '@mad/rpc';
 import {
   metadataDatabase,
@@ -35,6 +41,7 @@ export interface RunningProvisioner {
   routes(service?: string): Client<typeof RouteService>;
   servers(): Client<typeof ServerService>;
   operations(): Client<typeof OperationService>;
+  statistics(): Client<typeof FleetStatisticsService>;
   /** The transport of a service, e.g. for `openTenants`. */
   transport(service: string): GrpcTransport;
   stop(): Promise<void>;
@@ -146,6 +153,11 @@ export async function runProvisioner({
       createClient(
         OperationService,
         as(() => platformToken({ permissions: ['platform.operations.read', 'platform.operations.cancel'] })),
+      ),
+    statistics: () =>
+      createClient(
+        FleetStatisticsService,
+        as(() => platformToken({ permissions: ['platform.servers.read'] })),
       ),
     async start() {
       running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });

@@ -11,10 +11,12 @@ import { allPages } from '../pages.ts';
 import { progressBar } from '../progress.ts';
 import { asPlatform, type Signed } from '../session.ts';
 import type { Settings } from '../settings.ts';
+import { fleetStatisticsCommands } from './fleet-statistics.ts';
 
 /** db list, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
+  fleetStatisticsCommands(db, env);
   db.command('list')
     .description("every tenant's database")
     .action(

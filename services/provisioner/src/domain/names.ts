@@ -14,6 +14,12 @@ export function databaseName(schema: string, orgId: string): string {
   return `mad_${schema}_${bare(orgId)}`;
 }
 
+/** Whose database this is; undefined for one that is no organization's (a template, the metadata). */
+export function ownerOfDatabase(name: string): { schema: string; orgId: string } | undefined {
+  const match = /^mad_([a-z][a-z0-9_]*)_([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/.exec(name);
+  return match ? { schema: match[1]!, orgId: match.slice(2).join('-') } : undefined;
+}
+
 /** One of the two logins of an organization's database. */
 export function loginName(schema: string, orgId: string, slot: Slot): string {
   return `${databaseName(schema, orgId)}_${slot}`;

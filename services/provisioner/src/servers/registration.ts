@@ -1,7 +1,11 @@
 import type { Tx } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
+import { invalid } from '@mad/rpc';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import { sealServerPasswords } from '../secrets/server-passwords.ts';
+
+/** How health and statistics call the metadata database, beside the servers. */
+export const METADATA = 'metadata';
 
 /** What a server gets when its registration does not say. */
 export const SERVER_DEFAULTS = { connectionBudget: 80, maxTenants: 10_000 } as const;
@@ -23,6 +27,7 @@ export interface ServerRegistration {
 
 /** Registers a server, or brings the one of that name to this address, these limits and passwords. */
 export async function upsertServer(tx: Tx, master: MasterKeys, server: ServerRegistration): Promise<void> {
+  if (server.name === METADATA) throw invalid('name', 'means the metadata database');
   const passwords = { provisioner: server.provisionerPassword, migrator: server.migratorPassword };
   const sealed = sealServerPasswords(master, server.name, passwords);
   await tx.execute(
