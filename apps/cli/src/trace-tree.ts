@@ -53,8 +53,8 @@ export function traceText({ trace_id: traceId, spans, lines }: TraceRecord): str
 }
 
 function treeOf(spans: readonly SpanLine[], lines: readonly LogLine[]): Node[] {
-  const nodes = new Map(
-    spans.map((span) => [span.span_id, { at: millis(span.time), entry: { span }, children: [] } as Node]),
+  const nodes = new Map<string, Node>(
+    spans.map((span) => [span.span_id, { at: millis(span.time), entry: { span }, children: [] }]),
   );
   const roots: Node[] = [];
   const place = (node: Node, parent: string | undefined): void => {
@@ -70,7 +70,7 @@ function treeOf(spans: readonly SpanLine[], lines: readonly LogLine[]): Node[] {
 function factsOf(facts: Record<string, unknown>): string {
   const text = Object.entries(facts)
     .filter(([, value]) => value !== undefined && value !== '')
-    .map(([field, value]) => ` ${field}=${typeof value === 'object' ? JSON.stringify(value) : String(value)}`)
+    .map(([field, value]) => ` ${field}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
     .join('');
   return text.length > MAX_FACTS ? `${text.slice(0, MAX_FACTS)}…` : text;
 }

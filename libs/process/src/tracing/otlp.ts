@@ -1,9 +1,14 @@
+import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
 import type { FinishedSpan, SpanSink } from './span.ts';
 
-/** OpenTelemetry's numbers of the kinds. */
-const KINDS = { internal: 0, server: 1, client: 2, producer: 3, consumer: 4 } as const;
+const KINDS = {
+  internal: SpanKind.INTERNAL,
+  server: SpanKind.SERVER,
+  client: SpanKind.CLIENT,
+  producer: SpanKind.PRODUCER,
+  consumer: SpanKind.CONSUMER,
+};
 const SCOPE = { name: 'mad' };
-const STATUS = { unset: 0, error: 2 } as const;
 const SAMPLED = 1;
 
 /**
@@ -40,7 +45,8 @@ function readable(span: FinishedSpan, resource: ReadableSpan['resource']): Reada
     startTime: hrTime(startMs),
     endTime: hrTime(startMs + durationMs),
     duration: hrTime(durationMs),
-    status: span.error === undefined ? { code: STATUS.unset } : { code: STATUS.error, message: span.error },
+    status:
+      span.error === undefined ? { code: SpanStatusCode.UNSET } : { code: SpanStatusCode.ERROR, message: span.error },
     attributes: span.attributes,
     links: [],
     events: [],
