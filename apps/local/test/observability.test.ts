@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createLogger, type SpanLine } from '@mad/process';
 import { JobState } from '@mad/proto/catalog';
+import { OrganizationService } from '@mad/proto/identity';
+import { TenantService, TenantState } from '@mad/proto/provisioner';
 import { startLocal, type LocalSystem } from '../src/start.ts';
 import { eventually } from './support/fleet.ts';
 import { newOrganization, signIn, type Person } from './support/people.ts';
@@ -112,7 +114,6 @@ describe('a trace', () => {
         child.once('close', (code) => resolve({ code, stdout }));
       });
     // Here the services log nowhere.
-    const { writeFile } = await import('node:fs/promises');
     await writeFile(join(home, 'logs', 'system.log'), '');
     const shown = await mad('logs', '--trace', TRACE);
     expect(shown.code).toBe(0);
@@ -217,9 +218,21 @@ describe('metrics', () => {
       };
       await visit('first');
       const before = await count();
-      for (let batch = 0; batch < 10; batch += 1) {
-        await Promise.all(Array.from({ length: 5 }, (_, i) => visit(`more-${batch}-${i}`)));
-      }
+      const slugs = Array.from({ length: 50 }, (_, i) => `more-${i}`);
+      const organizations = platform.client(OrganizationService);
+      for (const slug of slugs)
+        await organizations.createOrganization({ requestId: crypto.randomUUID(), slug, name: slug });
+      await eventually(
+        'all of them have their databases',
+        async () => {
+          const { tenants } = await platform
+            .client(TenantService)
+            .listTenants({ state: TenantState.READY, pageSize: 1000 });
+          return tenants.length >= slugs.length;
+        },
+        SLOW,
+      );
+      await visit('last');
       // New codes of calls may have been seen meanwhile, each with its seventeen series of a histogram.
       expect((await count()) - before).toBeLessThan(50);
     },

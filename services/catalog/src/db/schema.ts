@@ -13,6 +13,7 @@ import { Pipelines } from './migrations/2026_11_21_0904_pipelines.ts';
 import { Queue } from './migrations/2026_11_21_0905_queue.ts';
 import { Jobs } from './migrations/2026_11_21_1000_jobs.ts';
 import { Traces } from './migrations/2026_11_25_0920_traces.ts';
+import { QueueByOrganization } from './migrations/2026_11_25_0921_queue_by_organization.ts';
 
 /** Every table of catalog. */
 export const catalogEntities = [
@@ -32,4 +33,14 @@ export const catalogEntities = [
 ];
 
 /** The schema's trail, in order. */
-export const catalogMigrations = [Types, Molecules, MoleculeSets, Artifacts, Pipelines, Queue, Jobs, Traces];
+export const catalogMigrations = [
+  Types,
+  Molecules,
+  MoleculeSets,
+  Artifacts,
+  Pipelines,
+  Queue,
+  Jobs,
+  Traces,
+  QueueByOrganization,
+];
