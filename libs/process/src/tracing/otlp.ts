@@ -1,4 +1,5 @@
 import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
+import type { ReadableSpan } from '@opentelemetry/sdk-trace-base';
 import type { FinishedSpan, SpanSink } from './span.ts';
 
 const KINDS = {
@@ -29,8 +30,6 @@ export async function otlpSink(endpoint: string, service: string): Promise<SpanS
     close: () => processor.shutdown(),
   };
 }
-
-type ReadableSpan = import('@opentelemetry/sdk-trace-base').ReadableSpan;
 
 function readable(span: FinishedSpan, resource: ReadableSpan['resource']): ReadableSpan {
   const { traceId, spanId, parentSpanId, startMs, durationMs } = span;
