@@ -3,7 +3,7 @@ import { uuidv7 } from '@mad/process';
 import { JobService, MoleculeService, MoleculeSetService, type CachePolicy, type Job } from '@mad/proto/catalog';
 import { JobRunService, type WorkItem } from '@mad/proto/results';
 import { CommandFailure, EXIT } from './failure.ts';
-import { stateName } from './job-text.ts';
+import { stateName, waitingText } from './job-text.ts';
 import type { Output } from './output.ts';
 import { allPages } from './pages.ts';
 import { progressBar } from './progress.ts';
@@ -30,8 +30,9 @@ export async function watched(signed: Signed, jobId: string, output: Output): Pr
   const { job } = await signed.api.client(JobService).getJob({ orgId: signed.orgId, jobId });
   const bar = progressBar(output, job!.name || 'job', Number(job!.counters?.requested ?? 0) || 1);
   try {
-    return await watchJob(signed, jobId, ({ counters, state }) => {
-      bar.update(Number(counters.requested - counters.pending), stateName(state));
+    return await watchJob(signed, jobId, ({ counters, state, waiting }) => {
+      const standing = waiting ? `${stateName(state)}: ${waitingText(waiting)}` : stateName(state);
+      bar.update(Number(counters.requested - counters.pending), standing);
     });
   } finally {
     bar.stop();

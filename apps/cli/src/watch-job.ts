@@ -1,6 +1,6 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import { backoff, sleep } from '@mad/process';
-import { JobService, JobState, type Job, type JobCounters } from '@mad/proto/catalog';
+import { JobService, JobState, type Job, type JobCounters, type JobWaiting } from '@mad/proto/catalog';
 import { JobRunService } from '@mad/proto/results';
 import { reasonOf } from '@mad/rpc';
 import type { Signed } from './session.ts';
@@ -9,6 +9,8 @@ import type { Signed } from './session.ts';
 export interface Standing {
   state: JobState;
   counters: JobCounters;
+  /** What it waits for; undefined when for nothing, or when that was not asked. */
+  waiting?: JobWaiting;
 }
 
 const ENDED = new Set([JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED]);
@@ -25,8 +27,8 @@ export async function watchJob(
 ): Promise<Job> {
   let afterSeq = 0n;
   for (let attempt = 0; ; attempt += 1) {
-    const { job } = await api.client(JobService).getJob({ orgId, jobId });
-    if (job!.counters) onStanding({ state: job!.state, counters: job!.counters });
+    const { job, waiting } = await api.client(JobService).getJob({ orgId, jobId });
+    if (job!.counters) onStanding({ state: job!.state, counters: job!.counters, ...(waiting ? { waiting } : {}) });
     if (ENDED.has(job!.state)) return job!;
     try {
       for await (const { events, state, counters } of api.client(JobRunService).watchJob({ orgId, jobId, afterSeq })) {

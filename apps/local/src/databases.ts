@@ -2,6 +2,7 @@ import { openIdentityDatabase, ensureFirstAdministrator, migrateIdentity } from 
 import { migrateCatalog } from '@mad/catalog';
 import { migrateProvisioner } from '@mad/provisioner';
 import { bootstrapServer, bootstrapTenantServer, MIGRATOR } from '@mad/postgres';
+import { migrateReporting } from './reporting/schema.ts';
 import { urlOf, type PostgresPlace } from './environment.ts';
 import type { Secrets } from './secrets.ts';
 
@@ -40,6 +41,8 @@ export async function migrateMetadata(url: string, log: Log): Promise<Record<str
     identity: await migrateIdentity(options),
     catalog: await migrateCatalog(options),
     provisioner: await migrateProvisioner(options),
+    // Last: its views read the others' tables.
+    reporting: await migrateReporting(options),
   };
 }
 

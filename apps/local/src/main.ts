@@ -1,15 +1,19 @@
 import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { createLogger, runMain, type Logger } from '@mad/process';
+import { createLogger, readEnv, runMain, type Logger } from '@mad/process';
+import { readTenantSchemas } from '@mad/provisioner';
 import { writeComposeSecrets } from './compose-secrets.ts';
-import { migrateMetadata, migratorUrl } from './databases.ts';
+import { bootstrap, migrateMetadata, migratorUrl } from './databases.ts';
 import { environmentOf } from './environment.ts';
 import type { Ports } from './ports.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
+import { writeSchemaPages } from './schema-docs/write-pages.ts';
 import { readSecrets } from './secrets.ts';
-import { sqlShell } from './shell.ts';
+import { resultsDatabaseOf } from './shell/results-database.ts';
+import { sqlShell } from './shell/shell.ts';
 import { startLocal } from './start.ts';
 import { StateFile } from './state-file.ts';
 import { runningState, withPostgres } from './with-postgres.ts';
@@ -22,8 +26,11 @@ const { values, positionals } = parseArgs({
     home: { type: 'string', default: '.mad' },
     port: { type: 'string' },
     service: { type: 'string', default: 'catalog' },
-    out: { type: 'string', default: 'deploy/compose/secrets' },
+    out: { type: 'string' },
+    check: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
+    org: { type: 'string' },
+    write: { type: 'boolean', default: false },
   },
 });
 const home = resolve(values.home);
@@ -36,6 +43,7 @@ const verbs: Record<string, () => Promise<void>> = {
   migrate,
   shell,
   migration,
+  erd,
   secrets,
   environment,
 };
@@ -81,11 +89,12 @@ async function migrate(): Promise<void> {
   const secrets = await readSecrets(home);
   if (!secrets) throw new Error(`${home} holds no local system; run: mad up`);
   const logger = createLogger('local', { level: 'warn' });
-  const ran = await withPostgres(home, (_adminUrl, port) =>
-    migrateMetadata(migratorUrl({ host: '127.0.0.1', port, database: METADATA }, secrets), (message) =>
-      logger.info(message),
-    ),
-  );
+  const ran = await withPostgres(home, async (adminUrl, port) => {
+    const place = { host: '127.0.0.1', port, database: METADATA };
+    // A new version may ask for roles that the old one did not have.
+    await bootstrap(adminUrl, place, secrets, Object.keys(readEnv(process.env, readTenantSchemas)));
+    return migrateMetadata(migratorUrl(place, secrets), (message) => logger.info(message));
+  });
   if (values.json) process.stdout.write(`${JSON.stringify(ran)}\n`);
   for (const [schema, migrations] of values.json ? [] : Object.entries(ran)) {
     process.stdout.write(`${schema}: ${migrations.length === 0 ? 'up to date' : migrations.join(', ')}\n`);
@@ -93,18 +102,35 @@ async function migrate(): Promise<void> {
 }
 
 async function shell(): Promise<void> {
-  process.exitCode = await withPostgres(home, (adminUrl) => sqlShell(metadataUrl(adminUrl)));
+  process.exitCode = await withPostgres(home, async (adminUrl) => {
+    const urlOf = (database: string): string => databaseUrl(adminUrl, database);
+    const database = values.org === undefined ? METADATA : await resultsDatabaseOf(urlOf(METADATA), values.org);
+    const { stdin: input, stdout: output, stderr: errors } = process;
+    return sqlShell({ urlOf, database, readOnly: !values.write, json: values.json, input, output, errors });
+  });
 }
 
 async function migration(): Promise<void> {
   const file = await withPostgres(home, (adminUrl) =>
-    scaffoldMigration(metadataUrl(adminUrl), values.service, name, new Date()),
+    scaffoldMigration(databaseUrl(adminUrl, METADATA), values.service, name, new Date()),
   );
   process.stdout.write(`${file}\nadd it to the list in ${join('services', values.service, 'src/db/schema.ts')}\n`);
 }
 
+/** Writes the pages of the schemas, or with --check fails when they are not as the migrations have them. */
+async function erd(): Promise<void> {
+  const folder = resolve(values.out ?? fileURLToPath(new URL('../../../docs/schema', import.meta.url)));
+  const log = (message: string): void => void (values.json || process.stderr.write(`… ${message}\n`));
+  const stale = await writeSchemaPages(folder, { check: values.check, log });
+  const ok = stale.length === 0 || !values.check;
+  const told = values.check ? 'not as the migrations have them' : 'written';
+  const text = stale.length === 0 ? `${folder} is up to date` : `${told}: ${stale.join(', ')}`;
+  process.stdout.write(`${values.json ? JSON.stringify({ ok, folder, pages: stale }) : text}\n`);
+  if (!ok) process.exitCode = 1;
+}
+
 async function secrets(): Promise<void> {
-  const out = resolve(values.out);
+  const out = resolve(values.out ?? 'deploy/compose/secrets');
   const written = await writeComposeSecrets(out);
   process.stdout.write(
     written.length === 0 ? `${out} holds secrets already: nothing changed\n` : `${written.length} secrets in ${out}\n`,
@@ -124,10 +150,9 @@ async function environment(): Promise<void> {
   process.stdout.write(`${file}\n`);
 }
 
-/** The metadata database, with every service's schema in reach of plain names. */
-function metadataUrl(adminUrl: string): string {
+/** The superuser's URL of a database. */
+function databaseUrl(adminUrl: string, database: string): string {
   const url = new URL(adminUrl);
-  url.pathname = `/${METADATA}`;
-  url.searchParams.set('options', '-c search_path=reporting,identity,catalog,provisioner,public');
+  url.pathname = `/${encodeURIComponent(database)}`;
   return url.href;
 }

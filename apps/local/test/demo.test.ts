@@ -153,7 +153,7 @@ describe('the command line on the same system', () => {
       expect(await madJson(['health'])).toMatchObject({ ok: true });
       expect(await madJson(['db', 'list'])).toHaveLength(2);
       expect(await madJson(['seed'])).toMatchObject({ created: 0 });
-      expect(await madJson(['migrate'])).toEqual({ identity: [], catalog: [], provisioner: [] });
+      expect(await madJson(['migrate'])).toEqual({ identity: [], catalog: [], provisioner: [], reporting: [] });
       expect(await madJson(['migrate-results'])).toMatchObject({ ok: true });
     },
     SLOW,

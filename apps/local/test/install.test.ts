@@ -179,7 +179,7 @@ describe('install', () => {
       for (const ran of Object.values(first.migrations)) expect(ran.length).toBeGreaterThan(0);
 
       expect(await run()).toEqual({
-        migrations: { identity: [], catalog: [], provisioner: [] },
+        migrations: { identity: [], catalog: [], provisioner: [], reporting: [] },
         administrator: false,
       });
       const administrators = `SELECT email FROM identity.users WHERE role = 'super_admin'`;

@@ -3,7 +3,7 @@ export { bootstrapServer, createMetadataDatabase, grantDatabase } from './metada
 export type { MetadataServerOptions, ServicePasswords } from './metadata-bootstrap.ts';
 export { bootstrapTenantServer } from './tenant-bootstrap.ts';
 export type { TenantServerOptions } from './tenant-bootstrap.ts';
-export { appRole, ownerRole, systemRole, MIGRATOR, REPORTING } from './roles.ts';
+export { appRole, ownerRole, systemRole, MIGRATOR, REPORTING, REPORTING_READER } from './roles.ts';
 export { scramVerifier } from './scram.ts';
 export { rlsSql, appendOnlySql, ORG_PREDICATE } from './row-security.ts';
 export type { RowSecurity } from './row-security.ts';

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { MIGRATOR, REPORTING, appRole, asAdmin, ensureRole, ownerRole, systemRole } from './roles.ts';
+import { MIGRATOR, REPORTING, REPORTING_READER, appRole, asAdmin, ensureRole, ownerRole, systemRole } from './roles.ts';
 import { scramVerifier } from './scram.ts';
 import { readStatistics } from './statistics.ts';
 
@@ -50,13 +50,14 @@ async function closeToPublic(client: pg.Client, database: string): Promise<void>
 
 /**
  * Prepares a Postgres server (16 or later) for the metadata database: the roles of every service, the migrator, the
- * reporting role, and the database. Safe to repeat; passwords are set to the given ones each time.
+ * reporting roles, and the database. Safe to repeat; passwords are set to the given ones each time.
  * `adminUrl` must be a superuser's: BYPASSRLS and extensions ask for one.
  */
 export async function bootstrapServer(adminUrl: string, options: MetadataServerOptions): Promise<void> {
   await asAdmin(adminUrl, async (client) => {
     await ensureRole(client, MIGRATOR, `${await login(options.migratorPassword)} NOINHERIT`);
     await ensureRole(client, REPORTING, 'NOLOGIN NOSUPERUSER BYPASSRLS');
+    await ensureRole(client, REPORTING_READER, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     await client.query(`GRANT ${id(REPORTING)} TO ${id(MIGRATOR)} WITH INHERIT FALSE, SET TRUE`);
     for (const [service, passwords] of Object.entries(options.services)) {
       await ensureServiceRoles(client, service, passwords);
@@ -70,11 +71,12 @@ export async function bootstrapServer(adminUrl: string, options: MetadataServerO
   });
 }
 
-/** Lets the logins of the services, and nobody else, connect to a database. A clone of a template needs it anew. */
+/** Lets the logins of the services and readers of `reporting`, and nobody else, connect to a database. A clone of a template needs it anew. */
 export async function grantDatabase(client: pg.Client, database: string, services: readonly string[]): Promise<void> {
   await closeToPublic(client, database);
   const roles = [MIGRATOR, ...services.flatMap((service) => [appRole(service), systemRole(service)])];
-  await client.query(`GRANT CONNECT ON DATABASE ${id(database)} TO ${roles.map(id).join(', ')}`);
+  const readers = [...roles, REPORTING_READER];
+  await client.query(`GRANT CONNECT ON DATABASE ${id(database)} TO ${readers.map(id).join(', ')}`);
   // COPY into a table under row-level security goes through a temporary table.
   await client.query(`GRANT TEMPORARY ON DATABASE ${id(database)} TO ${roles.map(id).join(', ')}`);
 }

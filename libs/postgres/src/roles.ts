@@ -5,6 +5,8 @@ import { clientOptions } from './client-options.ts';
 export const MIGRATOR = 'mad_migrator';
 /** Owns the read-only views that join across services; nobody logs in as it. */
 export const REPORTING = 'mad_reporting';
+/** May read the views of `reporting` and nothing else; people with SQL are made members of it. */
+export const REPORTING_READER = 'mad_reporting_reader';
 
 function checkName(service: string): string {
   if (!/^[a-z][a-z0-9_]{0,40}$/.test(service)) throw new Error(`not a service or schema name: ${service}`);

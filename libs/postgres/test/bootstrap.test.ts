@@ -42,6 +42,7 @@ test('every role has the rights it needs and no more', async () => {
     mad_migrator: 'login',
     mad_provisioner_admin: 'login createdb createrole inherit',
     mad_reporting: 'bypassrls inherit',
+    mad_reporting_reader: 'inherit',
     mad_results_app: 'inherit',
     mad_results_owner: 'inherit',
   });

@@ -4,8 +4,9 @@ import type { Chemistry } from '@mad/chemistry';
 import type { ObjectStore } from '@mad/object-store';
 import type { Boss, Database } from '@mad/postgres';
 import type { ServiceDeps } from '@mad/process';
+import type { OrganizationService } from '@mad/proto/identity';
 import type { TenantService } from '@mad/proto/provisioner';
-import type { ExecutionService } from '@mad/proto/results';
+import type { ExecutionService, JobRunService } from '@mad/proto/results';
 import type { CatalogQueueConfig } from './config.ts';
 import type { SchemaValidator } from './domain/pipeline-spec.ts';
 import type { TaskSignal } from './jobs/task-signal.ts';
@@ -29,8 +30,12 @@ export interface CatalogContext extends ServiceDeps {
   /** Proves a worker's right to a task until the given time. */
   signLease: (lease: Lease, expiresAt: Date) => Promise<string>;
   verifyLease: (token: string) => Promise<Lease>;
+  /** Identity itself, for what must not be 30 s old: members, tokens, new quotas. */
+  identity: Client<typeof OrganizationService>;
   /** Results: where jobs are materialized and run. */
   executions: Client<typeof ExecutionService>;
+  /** Results: what a job is in its tenant. */
+  jobRuns: Client<typeof JobRunService>;
   /** The provisioner: makes an organization's databases with its first job where they are not made with itself. */
   tenants: Client<typeof TenantService>;
   provisioning: 'eager' | 'on_first_write';

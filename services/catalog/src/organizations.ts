@@ -95,7 +95,7 @@ function organizationNotFound(orgId: string): ConnectError {
 }
 
 /** Identity's refusal of catalog's own call is catalog's defect, not the user's: only these two are the user's affair. */
-function identityError(error: unknown, orgId: string): unknown {
+export function identityError(error: unknown, orgId: string): unknown {
   if (reasonOf(error) === 'ORGANIZATION_NOT_FOUND') return organizationNotFound(orgId);
   const code = error instanceof ConnectError ? error.code : undefined;
   if (code === Code.Unavailable || code === Code.DeadlineExceeded) {

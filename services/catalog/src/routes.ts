@@ -3,6 +3,7 @@ import {
   JobService,
   MoleculeService,
   MoleculeSetService,
+  OrganizationSummaryService,
   PipelineService,
   QueueService,
 } from '@mad/proto/catalog';
@@ -12,6 +13,7 @@ import { artifactService } from './rpc/artifact-service.ts';
 import { jobService } from './rpc/job-service.ts';
 import { moleculeService } from './rpc/molecule-service.ts';
 import { moleculeSetService } from './rpc/molecule-set-service.ts';
+import { organizationSummaryService } from './rpc/organization-summary-service.ts';
 import { pipelineService } from './rpc/pipeline-service.ts';
 import { queueService } from './rpc/queue-service.ts';
 
@@ -22,6 +24,7 @@ export function routes(context: CatalogContext): BoundService[] {
     bind(JobService, jobService(context)),
     bind(MoleculeService, moleculeService(context)),
     bind(MoleculeSetService, moleculeSetService(context)),
+    bind(OrganizationSummaryService, organizationSummaryService(context)),
     bind(PipelineService, pipelineService(context)),
     bind(QueueService, queueService(context)),
   ];

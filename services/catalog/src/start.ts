@@ -16,7 +16,7 @@ import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from
 import type { ServiceDeps } from '@mad/process';
 import { AuditService, OrganizationService } from '@mad/proto/identity';
 import { TenantService } from '@mad/proto/provisioner';
-import { ExecutionService } from '@mad/proto/results';
+import { ExecutionService, JobRunService } from '@mad/proto/results';
 import { serveRpc, type RpcServer } from '@mad/rpc';
 import { deliverAudit } from './audit.ts';
 import type { CatalogConfig } from './config.ts';
@@ -55,6 +55,7 @@ function neighbours(config: CatalogConfig) {
     keys: identityKeys(identity),
     audits: createClient(AuditService, identity),
     executions: createClient(ExecutionService, results),
+    jobRuns: createClient(JobRunService, results),
     tenants: createClient(TenantService, provisioner),
     close: () => [identity, results, provisioner].forEach((transport) => transport.close()),
   };
@@ -95,7 +96,7 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
     open.defer(() => tasks.close());
     const chemistry = openChemistry({ workers: config.chemistryWorkers });
     open.defer(() => chemistry.close());
-    const { close: closeNeighbours, organizations, keys, audits, executions, tenants } = neighbours(config);
+    const { close: closeNeighbours, organizations, keys, audits, executions, jobRuns, tenants } = neighbours(config);
     open.defer(closeNeighbours);
     const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', queues: catalogQueues, ...deps });
     open.defer(() => boss.close());
@@ -113,7 +114,9 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
       schemaValidator: schemaValidator(),
       signLease: createLeaseSigner(config.servicePrivateJwk),
       verifyLease: createLeaseVerifier(publicJwkOf(config.servicePrivateJwk)),
+      identity: organizations,
       executions,
+      jobRuns,
       tenants,
       provisioning: config.provisioning,
       queue: config.queue,

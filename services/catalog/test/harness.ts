@@ -22,6 +22,7 @@ export const ALL_PERMISSIONS = [
   'molecules.create',
   'molecules.read',
   'molecules.update',
+  'organizations.read',
   'pipelines.create',
   'pipelines.publish',
   'pipelines.read',

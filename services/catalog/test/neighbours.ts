@@ -10,7 +10,7 @@ import {
   type AuditEvent,
   type Organization,
 } from '@mad/proto/identity';
-import { bind, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
+import { bind, invalid, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
 import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
 import { Code } from '@connectrpc/connect';
 
@@ -60,6 +60,20 @@ export async function startIdentity(organizations: readonly Organization[]): Pro
           const found = known.get(orgId);
           if (found) return { organization: found };
           throw rpcError(Code.NotFound, 'ORGANIZATION_NOT_FOUND', 'not found', { org_id: orgId });
+        },
+        getOrganizationUse({ orgId }) {
+          const found = known.get(orgId);
+          if (found) return { use: { organization: found, members: 3n, tokens: 1n } };
+          throw rpcError(Code.NotFound, 'ORGANIZATION_NOT_FOUND', 'not found', { org_id: orgId });
+        },
+        listOrganizationUse({ pageSize, pageToken }) {
+          if (pageToken !== '' && !/^[0-9]+$/.test(pageToken)) throw invalid('page_token', 'is not a page token');
+          const from = Number(pageToken);
+          const end = from + (pageSize || 50);
+          const uses = [...known.values()]
+            .slice(from, end)
+            .map((one) => ({ organization: one, members: 3n, tokens: 1n }));
+          return { uses, nextPageToken: end < known.size ? String(end) : '' };
         },
       }),
       bind(SessionService, {

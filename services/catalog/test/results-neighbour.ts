@@ -10,7 +10,7 @@ import {
   type RunnableTaskSchema,
 } from '@mad/proto/catalog';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
-import { ExecutionService, type MaterializeJobRequest } from '@mad/proto/results';
+import { ExecutionService, JobRunService, type MaterializeJobRequest, type TaskPlan } from '@mad/proto/results';
 import { bind, notFound, rpcError, serveRpc, type GrpcTransport } from '@mad/rpc';
 import { testServiceKeys, testServiceVerifier, testVerifier } from '@mad/testing';
 import { silent } from './neighbours.ts';
@@ -40,6 +40,8 @@ export interface TestResults {
   tenants: Set<string>;
   /** Whether everybody has one. */
   provisioned: boolean;
+  /** Whether a job is described only when the caller has given up. */
+  hangs: boolean;
   /** Ends an execution as a worker's results would, without telling catalog. */
   finish(jobId: string, taskExecutionId: string): MessageInitShape<typeof JobProgressSchema>;
   progress(jobId: string): MessageInitShape<typeof JobProgressSchema>;
@@ -161,7 +163,24 @@ export async function startResults(): Promise<TestResults> {
               : { materialized: false },
           ),
       }),
+      bind(JobRunService, {
+        async describeJobRun({ orgId, jobId }, { signal }) {
+          if (results.hangs) await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          return call('describe', jobId, orgId, () => {
+            const run = runs.get(jobId);
+            if (!run) throw notFound('job', jobId);
+            const { state, counters, eventSeq } = progress(jobId);
+            const [{ taskId, task, engine, scoreUnits, lowerIsBetter }] = run.request.tasks as [TaskPlan];
+            const tasks = [{ taskId, task, engine, counters, scoreUnits, lowerIsBetter }];
+            return { jobRun: { jobId, state, counters, eventSeq, inputSignature: 'a'.repeat(64), tasks } };
+          });
+        },
+      }),
       bind(TenantService, {
+        describeTenants: ({ orgId }) =>
+          call('tenants', orgId, orgId, () => ({
+            tenants: [{ tenant: { orgId, schema: 'results', state: TenantState.READY }, sizeBytes: 8_000_000n }],
+          })),
         ensureTenant({ orgId, schema, region }) {
           calls.push(`ensure ${schema} ${region}`);
           tenants.add(orgId);
@@ -179,6 +198,7 @@ export async function startResults(): Promise<TestResults> {
     faults,
     tenants,
     provisioned: true,
+    hangs: false,
     finish: (jobId, taskExecutionId) => end(jobId, taskExecutionId, 'scored'),
     progress,
     catalog(port) {

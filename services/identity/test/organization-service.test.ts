@@ -231,3 +231,37 @@ test('another service reads an organization by its id; an unknown one is NOT_FOU
   const error = await failure(catalog.organizations.describeOrganization({ orgId: randomUUID() }));
   expect([error.code, reasonOf(error)]).toEqual([Code.NotFound, 'ORGANIZATION_NOT_FOUND']);
 });
+
+test('catalog reads an organization with its members and live tokens counted, and the list of all', async () => {
+  const { orgId, admin } = await mad.organization('counted');
+  const { orgId: other } = await mad.organization('counted-too');
+  const token = (name: string) => admin.tokens.createToken({ orgId, name, requestId: randomUUID() });
+  await token('kept');
+  const { token: gone } = await token('gone');
+  await admin.tokens.revokeToken({ orgId, tokenId: gone!.tokenId });
+  const catalog = mad.as(await serviceToken('catalog'));
+  const { use } = await catalog.organizations.getOrganizationUse({ orgId });
+  expect(use).toMatchObject({ organization: { slug: 'counted' }, members: 1n, tokens: 1n });
+
+  const listed = [];
+  let pageToken = '';
+  do {
+    const page = await catalog.organizations.listOrganizationUse({ pageSize: 2, pageToken });
+    expect(page.uses.length).toBeLessThanOrEqual(2);
+    listed.push(...page.uses);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== '');
+  const { rows } = await mad.superuser.query('SELECT org_id FROM identity.organizations ORDER BY org_id DESC');
+  expect(listed.map(({ organization }) => organization!.orgId)).toEqual(rows.map((row) => row.org_id));
+  expect(listed.find(({ organization }) => organization!.orgId === orgId)).toMatchObject({ members: 1n, tokens: 1n });
+  expect(listed.find(({ organization }) => organization!.orgId === other)).toMatchObject({ members: 1n, tokens: 0n });
+
+  const unknown = await failure(catalog.organizations.getOrganizationUse({ orgId: randomUUID() }));
+  expect([unknown.code, reasonOf(unknown)]).toEqual([Code.NotFound, 'ORGANIZATION_NOT_FOUND']);
+  const forged = Buffer.from(JSON.stringify(['x', "' OR 1=1 --"])).toString('base64url');
+  const bad = await failure(catalog.organizations.listOrganizationUse({ pageToken: forged }));
+  expect([bad.code, violationsOf(bad)[0]!.field]).toEqual([Code.InvalidArgument, 'page_token']);
+  const results = mad.as(await serviceToken('results'));
+  expect((await failure(results.organizations.listOrganizationUse({}))).code).toBe(Code.PermissionDenied);
+  expect((await failure(admin.organizations.getOrganizationUse({ orgId }))).code).toBe(Code.Unauthenticated);
+});

@@ -51,6 +51,27 @@ async function failure(promise: Promise<unknown>): Promise<{ code: Code; reason:
   throw new Error('it was expected to fail');
 }
 
+test('catalog reads the tenants of one organization with their sizes, and nobody else does', async () => {
+  const orgId = await ensure();
+  await ensure();
+  const { tenants } = await mad.tenants('catalog').describeTenants({ orgId });
+  expect(tenants).toMatchObject([{ tenant: { orgId, schema: SCHEMA, state: TenantState.READY } }]);
+  expect(tenants[0]!.sizeBytes).toBeGreaterThan(1_000_000n);
+  expect((await mad.tenants('catalog').describeTenants({ orgId: uuidv7() })).tenants).toEqual([]);
+  expect((await failure(mad.tenants('identity').describeTenants({ orgId }))).code).toBe(Code.PermissionDenied);
+
+  // A server that is gone leaves the size out, not the tenant.
+  const { rows } = await mad.rows.query<{ port: number }>('SELECT port FROM provisioner.database_servers');
+  await mad.rows.query('UPDATE provisioner.database_servers SET port = 1');
+  try {
+    const [alone] = (await mad.tenants('catalog').describeTenants({ orgId })).tenants;
+    expect(alone).toMatchObject({ tenant: { orgId, state: TenantState.READY } });
+    expect(alone!.sizeBytes).toBeUndefined();
+  } finally {
+    await mad.rows.query('UPDATE provisioner.database_servers SET port = $1', [rows[0]!.port]);
+  }
+});
+
 describe('EnsureTenant', () => {
   test('makes a database, walled in, with two logins; a repeat changes nothing', async () => {
     const orgId = uuidv7();

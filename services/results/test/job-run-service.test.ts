@@ -68,6 +68,20 @@ const hits = (taskId: string, pageSize: number) =>
     return { nextPageToken: answer.nextPageToken, page: answer.hits };
   });
 
+test('catalog is told of a job run what its members are told, and nobody else without their organization', async () => {
+  const { jobRun } = await world.jobRuns.getJobRun({ orgId: org.orgId, jobId }, options);
+  const asCatalog = bearer(await serviceToken('catalog'));
+  const described = await world.jobRuns.describeJobRun({ orgId: org.orgId, jobId }, asCatalog);
+  expect(described.jobRun).toEqual(jobRun);
+  const ask = (request: { orgId: string; jobId: string }, by: ReturnType<typeof bearer>) =>
+    failureOf(world.jobRuns.describeJobRun(request, by));
+  expect(await ask({ orgId: stranger.orgId, jobId }, asCatalog)).toMatchObject({ code: 'not_found' });
+  expect(await ask({ orgId: uuidv7(), jobId }, asCatalog)).toMatchObject({ reason: 'TENANT_NOT_PROVISIONED' });
+  expect(await ask({ orgId: org.orgId, jobId }, options)).toMatchObject({ code: 'unauthenticated' });
+  const worker = bearer(await serviceToken('worker'));
+  expect(await ask({ orgId: org.orgId, jobId }, worker)).toMatchObject({ code: 'permission_denied' });
+});
+
 test('a job run says how the job and each of its tasks stand', async () => {
   const { jobRun } = await world.jobRuns.getJobRun({ orgId: org.orgId, jobId }, options);
   expect(jobRun).toMatchObject({

@@ -10,10 +10,11 @@ import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { progressBar } from '../progress.ts';
 import { asPlatform, type Signed } from '../session.ts';
-import type { Settings } from '../settings.ts';
+import type { GlobalFlags, Settings } from '../settings.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
+import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -38,6 +39,7 @@ export function databaseCommands(mad: Command, env: Env): void {
         );
       }),
     );
+  schemaDocsCommand(db, env);
   mad
     .command('migrate')
     .description('bring the metadata database to the newest version')
@@ -91,10 +93,22 @@ export function databaseCommands(mad: Command, env: Env): void {
     );
   mad
     .command('shell')
-    .description('SQL against the metadata database, read from the terminal or stdin')
+    .description(
+      "SQL against the metadata database, or with --org an organization's results; from the terminal or stdin",
+    )
+    .option('--write', 'let statements write; without it they only read')
     .action(
-      action(env, async ({ settings }) => {
-        await localVerb(settings, ['shell', '--home', settings.home]);
+      action<{ write?: boolean }>(env, async ({ settings, options }) => {
+        // The flag alone: an organization that was set for other commands must not move the shell elsewhere.
+        const { org } = mad.opts<GlobalFlags>();
+        await localVerb(settings, [
+          'shell',
+          '--home',
+          settings.home,
+          ...(org === undefined ? [] : ['--org', org]),
+          ...(options.write ? ['--write'] : []),
+          ...(settings.json ? ['--json'] : []),
+        ]);
       }),
     );
   mad

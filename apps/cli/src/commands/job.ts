@@ -2,11 +2,11 @@ import type { Command } from 'commander';
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { uuidv7, type Env } from '@mad/process';
-import { CachePolicy, JobSchema, JobService, JobState } from '@mad/proto/catalog';
+import { CachePolicy, JobSchema, JobService, JobState, JobWaitingSchema, TenantJobSchema } from '@mad/proto/catalog';
 import { JobEventSchema, JobRunService, PoseSchema, WorkItemSchema } from '@mad/proto/results';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
-import { counts, eventRow, hitTable, stateName, summary } from '../job-text.ts';
+import { counts, eventRow, hitTable, standingLines, stateName, summary } from '../job-text.ts';
 import { listHits, moleculeNames, setByName, submitJob, watched } from '../jobs.ts';
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
@@ -80,12 +80,19 @@ export function jobCommands(mad: Command, env: Env): void {
     );
   job
     .command('show <job>')
-    .description('where a job stands')
+    .description('where a job stands, in its tenant too, and what it waits for')
     .action(
       action(env, async ({ settings, output }, jobId) => {
         const { api, orgId } = await asMember(settings);
-        const { job: found } = await api.client(JobService).getJob({ orgId, jobId: jobId });
-        output.answer(jsonOf(JobSchema, found), summary(found!));
+        const { job: found, tenant, waiting } = await api.client(JobService).getJob({ orgId, jobId: jobId });
+        const standing = {
+          tenant: jsonOf(TenantJobSchema, tenant),
+          waiting: jsonOf(JobWaitingSchema, waiting),
+        };
+        output.answer(
+          { ...(jsonOf(JobSchema, found) as object), ...standing },
+          [summary(found!), ...standingLines(tenant, waiting)].join('\n'),
+        );
       }),
     );
   job

@@ -8,12 +8,13 @@ import { CommandFailure, EXIT } from '../failure.ts';
 import { duration, jsonOf, table, type Output } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { asMember, asPlatform, type Signed } from '../session.ts';
+import { summaryCommand } from './organization-summary.ts';
 import { newPassword } from './session.ts';
 
 const PROVISION_MS = 2 * MINUTE_MS;
 const POLL_MS = 50;
 
-/** org create, list, show, suspend, resume. */
+/** org create, list, show, summary, suspend, resume. */
 export function organizationCommands(mad: Command, env: Env): void {
   const org = mad.command('org').description('organizations');
   org
@@ -80,6 +81,7 @@ export function organizationCommands(mad: Command, env: Env): void {
         );
       }),
     );
+  summaryCommand(org, env);
   for (const verb of ['suspend', 'resume'] as const) {
     org
       .command(`${verb} <slug>`)

@@ -14,6 +14,7 @@ import { Queue } from './migrations/2026_11_21_0905_queue.ts';
 import { Jobs } from './migrations/2026_11_21_1000_jobs.ts';
 import { Traces } from './migrations/2026_11_25_0920_traces.ts';
 import { QueueByOrganization } from './migrations/2026_11_25_0921_queue_by_organization.ts';
+import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 
 /** Every table of catalog. */
 export const catalogEntities = [
@@ -43,4 +44,5 @@ export const catalogMigrations = [
   Jobs,
   Traces,
   QueueByOrganization,
+  Reporting,
 ];

@@ -14,9 +14,11 @@ import { createJob, readJob, resolveJob } from '../jobs/create.ts';
 import { tryInline } from '../jobs/inline.ts';
 import { requireInput } from '../jobs/job-input.ts';
 import { materialize } from '../jobs/materialize.ts';
+import { waitingOf } from '../jobs/waiting.ts';
 import { changeOrganization, readOrganization } from '../organization-scope.ts';
 import { JOB_COLUMNS, jobMessage, jobStateOf, type JobView } from './job.ts';
 import { isUuidCursor, pageOfRows } from './page.ts';
+import { tenantJob } from './tenant-job.ts';
 
 /** Items in one message of an input stream. */
 const INPUT_BATCH = 1_000;
@@ -63,9 +65,10 @@ export function jobService(context: CatalogContext): ServiceImpl<typeof JobServi
     },
 
     async getJob({ jobId }, ctx) {
-      return readOrganization(context, ctx, async (tx, orgId) => ({
-        job: jobMessage(await readJob(tx, orgId, jobId)),
-      }));
+      const row = await readOrganization(context, ctx, (tx, orgId) => readJob(tx, orgId, jobId));
+      // Neither holds a connection of the other's, and neither can take the light record away.
+      const [tenant, waiting] = await Promise.all([tenantJob(context, row, ctx), waitingOf(context, row, ctx)]);
+      return { job: jobMessage(row), tenant, waiting };
     },
 
     async listJobs(request, ctx) {

@@ -32,7 +32,7 @@ const POLICIES: Record<CachePolicyName, CachePolicy> = {
 /** The columns of a job that its message is made of, without `SELECT *`. */
 export const JOB_COLUMNS = `job_id, org_id, pipeline_id, pipeline_version_id, molecule_set_id, name, status, detail,
   priority, labels, parameters, cache_policy, requested, cached, scored, failed, skipped, cancelled, pending, event_seq,
-  created_by, created_at, updated_at, cancel_requested_at, ended_at`;
+  created_by, created_at, updated_at, admitted_at, cancel_requested_at, ended_at`;
 
 /** A job's row without what only its running needs. */
 export type JobView = Omit<
@@ -41,7 +41,6 @@ export type JobView = Omit<
   | 'min_confidence'
   | 'input_count'
   | 'planned_tasks'
-  | 'admitted_at'
   | 'materialized_at'
   | 'cancel_requested_by'
   | 'checked_at'

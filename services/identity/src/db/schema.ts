@@ -8,6 +8,7 @@ import { People } from './migrations/2026_11_21_0901_people.ts';
 import { Credentials } from './migrations/2026_11_21_0902_credentials.ts';
 import { Audit } from './migrations/2026_11_21_0903_audit.ts';
 import { Queue } from './migrations/2026_11_21_0904_queue.ts';
+import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 
 /** Every table of identity: columns, types, defaults. Its rules, keys, indexes and comments are the migrations' alone. */
 export const identityEntities = [
@@ -26,4 +27,4 @@ export const identityEntities = [
 ];
 
 /** The schema's trail, in order. */
-export const identityMigrations = [Organizations, People, Credentials, Audit, Queue];
+export const identityMigrations = [Organizations, People, Credentials, Audit, Queue, Reporting];

@@ -24,6 +24,7 @@ import {
 } from '../organization-scope.ts';
 import { ENSURE_TENANT } from '../queue/queues.ts';
 import { resumeOrganization, suspendOrganization } from './organization-state.ts';
+import { getOrganizationUse, listOrganizationUse } from './organization-use.ts';
 import { ORGANIZATION_COLUMNS, organizationMessage, requestedQuotas } from './organization.ts';
 
 const SETTINGS_COLUMNS = 'org_id, storage_prefix, config, version';
@@ -221,5 +222,8 @@ export function organizationService(context: IdentityContext): ServiceImpl<typeo
       if (row === undefined) throw organizationNotFound(request.orgId);
       return { organization: organizationMessage(row) };
     },
+
+    getOrganizationUse: (request, ctx) => getOrganizationUse(database, request, ctx),
+    listOrganizationUse: (request, ctx) => listOrganizationUse(database, request, ctx),
   };
 }

@@ -5,6 +5,7 @@ import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
 import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
 import { Queue } from './migrations/2026_11_21_0901_queue.ts';
+import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 
@@ -22,4 +23,4 @@ export const provisionerEntities = [
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Operations, TenantStock];
+export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock];

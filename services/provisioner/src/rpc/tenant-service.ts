@@ -20,6 +20,7 @@ import { ensureTenant, lockTenant } from '../provisioning/ensure.ts';
 import { begin } from '../operations/lease.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
+import { describeTenants } from './describe-tenants.ts';
 import { stateName, tenantMessage } from './messages.ts';
 
 const REGION = /^[a-z][a-z0-9-]{0,62}$/;
@@ -73,6 +74,8 @@ export function tenantService(context: ProvisionerContext): BoundService {
       if (row === undefined) throw notFound('tenant', schema);
       return { tenant: tenantMessage(row) };
     },
+
+    describeTenants: (request, ctx) => describeTenants(context, request, ctx),
 
     async listTenants(request, ctx) {
       const { orgId, state } = request;

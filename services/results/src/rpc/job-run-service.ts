@@ -28,6 +28,12 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       return { jobRun: jobRunMessage(job) };
     },
 
+    async describeJobRun({ orgId, jobId }, ctx) {
+      // Catalog waits for a short time only: what it no longer waits for is given up here too.
+      const job = await tenants.read(orgId, (tx) => requireJob(tx, jobId), { signal: ctx.signal });
+      return { jobRun: jobRunMessage(job) };
+    },
+
     async listHits(request, ctx) {
       const orgId = orgOf(ctx);
       const query = ['hits', orgId, request.jobId, request.taskId];

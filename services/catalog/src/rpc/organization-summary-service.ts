@@ -1,0 +1,63 @@
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
+import { SECOND_MS } from '@mad/process';
+import { TenantSummarySchema, type OrganizationSummary, type OrganizationSummaryService } from '@mad/proto/catalog';
+import { userOf } from '@mad/rpc';
+import type { CatalogContext } from '../context.ts';
+import { identityError } from '../organizations.ts';
+import { readUse, summaryMessage } from './organization-summary.ts';
+
+const IDENTITY_MS = 5 * SECOND_MS;
+/** The rest of a summary does not wait longer for its databases. */
+const TENANTS_MS = 2 * SECOND_MS;
+
+/** Organizations at a glance, composed of what identity, catalog and the provisioner each know. */
+export function organizationSummaryService(context: CatalogContext): ServiceImpl<typeof OrganizationSummaryService> {
+  const { database, identity, organizations, tenants, logger } = context;
+
+  async function describeTenants(
+    orgId: string,
+    signal: AbortSignal,
+  ): Promise<Pick<OrganizationSummary, 'tenants' | 'tenantsUnavailable'>> {
+    try {
+      const answer = await tenants.describeTenants({ orgId }, { timeoutMs: TENANTS_MS, signal });
+      const described = answer.tenants.map(({ tenant, sizeBytes }) => {
+        const { schema, state, schemaVersion } = tenant!;
+        return create(TenantSummarySchema, { schema, state, schemaVersion, sizeBytes });
+      });
+      return { tenants: described, tenantsUnavailable: '' };
+    } catch (error) {
+      logger.warn({ error, org_id: orgId }, 'the provisioner did not describe an organization');
+      return { tenants: [], tenantsUnavailable: 'the provisioner does not answer' };
+    }
+  }
+
+  return {
+    async getOrganizationSummary(_request, ctx) {
+      const { orgId } = userOf(ctx);
+      const { signal } = ctx;
+      await organizations.require(orgId, 'reading');
+      const [use, counts, databases] = await Promise.all([
+        identity.getOrganizationUse({ orgId }, { timeoutMs: IDENTITY_MS, signal }).catch((error: unknown) => {
+          throw identityError(error, orgId);
+        }),
+        database.inOrg(orgId, (tx) => readUse(tx, [orgId]), { readOnly: true, signal }),
+        describeTenants(orgId, signal),
+      ]);
+      return { summary: Object.assign(summaryMessage(use.use!, counts.get(orgId)!), databases) };
+    },
+
+    async listOrganizationSummaries({ pageSize, pageToken }, { signal }) {
+      const options = { timeoutMs: IDENTITY_MS, signal };
+      const page = await identity.listOrganizationUse({ pageSize, pageToken }, options).catch((error: unknown) => {
+        // The token is identity's own, and so is its judgement of it.
+        if (error instanceof ConnectError && error.code === Code.InvalidArgument) throw error;
+        throw identityError(error, '');
+      });
+      const ids = page.uses.map(({ organization }) => organization!.orgId);
+      const counts = await database.asSystem((tx) => readUse(tx, ids), { signal });
+      const summaries = page.uses.map((use) => summaryMessage(use, counts.get(use.organization!.orgId)!));
+      return { summaries, nextPageToken: page.nextPageToken };
+    },
+  };
+}
