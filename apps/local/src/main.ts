@@ -54,8 +54,9 @@ if (!run) {
   process.exitCode = 2;
 } else {
   await run().catch((error: unknown) => {
-    process.stderr.write(`${(error as Error).message}\n`);
-    process.exitCode = 1;
+    const { message, exitCode = 1 } = error as Error & { exitCode?: number };
+    process.stderr.write(`${values.json ? JSON.stringify({ error: message, exitCode }) : message}\n`);
+    process.exitCode = exitCode;
   });
 }
 

@@ -204,6 +204,55 @@ describe('the command line on the same system', () => {
       expect(code).toBe(0);
       expect(stdout).toContain('acme');
       expect((await mad(['shell'], 'SELECT nonsense;\n')).code).toBe(1);
+      const seeds = readFileSync(new URL('support/seed-queries.sql', import.meta.url), 'utf8');
+      const printed = await mad(['shell', '--json'], seeds);
+      expect([printed.code, printed.stderr]).toEqual([0, '']);
+      const [jobs, connections, sizes] = printed.stdout
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { rows: string[][] }).rows);
+      expect(jobs!.map(([name, , limit]) => [name, limit])).toContainEqual(['acme', '10']);
+      expect(Number(jobs!.find(([name]) => name === 'acme')![1])).toBeGreaterThan(0);
+      expect(connections!.map(([database]) => database)).toContain('mad_metadata');
+      expect(sizes!.filter(([database]) => database!.startsWith('mad_results_')).length).toBeGreaterThanOrEqual(2);
+    },
+    SLOW,
+  );
+
+  test(
+    'SQL on one organization’s results, which only reads',
+    async () => {
+      const items = 'SELECT count(*) FROM task_results;\n';
+      const { code, stdout } = await mad(['shell', '--org', 'acme', '--json'], items);
+      expect(code).toBe(0);
+      const { rows } = JSON.parse(stdout) as { rows: string[][] };
+      expect(Number(rows[0]![0])).toBeGreaterThan(0);
+      const refused = await mad(['shell', '--org', 'acme'], "UPDATE jobs SET error = 'x';\n");
+      expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('start it with --write')]);
+      expect((await mad(['shell', '--org', 'nobody'])).code).toBe(3);
+      expect((await mad(['--url', 'http://127.0.0.1:1', 'shell'])).code).toBe(5);
+    },
+    SLOW,
+  );
+
+  test(
+    'an organization at a glance, and a job as its tenant has it',
+    async () => {
+      const summary = await madJson(['--org', 'acme', 'org', 'summary']);
+      expect(summary).toMatchObject({
+        slug: 'acme',
+        jobs: { failed: '0', running: '0' },
+        tenants: [{ schema: 'results', state: 'TENANT_STATE_READY' }],
+        tenantsUnavailable: '',
+      });
+      expect(await madJson(['org', 'summary', '--all'])).toHaveLength(2);
+      const [{ jobId }] = (await madJson(['--org', 'acme', 'job', 'list'])) as unknown as [{ jobId: string }];
+      expect(await madJson(['--org', 'acme', 'job', 'show', jobId])).toMatchObject({
+        jobId,
+        state: 'JOB_STATE_COMPLETED',
+        tenant: { availability: 'TENANT_AVAILABILITY_AVAILABLE', state: 'JOB_STATE_COMPLETED' },
+        waiting: null,
+      });
     },
     SLOW,
   );

@@ -3,6 +3,7 @@ import { Code } from '@connectrpc/connect';
 import { uuidv7 } from '@mad/process';
 import { JobState, JobWaitReason, TenantAvailability } from '@mad/proto/catalog';
 import { reasonOf } from '@mad/rpc';
+import { openCatalogDatabase } from '../src/index.ts';
 import { before, jobWaitMs, taskWaitMs } from '../src/domain/waiting.ts';
 import { errorOf } from './errors.ts';
 import { startJobWorld, type JobWorld, type Lab } from './job-world.ts';
@@ -175,6 +176,15 @@ describe('a job that waits says what for', () => {
     expect(waiting).toMatchObject({ reason: JobWaitReason.WORKER, position: 4n, quota: '' });
     expect(waiting!.engine).toMatch(/^rdkit@/);
     expect(waiting!.detail).toBe(`waiting for a worker with ${waiting!.engine}: 3 tasks are before it`);
+    // The login that serves users may ask for the sum, and for no organization's row behind it.
+    const database = await openCatalogDatabase(world.catalog.config.database);
+    try {
+      const sql = 'SELECT count(*)::int AS rows, catalog.tasks_ahead($1, 8.5)::int AS ahead FROM catalog.org_queue';
+      const seen = await database.inOrg(lab.orgId, (tx) => tx.query(sql, [waiting!.engine]));
+      expect(seen).toEqual([{ rows: 1, ahead: 3 }]);
+    } finally {
+      await database.close();
+    }
     // Of one's own organization the earlier jobs are before it too.
     await admin.query('UPDATE catalog.org_queue SET vtime = 100 WHERE org_id = $1', [lab.orgId]);
     expect((await get(busy, made[2]!.jobId)).waiting).toMatchObject({ position: 3n });

@@ -19,8 +19,8 @@ export async function resultsDatabaseOf(metadataUrl: string, slug: string): Prom
       [slug],
     );
     const [found] = rows;
-    if (!found) throw new Error(`no organization ${slug}`);
-    if (found.database === null) throw new Error(`${slug} has no results database yet`);
+    if (!found) throw notFound(`no organization ${slug}`);
+    if (found.database === null) throw notFound(`${slug} has no results database yet`);
     if (!found.here) {
       throw new Error(
         `${slug}'s database ${found.database} is not ready on this server; it belongs to ${found.server}`,
@@ -31,3 +31,6 @@ export async function resultsDatabaseOf(metadataUrl: string, slug: string): Prom
     await client.end();
   }
 }
+
+/** The command line's exit code for what is not there. */
+const notFound = (message: string): Error => Object.assign(new Error(message), { exitCode: 3 });

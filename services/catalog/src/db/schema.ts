@@ -15,6 +15,7 @@ import { Jobs } from './migrations/2026_11_21_1000_jobs.ts';
 import { Traces } from './migrations/2026_11_25_0920_traces.ts';
 import { QueueByOrganization } from './migrations/2026_11_25_0921_queue_by_organization.ts';
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
+import { TasksAhead } from './migrations/2026_11_25_0931_tasks_ahead.ts';
 
 /** Every table of catalog. */
 export const catalogEntities = [
@@ -45,4 +46,5 @@ export const catalogMigrations = [
   Traces,
   QueueByOrganization,
   Reporting,
+  TasksAhead,
 ];

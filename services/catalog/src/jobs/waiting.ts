@@ -36,15 +36,6 @@ const OWN_TASKS_SQL = `
   WHERE t.org_id = $1 AND t.job_id = $2 AND t.state = 'ready'
   ORDER BY t.priority DESC, t.task_execution_id LIMIT 1`;
 
-/** A count alone leaves here: whose tasks they are is nobody's business. $2 = engine, $3 = the clock at its turn. */
-const OTHERS_SQL = `
-  SELECT coalesce(sum(least(d.queued, q.max_running - q.running, ceil(($3::float8 - q.vtime) * q.weight) - 1)), 0)::float8 AS ahead
-  FROM catalog.org_queue q
-  JOIN (SELECT org_id, sum(queued) AS queued FROM catalog.org_queue_depth WHERE engine = $2 AND queued > 0 GROUP BY org_id) d
-    ON d.org_id = q.org_id
-  WHERE q.org_id <> $1 AND q.queued > 0 AND q.running < q.max_running
-    AND ceil(($3::float8 - q.vtime) * q.weight) > 1`;
-
 type Waiting = MessageInitShape<typeof JobWaitingSchema>;
 
 /** What a pending or queued job waits for, with its place in the line; undefined for any other. */
@@ -59,7 +50,7 @@ export async function waitingOf(
     const detail = job.detail || "being written into the organization's database";
     return create(JobWaitingSchema, { reason: JobWaitReason.TENANT, detail });
   }
-  const found = await database.inOrg(
+  const waiting = await database.inOrg(
     orgId,
     async (tx) => {
       const [pace] = await tx.query<Pace>(PACE_SQL, [orgId]);
@@ -67,33 +58,14 @@ export async function waitingOf(
     },
     { readOnly: true, signal },
   );
-  if (found === undefined) return undefined;
-  const { waiting, turn, pace } = found;
-  if (turn === undefined) return create(JobWaitingSchema, waiting);
-  const [others] = await database.asSystem((tx) => tx.query<{ ahead: number }>(OTHERS_SQL, turn.parameters), {
-    signal,
-  });
-  const ahead = turn.ahead + others!.ahead;
-  return create(JobWaitingSchema, {
-    ...waiting,
-    detail: `waiting for a worker with ${waiting.engine}: ${before(ahead, 'task')}`,
-    position: BigInt(ahead + 1),
-    estimatedWait: durationOf(taskWaitMs(ahead + 1, pace)),
-  });
+  return waiting && create(JobWaitingSchema, waiting);
 }
 
-/** The organization's part of an answer; `turn` where the other organizations' tasks count too. */
-interface Found {
-  waiting: Waiting;
-  turn?: { ahead: number; parameters: unknown[] };
-  pace: Pace;
-}
-
-async function forPlace(tx: Tx, orgId: string, jobId: string, pace: Pace): Promise<Found | undefined> {
+async function forPlace(tx: Tx, orgId: string, jobId: string, pace: Pace): Promise<Waiting | undefined> {
   const [line] = await tx.query<{ limit: number; used: number; ahead: number }>(JOB_LINE_SQL, [orgId, jobId]);
   if (line === undefined) return undefined;
   const position = line.ahead + 1;
-  const waiting = {
+  return {
     reason: JobWaitReason.JOB_QUOTA,
     detail: `${waitingDetail(line.limit)}; ${before(line.ahead, 'job')}`,
     position: BigInt(position),
@@ -102,7 +74,6 @@ async function forPlace(tx: Tx, orgId: string, jobId: string, pace: Pace): Promi
     used: BigInt(line.used),
     estimatedWait: durationOf(jobWaitMs(position, line.limit, pace)),
   };
-  return { waiting, pace };
 }
 
 interface OwnTask {
@@ -114,30 +85,36 @@ interface OwnTask {
   ahead: number;
 }
 
-async function forWorker(tx: Tx, orgId: string, jobId: string, pace: Pace): Promise<Found | undefined> {
+async function forWorker(tx: Tx, orgId: string, jobId: string, pace: Pace): Promise<Waiting | undefined> {
   const [task] = await tx.query<OwnTask>(OWN_TASKS_SQL, [orgId, jobId]);
-  if (task === undefined) return forRetry(tx, orgId, jobId, pace);
-  const { engine, used, limit, ahead } = task;
-  if (used < limit) {
-    const turn = { ahead, parameters: [orgId, engine, task.vtime + (ahead + 1) / task.weight] };
-    return { waiting: { reason: JobWaitReason.WORKER, engine }, turn, pace };
+  if (task === undefined) return forRetry(tx, orgId, jobId);
+  const { engine, used, limit } = task;
+  const free = used < limit;
+  const ahead = task.ahead + (free ? await othersAhead(tx, task) : 0);
+  const line = { engine, position: BigInt(ahead + 1), estimatedWait: durationOf(taskWaitMs(ahead + 1, pace)) };
+  if (free) {
+    const detail = `waiting for a worker with ${engine}: ${before(ahead, 'task')}`;
+    return { reason: JobWaitReason.WORKER, detail, ...line };
   }
-  const detail = `waiting for a task to end: the organization may run ${limit} at once; ${before(ahead, 'task')}`;
-  const waiting = {
+  return {
     reason: JobWaitReason.TASK_QUOTA,
-    detail,
-    position: BigInt(ahead + 1),
+    detail: `waiting for a task to end: the organization may run ${limit} at once; ${before(ahead, 'task')}`,
     quota: 'max_running_tasks',
     limit: BigInt(limit),
     used: BigInt(used),
-    engine,
-    estimatedWait: durationOf(taskWaitMs(ahead + 1, pace)),
+    ...line,
   };
-  return { waiting, pace };
+}
+
+/** Tasks of other organizations whose turn comes first: a sum, of which nobody can tell whose they are. */
+async function othersAhead(tx: Tx, { engine, vtime, weight, ahead }: OwnTask): Promise<number> {
+  const turn = vtime + (ahead + 1) / weight;
+  const [others] = await tx.query<{ ahead: string }>('SELECT catalog.tasks_ahead($1, $2) AS ahead', [engine, turn]);
+  return Number(others!.ahead);
 }
 
 /** Nothing of the job is ready: a worker has just taken it, or what was given back waits for its time. */
-async function forRetry(tx: Tx, orgId: string, jobId: string, pace: Pace): Promise<Found | undefined> {
+async function forRetry(tx: Tx, orgId: string, jobId: string): Promise<Waiting | undefined> {
   const [delayed] = await tx.query<{ engine: string; not_before: Date }>(
     `SELECT engine, not_before FROM catalog.task_queue
      WHERE org_id = $1 AND job_id = $2 AND state = 'delayed'
@@ -149,7 +126,7 @@ async function forRetry(tx: Tx, orgId: string, jobId: string, pace: Pace): Promi
   const { engine, not_before: notBefore } = delayed;
   const detail = `its tasks were given back and are offered again from ${notBefore.toISOString()}`;
   const estimatedWait = durationOf(Math.max(0, notBefore.getTime() - Date.now()));
-  return { waiting: { reason: JobWaitReason.RETRY, detail, engine, estimatedWait }, pace };
+  return { reason: JobWaitReason.RETRY, detail, engine, estimatedWait };
 }
 
 const durationOf = (ms: number | undefined) => (ms === undefined ? undefined : durationFromMs(ms));
