@@ -35,4 +35,13 @@ export { nextPageToken, pageOf, type Page, type PageOptions } from './paging.ts'
 export type { Reason } from './reasons.ts';
 export { DEFAULT_READ_MAX_BYTES, serveRpc, type RpcServer, type ServeRpcOptions } from './serve.ts';
 export { requireName, requireStorable } from './text.ts';
-export { continueTrace, traceKey, traceOf, TRACEPARENT, traceparentOf, type Trace } from './trace.ts';
+export {
+  continueTrace,
+  currentTrace,
+  inTrace,
+  traceKey,
+  traceOf,
+  TRACEPARENT,
+  traceparentOf,
+  type Trace,
+} from './trace.ts';

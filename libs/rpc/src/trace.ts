@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomFillSync } from 'node:crypto';
 import { createContextKey, type HandlerContext } from '@connectrpc/connect';
 
@@ -23,6 +24,21 @@ export const traceKey = createContextKey<Trace>(noTrace, { description: 'mad tra
 /** The trace of this call. */
 export function traceOf(ctx: Pick<HandlerContext, 'values'>): Trace {
   return ctx.values.get(traceKey);
+}
+
+const running = new AsyncLocalStorage<Trace>();
+
+/** Runs a call in its trace. */
+export function inTrace<T>(trace: Trace, call: () => T): T {
+  return running.run(trace, call);
+}
+
+/**
+ * The trace of the call that is being served, for what is far from its context; undefined outside one, and in what a
+ * server stream does after its first answer.
+ */
+export function currentTrace(): Trace | undefined {
+  return running.getStore();
 }
 
 // version "00", and any later version's first four fields; all-zero ids are invalid

@@ -139,6 +139,8 @@ export async function openWorld(): Promise<World> {
         servicePrivateJwk: keys.private.results,
         serviceKeys: keys.public,
         tenantPoolMax: 4,
+        tenantInFlight: 256,
+        tenantsOpen: 100,
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',
