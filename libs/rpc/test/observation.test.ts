@@ -7,6 +7,7 @@ import {
   callerKey,
   callOptions,
   continueTrace,
+  currentTrace,
   grpcTransport,
   serveRpc,
   traceOf,
@@ -129,12 +130,17 @@ describe('trace', () => {
 
 describe('a call made while answering another', () => {
   /** A service that asks the next one with `callOptions`. */
-  async function relay(nextPort: number, seen: { trace?: string; left?: number }): Promise<{ port: number }> {
+  async function relay(
+    nextPort: number,
+    seen: { trace?: string; around?: string; left?: number },
+  ): Promise<{ port: number }> {
     const transport = keep(grpcTransport(`127.0.0.1:${nextPort}`));
     const inner = createClient(EchoService, transport);
     const forward = async (request: { mode: string }, context: HandlerContext) => {
       seen.trace = traceOf(context).traceId;
       seen.left = context.timeoutMs();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      seen.around = currentTrace()?.traceId;
       return inner.unary({ ...valid, mode: request.mode }, callOptions(context));
     };
     const server = await serveRpc({
@@ -151,11 +157,14 @@ describe('a call made while answering another', () => {
   test('has its trace, its deadline less 20 ms, and names its user', async () => {
     const last = await startEcho();
     keep(last.server);
-    const seen: { trace?: string; left?: number } = {};
+    const seen: { trace?: string; around?: string; left?: number } = {};
     const outer = await relay(last.server.port, seen);
     const client = createClient(EchoService, keep(grpcTransport(`127.0.0.1:${outer.port}`)));
     await client.unary(valid, { timeoutMs: 5000 });
     expect(last.lines.at(-1)).toMatchObject({ msg: 'rpc', trace_id: seen.trace });
+    // Also for what is far from the context.
+    expect(seen.around).toBe(seen.trace);
+    expect(currentTrace()).toBeUndefined();
     expect(last.seen.timeoutMs).toBeLessThanOrEqual(seen.left! - 20);
     expect(last.seen.timeoutMs).toBeGreaterThan(4000);
   });
