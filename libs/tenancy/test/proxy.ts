@@ -51,8 +51,8 @@ export async function openProxy(target: { host: string; port: number }): Promise
     server.on('close', end).on('data', (bytes) => {
       if (isStalled(pair)) return;
       const { fault } = pair;
-      if (fault === undefined) return void client.write(bytes);
-      client.write(bytes.subarray(0, fault.afterBytes));
+      client.write(fault === undefined ? bytes : bytes.subarray(0, fault.afterBytes));
+      if (fault === undefined) return;
       fault.afterBytes -= bytes.length;
       if (fault.afterBytes > 0 || fault.kind === 'stall') return;
       // What was written arrives, then the reset.
