@@ -4,6 +4,7 @@ import { readLibrary, type Library } from './library.ts';
 import { judge, keepResult, table, type JudgedLine } from './report.ts';
 import type { Bench, Row } from './row.ts';
 import { fairClaim } from './rows/fair-claim.ts';
+import { noisyNeighbour } from './rows/noisy-neighbour.ts';
 import { ormRead } from './rows/orm-read.ts';
 import { provisionCold } from './rows/provision-cold.ts';
 import { provisionWarm } from './rows/provision-warm.ts';
@@ -14,6 +15,7 @@ import { rpcFull } from './rows/rpc-full.ts';
 import { similarityOverhead } from './rows/similarity-overhead.ts';
 import { tenantRead } from './rows/tenant-read.ts';
 import { verifiedToken } from './rows/verified-token.ts';
+import { zipfTenants } from './rows/zipf-tenants.ts';
 import { startSystem, type BenchSystem } from './system.ts';
 
 /** In the order they run: what needs no server first, so that a server's background work disturbs nobody else. */
@@ -25,6 +27,8 @@ const ROWS: readonly Row[] = [
   similarityOverhead,
   tenantRead,
   ormRead,
+  noisyNeighbour,
+  zipfTenants,
   fairClaim,
   registration,
   provisionCold,

@@ -39,7 +39,7 @@ function beginSql(source: TransactionSource, options: TransactionOptions): strin
 
 /** A prepared statement whose table changed under it, or which a pooler's other connection never saw. */
 export function mustReconnect(error: unknown): boolean {
-  const { code, message } = error as { code?: string; message?: string };
+  const { code, message } = (error ?? {}) as { code?: string; message?: string };
   return code === '26000' || (code === '0A000' && (message ?? '').includes('cached plan'));
 }
 

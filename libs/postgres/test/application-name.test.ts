@@ -16,3 +16,8 @@ test.each([
 test('no name is longer than Postgres keeps', () => {
   expect(applicationName('a-node-with-a-very-long-name-of-its-own', ORG, trace)).toHaveLength(63);
 });
+
+test('nothing in a name can end a string of SQL', () => {
+  const name = applicationName("results'; DROP é", ORG, trace);
+  expect(name).toMatch(/^[\w.-]+\/[0-9a-f]{32}\/[0-9a-f]{12}$/);
+});

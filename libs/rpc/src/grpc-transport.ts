@@ -28,6 +28,11 @@ export interface GrpcTransportOptions {
   defaultStreamTimeoutMs?: number;
   /** Largest message accepted from the server. Default 4 MiB. */
   readMaxBytes?: number;
+  /**
+   * While calls run, an answer to a ping is asked for every `everyMs`, and a connection that does not give one within
+   * `timeoutMs` is given up. Default 60 s and 20 s.
+   */
+  keepalive?: { everyMs: number; timeoutMs: number };
   /** Response messages read ahead of the consumer. Default 16. */
   readAhead?: number;
   /** Calls wait at most this long for a connection, then end with UNAVAILABLE. Default 3 s. */
@@ -70,8 +75,8 @@ export function grpcTransport(address: string, options: GrpcTransportOptions = {
     'grpc.dns_min_time_between_resolutions_ms': MIN_RESOLUTION_MS,
     // How to call is decided here, not by TXT records beside the address.
     'grpc.service_config_disable_resolution': 1,
-    'grpc.keepalive_time_ms': 60 * SECOND_MS,
-    'grpc.keepalive_timeout_ms': 20 * SECOND_MS,
+    'grpc.keepalive_time_ms': options.keepalive?.everyMs ?? 60 * SECOND_MS,
+    'grpc.keepalive_timeout_ms': options.keepalive?.timeoutMs ?? 20 * SECOND_MS,
     'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
     // Otherwise all transports of a process share connections, and the backoff of one is the backoff of all.
     'grpc.use_local_subchannel_pool': 1,

@@ -1,6 +1,6 @@
 import { Code, createClient, type HandlerContext, type Interceptor } from '@connectrpc/connect';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { continueTrace, createLogger, createMetrics, traceparentOf } from '@mad/process';
+import { continueTrace, createLogger, currentSpan, createMetrics, traceparentOf } from '@mad/process';
 import { EchoService } from '@mad/proto/echo';
 import { bind, callerKey, callOptions, grpcTransport, serveRpc, traceOf, type Caller } from '../src/index.ts';
 import { collect, failure, startEcho, until, valid, ways } from './harness.ts';
@@ -142,12 +142,17 @@ describe('trace', () => {
 
 describe('a call made while answering another', () => {
   /** A service that asks the next one with `callOptions`. */
-  async function relay(nextPort: number, seen: { trace?: string; left?: number }): Promise<{ port: number }> {
+  async function relay(
+    nextPort: number,
+    seen: { trace?: string; around?: string; left?: number },
+  ): Promise<{ port: number }> {
     const transport = keep(grpcTransport(`127.0.0.1:${nextPort}`));
     const inner = createClient(EchoService, transport);
     const forward = async (request: { mode: string }, context: HandlerContext) => {
       seen.trace = traceOf(context).traceId;
       seen.left = context.timeoutMs();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      seen.around = currentSpan()?.traceId;
       return inner.unary({ ...valid, mode: request.mode }, callOptions(context));
     };
     const server = await serveRpc({
@@ -164,11 +169,14 @@ describe('a call made while answering another', () => {
   test('has its trace, its deadline less 20 ms, and names its user', async () => {
     const last = await startEcho();
     keep(last.server);
-    const seen: { trace?: string; left?: number } = {};
+    const seen: { trace?: string; around?: string; left?: number } = {};
     const outer = await relay(last.server.port, seen);
     const client = createClient(EchoService, keep(grpcTransport(`127.0.0.1:${outer.port}`)));
     await client.unary(valid, { timeoutMs: 5000 });
     expect(last.lines.at(-1)).toMatchObject({ msg: 'rpc', trace_id: seen.trace });
+    // Also for what is far from the context.
+    expect(seen.around).toBe(seen.trace);
+    expect(currentSpan()).toBeUndefined();
     expect(last.seen.timeoutMs).toBeLessThanOrEqual(seen.left! - 20);
     expect(last.seen.timeoutMs).toBeGreaterThan(4000);
   });

@@ -1,5 +1,6 @@
 import { SECOND_MS } from '@mad/process';
 import type pg from 'pg';
+import type { Demand } from './demand.ts';
 
 /** A stolen connection that has not ended by then is cut. */
 const END_TIMEOUT_MS = 2 * SECOND_MS;
@@ -8,6 +9,8 @@ const END_TIMEOUT_MS = 2 * SECOND_MS;
 export interface Slot {
   readonly client: pg.PoolClient;
   readonly member: Member;
+  /** How often this very connection was needed. */
+  readonly demand: Demand;
   /** When it was last put aside, in the milliseconds of `performance.now()`. */
   idleSince: number;
   /** The server or the network ended it. */
@@ -33,8 +36,11 @@ export interface Member {
   /** Open, being opened and being closed. */
   size: number;
   opening: number;
+  closing: number;
   readonly idle: Slot[];
   readonly waiters: Waiter[];
+  /** How often the tenant asked. Outlives its connections. */
+  readonly demand: Demand;
   ended: boolean;
   /** Called once `ended` and the last connection is gone. */
   drained?: () => void;

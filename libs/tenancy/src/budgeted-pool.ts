@@ -1,16 +1,17 @@
 import { EventEmitter } from 'node:events';
 import { SECOND_MS } from '@mad/process';
-import pg from 'pg';
+import type pg from 'pg';
 import type { Member, Slot } from './budget-slot.ts';
 import type { ConnectionBudget, WaitOptions } from './connection-budget.ts';
+import { Demand } from './demand.ts';
 
 /** A connection that does not answer the check within this time is taken for lost. */
 const CHECK_TIMEOUT_MS = 2 * SECOND_MS;
 
 export interface BudgetedPoolOptions {
   budget: ConnectionBudget;
-  /** How to connect; the password stays out of logs because `pg` hides it. */
-  client: pg.ClientConfig;
+  /** Opens one connection. */
+  connect: () => Promise<pg.PoolClient>;
   /** Connections of this pool at most. */
   max: number;
   /** How long `connect` waits for one, in milliseconds. */
@@ -40,14 +41,12 @@ export class BudgetedPool extends EventEmitter {
       max: options.max,
       size: 0,
       opening: 0,
+      closing: 0,
       idle: [],
       waiters: [],
       ended: false,
-      connect: async () => {
-        const client = new pg.Client(options.client);
-        await client.connect();
-        return client as unknown as pg.PoolClient;
-      },
+      demand: new Demand(),
+      connect: options.connect,
       lost: (error) => this.emit('error', error),
     };
   }
@@ -58,6 +57,11 @@ export class BudgetedPool extends EventEmitter {
 
   get idleCount(): number {
     return this.#member.idle.length;
+  }
+
+  /** Whether a connection is being opened. */
+  get isConnecting(): boolean {
+    return this.#member.opening > 0;
   }
 
   get waitingCount(): number {
@@ -77,6 +81,11 @@ export class BudgetedPool extends EventEmitter {
   /** Returns a connection; `broken` closes it. */
   giveBack(slot: Slot, broken: boolean): void {
     this.#budget.giveBack(slot, broken);
+  }
+
+  /** Closes those nobody uses: the next use opens a new one. */
+  closeIdle(): void {
+    this.#budget.closeIdleOf(this.#member);
   }
 
   /** As `pg.Pool`: a client with its `release`, by promise or by callback. */
@@ -109,7 +118,8 @@ export class BudgetedPool extends EventEmitter {
   }
 }
 
-async function isAlive(client: pg.PoolClient): Promise<boolean> {
+/** A sign of life; false when there is none in time. */
+export async function isAlive(client: pg.PoolClient): Promise<boolean> {
   try {
     const query: pg.QueryConfig & { query_timeout: number } = { text: 'SELECT 1', query_timeout: CHECK_TIMEOUT_MS };
     await client.query(query);

@@ -34,6 +34,8 @@ export class ChangeWatch {
   /** The last change seen; -1 before the log's standing is known. */
   #seq = -1n;
   #heardAt = Number.NEGATIVE_INFINITY;
+  /** A stream first delivers what was missed; until it says where the log stands, more of that may be to come. */
+  #caughtUp = false;
 
   constructor(options: ChangeWatchOptions) {
     this.#options = options;
@@ -42,7 +44,7 @@ export class ChangeWatch {
 
   /** Whether what was heard is recent: then nothing can have changed without our knowing for long. */
   isLive(): boolean {
-    return performance.now() - this.#heardAt <= this.#options.silenceMs;
+    return this.#caughtUp && performance.now() - this.#heardAt <= this.#options.silenceMs;
   }
 
   async close(): Promise<void> {
@@ -62,6 +64,7 @@ export class ChangeWatch {
       }
       if (this.#heardAt !== before) attempt = 0;
       this.#heardAt = Number.NEGATIVE_INFINITY;
+      this.#caughtUp = false;
       await sleep(backoff(attempt, RECONNECT), stopped).catch(() => undefined);
     }
   }
@@ -96,6 +99,7 @@ export class ChangeWatch {
       }
       this.#seq = change.seq;
       listener.onStanding(change.seq, complete);
+      this.#caughtUp = true;
       return;
     }
     const gap = change.seq !== this.#seq + 1n;

@@ -1,6 +1,9 @@
 import type pg from 'pg';
-import { BudgetExhausted, PoolEnded } from './budget-errors.ts';
+import { BudgetExhausted, PoolEnded, ServerUnavailable } from './budget-errors.ts';
 import { endClient, type Member, type Slot, type Waiter } from './budget-slot.ts';
+import { CircuitBreaker, type Attempt } from './circuit-breaker.ts';
+import { Demand } from './demand.ts';
+import { ConnectTimedOut, failureOf } from './failure.ts';
 
 export interface BudgetOptions {
   /** Connections at most, over all tenants of the server. */
@@ -12,6 +15,8 @@ export interface BudgetOptions {
    * hands costs an open of some milliseconds; without patience a full house would do nothing else.
    */
   patienceMs?: number;
+  /** Of the server. */
+  breaker?: CircuitBreaker;
 }
 
 /** How long and for whom to wait. */
@@ -23,13 +28,15 @@ export interface WaitOptions {
 
 /**
  * A hard cap on the connections of one Postgres server over all its tenants' pools. Free room is used first, then the
- * least recently used idle connection of another tenant is closed and its place taken; then requests wait, tenants in
- * turn and each tenant's in order of arrival, until their deadline.
+ * least valuable idle connection of another tenant is closed and its place taken; then requests wait, tenants in
+ * turn and each tenant's in order of arrival, until their deadline. While the server's breaker is open nothing is
+ * opened, and who has no connection to wait for is told so at once.
  */
 export class ConnectionBudget {
   limit: number;
   readonly #maxChanging: number;
   readonly #patienceMs: number;
+  readonly #breaker: CircuitBreaker;
   /** All idle connections, least recently used first. */
   readonly #idle = new Set<Slot>();
   /** The members with waiters, whose turn is next first. */
@@ -41,6 +48,7 @@ export class ConnectionBudget {
     this.limit = options.limit;
     this.#maxChanging = options.maxChanging ?? 8;
     this.#patienceMs = options.patienceMs ?? 20;
+    this.#breaker = options.breaker ?? new CircuitBreaker();
   }
 
   /** Connections now: `open` counts those being opened or closed too and never exceeds the limit. */
@@ -55,24 +63,49 @@ export class ConnectionBudget {
     const slot = member.idle.pop();
     if (slot === undefined) return undefined;
     this.#idle.delete(slot);
+    const now = performance.now();
+    member.demand.note(now);
+    slot.demand.note(now);
     slot.inUse = true;
     return slot;
   }
 
-  /** A connection of this member. Rejects with BudgetExhausted at the deadline, or with the reason it cannot be opened. */
+  /**
+   * The connection that was idle longest, whoever's, for a sign of life of the server; goes back by `returnBorrowed`. No
+   * connection is opened for it and none kept open by it.
+   */
+  borrowIdle(): Slot | undefined {
+    const [slot] = this.#idle;
+    if (slot === undefined) return undefined;
+    this.#takeAside(slot);
+    slot.inUse = true;
+    return slot;
+  }
+
+  returnBorrowed(slot: Slot, broken: boolean): void {
+    const { idleSince } = slot;
+    this.giveBack(slot, broken);
+    if (!slot.inUse) slot.idleSince = idleSince;
+  }
+
+  /**
+   * A connection of this member. Rejects with BudgetExhausted at the deadline, with ServerUnavailable while the breaker is
+   * open, or with the reason it cannot be opened.
+   */
   take(member: Member, { timeoutMs, signal }: WaitOptions): Promise<Slot> {
     if (member.ended) return Promise.reject(new PoolEnded());
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     const idle = this.takeIdle(member);
     if (idle !== undefined) return Promise.resolve(idle);
+    if (!this.#breaker.allows() && isHopeless(member)) return Promise.reject(this.#unavailable());
+    member.demand.note(performance.now());
     return new Promise((resolve, reject) => {
       const done = (): void => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
       };
       const leave = (error: Error): void => {
-        member.waiters.splice(member.waiters.indexOf(waiter), 1);
-        if (member.waiters.length === 0) this.#waiting.delete(member);
+        this.#leave(member, waiter);
         waiter.reject(error);
       };
       const onAbort = (): void => leave(signal!.reason as Error);
@@ -81,6 +114,7 @@ export class ConnectionBudget {
         resolve: (slot) => {
           done();
           slot.inUse = true;
+          slot.demand.note(performance.now());
           resolve(slot);
         },
         reject: (error) => {
@@ -88,7 +122,11 @@ export class ConnectionBudget {
           reject(error);
         },
       };
-      const timer = setTimeout(() => leave(new BudgetExhausted(timeoutMs)), timeoutMs);
+      const onDeadline = (): void => {
+        const opening = member.waiters.indexOf(waiter) < member.opening;
+        leave(opening ? new ConnectTimedOut(timeoutMs) : new BudgetExhausted(timeoutMs));
+      };
+      const timer = setTimeout(onDeadline, timeoutMs);
       signal?.addEventListener('abort', onAbort, { once: true });
       member.waiters.push(waiter);
       this.#waiting.add(member);
@@ -114,9 +152,13 @@ export class ConnectionBudget {
   closeIdle(olderThanMs: number): void {
     const limit = performance.now() - olderThanMs;
     for (const slot of this.#idle) {
-      if (slot.idleSince > limit) return;
-      void this.#discard(slot);
+      if (slot.idleSince <= limit) void this.#discard(slot);
     }
+  }
+
+  /** Closes this member's idle connections. */
+  closeIdleOf(member: Member): void {
+    while (member.idle.length > 0) void this.#discard(member.idle.at(-1)!);
   }
 
   /** Refuses further use of a member; resolves when its last connection is gone. Those in use may finish. */
@@ -127,7 +169,7 @@ export class ConnectionBudget {
     const drained = new Promise<void>((resolve) => {
       member.drained = resolve;
     });
-    while (member.idle.length > 0) void this.#discard(member.idle.at(-1)!);
+    this.closeIdleOf(member);
     if (member.size === 0) member.drained?.();
     return drained;
   }
@@ -150,18 +192,33 @@ export class ConnectionBudget {
 
   /** Starts whatever opening and stealing the waiting requests call for. */
   #pump(): void {
-    while (this.#waiting.size > 0 && this.#changing < this.#maxChanging) {
+    while (this.#waiting.size > 0 && this.#changing < this.#maxChanging && this.#breaker.allows()) {
       const member = this.#next();
       if (member === undefined) return;
       if (this.#total < this.limit) {
         this.#change(member, undefined);
       } else {
-        // A member that waits has nothing idle, so the oldest idle connection is another's.
-        const [victim] = this.#idle;
+        // A member that waits has nothing idle, so it is another's.
+        const victim = this.#leastValuable();
         if (victim === undefined) return;
         this.#change(member, victim);
       }
     }
+  }
+
+  /**
+   * The idle connection that will be missed least. A tenant's only connection is worth as much as the tenant asks; a further
+   * one as much as that very connection was needed. Of equals the one idle longest.
+   */
+  #leastValuable(): Slot | undefined {
+    const now = performance.now();
+    let least: Slot | undefined;
+    let leastValue = Number.POSITIVE_INFINITY;
+    for (const slot of this.#idle) {
+      const value = (slot.member.size === 1 ? slot.member.demand : slot.demand).at(now);
+      if (value < leastValue) [least, leastValue] = [slot, value];
+    }
+    return least;
   }
 
   /** Whose turn it is: wants a connection that is not on its way yet, and may have one more. */
@@ -175,6 +232,7 @@ export class ConnectionBudget {
   /** A member that has waited long enough to get a connection another tenant still has work for. */
   #rivalOf(member: Member): Member | undefined {
     if (this.#waiting.size === 0 || this.#total < this.limit || this.#changing >= this.#maxChanging) return undefined;
+    if (!this.#breaker.allows()) return undefined;
     const rival = this.#next(member);
     const first = rival?.waiters[0];
     return first !== undefined && performance.now() - first.since >= this.#patienceMs ? rival : undefined;
@@ -189,25 +247,27 @@ export class ConnectionBudget {
     this.#waiting.delete(member);
     this.#waiting.add(member);
     if (victim === undefined) this.#total += 1;
-    else this.#removeIdle(victim);
-    void this.#carryOut(member, victim).finally(() => this.#pump());
+    else this.#retire(victim);
+    void this.#carryOut(member, victim, this.#breaker.begin()).finally(() => this.#pump());
   }
 
-  async #carryOut(member: Member, victim: Slot | undefined): Promise<void> {
+  async #carryOut(member: Member, victim: Slot | undefined, attempt: Attempt): Promise<void> {
     let slot: Slot | undefined;
     const began = performance.now();
-    try {
-      if (victim !== undefined) {
-        await endClient(victim.client);
-        this.#shrink(victim.member);
+    if (victim !== undefined) {
+      await endClient(victim.client);
+      this.#gone(victim.member);
+    }
+    // Whoever asked may have been served or have given up while the place was being cleared.
+    if (member.waiters.length > 0 && this.#total <= this.limit) {
+      try {
+        slot = this.#adopt(await member.connect(), member);
+        attempt.succeeded();
+      } catch (error) {
+        this.#tell(member, began, error as Error, attempt);
       }
-      // Whoever asked may have been served or have given up while the place was being cleared.
-      if (member.waiters.length > 0 && this.#total <= this.limit) slot = this.#adopt(await member.connect(), member);
-    } catch (error) {
-      for (const waiter of member.waiters.filter(({ since }) => since <= began)) {
-        member.waiters.splice(member.waiters.indexOf(waiter), 1);
-        waiter.reject(error as Error);
-      }
+    } else {
+      attempt.dropped();
     }
     this.#changing -= 1;
     member.opening -= 1;
@@ -222,12 +282,46 @@ export class ConnectionBudget {
     }
   }
 
+  /** An open failed: those who waited for it are told. */
+  #tell(member: Member, began: number, error: Error, attempt: Attempt): void {
+    const failure = failureOf(error, 'connect');
+    if (failure?.breaker) attempt.failed();
+    // Refused by a server that is there and well.
+    else if (failure !== undefined) attempt.succeeded();
+    else attempt.dropped();
+    const told = member.waiters.filter(({ since }) => since <= began);
+    // What is the server's fault may pass: the others' own tries tell. What is the tenant's fault is everybody's answer.
+    for (const waiter of failure?.breaker ? told.slice(0, 1) : told) {
+      this.#leave(member, waiter);
+      waiter.reject(error);
+    }
+    this.#turnAway();
+  }
+
+  /** Once the breaker is open: all who could get nothing but a new connection. */
+  #turnAway(): void {
+    if (this.#breaker.state !== 'open') return;
+    for (const other of [...this.#waiting].filter(isHopeless)) {
+      this.#waiting.delete(other);
+      for (const waiter of other.waiters.splice(0)) waiter.reject(this.#unavailable());
+    }
+  }
+
+  #unavailable(): ServerUnavailable {
+    return new ServerUnavailable(this.#breaker.retryAfterMs());
+  }
+
+  #leave(member: Member, waiter: Waiter): void {
+    member.waiters.splice(member.waiters.indexOf(waiter), 1);
+    if (member.waiters.length === 0) this.#waiting.delete(member);
+  }
+
   #mustGo(slot: Slot): boolean {
     return slot.dead || slot.member.ended || this.#total > this.limit;
   }
 
   #adopt(client: pg.PoolClient, member: Member): Slot {
-    const slot: Slot = { client, member, idleSince: 0, dead: false, inUse: true };
+    const slot: Slot = { client, member, demand: new Demand(), idleSince: 0, dead: false, inUse: true };
     const onLost = (error: Error): void => {
       if (slot.dead) return;
       slot.dead = true;
@@ -241,18 +335,29 @@ export class ConnectionBudget {
   }
 
   async #discard(slot: Slot): Promise<void> {
-    this.#removeIdle(slot);
-    slot.dead = true;
+    this.#retire(slot);
     this.#changing += 1;
     await endClient(slot.client);
     this.#changing -= 1;
     this.#total -= 1;
-    this.#shrink(slot.member);
+    this.#gone(slot.member);
+    this.#turnAway();
     this.#pump();
   }
 
-  #removeIdle(slot: Slot): void {
+  /** It will be closed. */
+  #retire(slot: Slot): void {
     slot.dead = true;
+    slot.member.closing += 1;
+    this.#takeAside(slot);
+  }
+
+  #gone(member: Member): void {
+    member.closing -= 1;
+    this.#shrink(member);
+  }
+
+  #takeAside(slot: Slot): void {
     if (!this.#idle.delete(slot)) return;
     const { idle } = slot.member;
     idle.splice(idle.indexOf(slot), 1);
@@ -262,4 +367,9 @@ export class ConnectionBudget {
     member.size -= 1;
     if (member.ended && member.size === 0) member.drained?.();
   }
+}
+
+/** Nothing of its own can come back to it: all it could get is a new connection. */
+function isHopeless(member: Member): boolean {
+  return member.size === member.opening + member.closing;
 }

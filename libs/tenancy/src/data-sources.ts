@@ -1,16 +1,18 @@
-import { clientOptions, openDataSource } from '@mad/postgres';
+import { applicationName, clientOptions, openDataSource } from '@mad/postgres';
 import type { EntitySchema } from '@mad/postgres';
 import type { Logger } from '@mad/process';
 import type { Route } from '@mad/proto/provisioner';
+import type pg from 'pg';
 import type { DataSource } from 'typeorm';
 import { BudgetedPool } from './budgeted-pool.ts';
-import { ConnectionBudget } from './connection-budget.ts';
+import type { BreakerOptions } from './circuit-breaker.ts';
+import { TenantServer, type ServerStatus } from './tenant-server.ts';
 
 export interface DataSourcesOptions {
   schema: string;
   entities: readonly EntitySchema[];
-  /** Shown in pg_stat_activity. */
-  applicationName: string;
+  /** The service in `application_name`. */
+  node: string;
   /** Tenants kept open at most; more are open only while they are in use. */
   maxOpen: number;
   /** Connections per tenant at most. */
@@ -19,6 +21,8 @@ export interface DataSourcesOptions {
   idleMs: number;
   /** An idle connection is checked before use after this, in milliseconds. */
   checkAfterMs: number;
+  /** How often a server is asked for a sign of life, in milliseconds. */
+  probeMs: number;
   /** How long an open waits for a connection, in milliseconds. */
   openWaitMs: number;
   connectTimeoutMs: number;
@@ -27,6 +31,7 @@ export interface DataSourcesOptions {
   budget?: number;
   /** See BudgetOptions. */
   patienceMs?: number;
+  breaker?: BreakerOptions;
   logger: Logger;
 }
 
@@ -57,20 +62,23 @@ export class DataSources {
   readonly #options: DataSourcesOptions;
   /** By organization, least recently used first. */
   readonly #open = new Map<string, OpenTenant>();
-  readonly #opening = new Map<string, { generation: bigint; tenant: Promise<OpenTenant> }>();
+  readonly #opening = new Map<string, { route: Route; pool: BudgetedPool; tenant: Promise<OpenTenant> }>();
   readonly #closing = new Set<Promise<void>>();
-  readonly #budgets = new Map<string, ConnectionBudget>();
-  readonly #reaper: NodeJS.Timeout;
+  readonly #servers = new Map<string, TenantServer>();
+  readonly #timers: NodeJS.Timeout[];
 
   constructor(options: DataSourcesOptions) {
     this.#options = options;
-    this.#reaper = setInterval(() => this.#closeIdle(), Math.max(10, options.idleMs / 4)).unref();
+    this.#timers = [
+      setInterval(() => this.#closeIdle(), Math.max(10, options.idleMs / 4)).unref(),
+      setInterval(() => this.#probe(), options.probeMs).unref(),
+    ];
   }
 
   /** Leases the tenant's data source if it is open for this route; the caller calls `release`. */
   leaseOpen(route: Route): OpenTenant | undefined {
     const tenant = this.#open.get(route.orgId);
-    if (tenant === undefined || tenant.route.generation !== route.generation) return undefined;
+    if (tenant === undefined || !leadsAlike(tenant.route, route)) return undefined;
     this.#open.delete(route.orgId);
     this.#open.set(route.orgId, tenant);
     tenant.leases += 1;
@@ -86,10 +94,11 @@ export class DataSources {
       const tenant = this.leaseOpen(route);
       if (tenant !== undefined) return tenant;
       const newest = this.#open.get(route.orgId) ?? this.#opening.get(route.orgId);
-      if (newest !== undefined && generationOf(newest) > route.generation) throw new RouteOutdated();
+      if (newest !== undefined && isNewer(newest.route, route)) throw new RouteOutdated();
       let opening = this.#opening.get(route.orgId);
-      if (opening === undefined || opening.generation < route.generation) {
-        const mine = { generation: route.generation, tenant: this.#start(route) };
+      if (opening === undefined || !leadsAlike(opening.route, route)) {
+        const pool = this.#pool(route);
+        const mine = { route, pool, tenant: this.#start(route, pool) };
         opening = mine;
         this.#opening.set(route.orgId, mine);
         const forget = (): void => {
@@ -99,11 +108,16 @@ export class DataSources {
       }
       const opened = await opening.tenant;
       // It may have been evicted, or replaced, before we came to use it.
-      if (opened.route.generation === route.generation && !opened.retired) {
+      if (leadsAlike(opened.route, route) && !opened.retired) {
         opened.leases += 1;
         return opened;
       }
     }
+  }
+
+  /** Whether the tenant is being opened and waits for its server, not for a place. */
+  isConnecting(orgId: string): boolean {
+    return this.#opening.get(orgId)?.pool.isConnecting ?? false;
   }
 
   release(tenant: OpenTenant): void {
@@ -126,26 +140,25 @@ export class DataSources {
 
   /** Whether the tenant can be opened without taking anything from others, now or in a moment. */
   hasRoom(route: Route): boolean {
-    const { open, limit, waiting } = this.#budgetOf(route).status();
+    const { open, limit, waiting } = this.#serverOf(route).status();
     return waiting === 0 && open < limit * WARM_SHARE && this.#open.size + this.#opening.size < this.#options.maxOpen;
   }
 
-  status(): { tenants: number; budgets: ({ server: string } & ReturnType<ConnectionBudget['status']>)[] } {
-    const budgets = [...this.#budgets].map(([server, budget]) => ({ server, ...budget.status() }));
-    return { tenants: this.#open.size, budgets };
+  status(): { tenants: number; servers: ({ server: string } & ServerStatus)[] } {
+    const servers = [...this.#servers].map(([server, one]) => ({ server, ...one.status() }));
+    return { tenants: this.#open.size, servers };
   }
 
   /** Waits for the callbacks that are running, then closes everything. */
   async close(): Promise<void> {
-    clearInterval(this.#reaper);
+    for (const timer of this.#timers) clearInterval(timer);
     await Promise.allSettled([...this.#opening.values()].map(({ tenant }) => tenant));
     for (const tenant of this.#open.values()) this.#retire(tenant);
     while (this.#closing.size > 0) await Promise.all(this.#closing);
   }
 
-  async #start(route: Route): Promise<OpenTenant> {
+  async #start(route: Route, pool: BudgetedPool): Promise<OpenTenant> {
     const { schema, entities, logger } = this.#options;
-    const pool = this.#pool(route);
     pool.on('error', (error) => logger.warn({ error, org_id: route.orgId }, 'an idle tenant connection was lost'));
     let dataSource: DataSource;
     try {
@@ -158,7 +171,7 @@ export class DataSources {
     const closed = Promise.withResolvers<void>();
     const tenant: OpenTenant = { route, dataSource, pool, leases: 0, retired: false, closed };
     const before = this.#open.get(route.orgId);
-    if (before !== undefined && before.route.generation > route.generation) {
+    if (before !== undefined && isNewer(before.route, route)) {
       this.#retire(tenant);
     } else {
       if (before !== undefined) this.#retire(before);
@@ -169,40 +182,38 @@ export class DataSources {
   }
 
   #pool(route: Route): BudgetedPool {
-    const { schema, statementTimeoutMs, applicationName, poolMax, openWaitMs, checkAfterMs } = this.#options;
+    const { schema, statementTimeoutMs, node, poolMax, openWaitMs, checkAfterMs } = this.#options;
     const url = new URL(`postgres://${route.host.includes(':') ? `[${route.host}]` : route.host}:${route.port}`);
     if (route.sslmode !== '') url.searchParams.set('sslmode', route.sslmode);
-    return new BudgetedPool({
-      budget: this.#budgetOf(route),
-      max: poolMax,
-      waitMs: openWaitMs,
-      checkAfterMs,
-      client: {
-        ...clientOptions(url.href),
-        user: route.user,
-        password: route.password,
-        database: route.database,
-        application_name: applicationName,
-        connectionTimeoutMillis: this.#options.connectTimeoutMs,
-        statement_timeout: statementTimeoutMs,
-        idle_in_transaction_session_timeout: statementTimeoutMs,
-        keepAlive: true,
-        // Reads need no transaction to be refused writes; a transaction says READ WRITE.
-        options: `-c search_path=${schema},public -c default_transaction_read_only=on`,
-      },
-    });
+    const client: pg.ClientConfig = {
+      ...clientOptions(url.href),
+      user: route.user,
+      password: route.password,
+      database: route.database,
+      application_name: applicationName(node, route.orgId, undefined),
+      connectionTimeoutMillis: this.#options.connectTimeoutMs,
+      statement_timeout: statementTimeoutMs,
+      idle_in_transaction_session_timeout: statementTimeoutMs,
+      keepAlive: true,
+      // Reads need no transaction to be refused writes; a transaction says READ WRITE.
+      options: `-c search_path=${schema},public -c default_transaction_read_only=on`,
+    };
+    const server = this.#serverOf(route);
+    const connect = (): Promise<pg.PoolClient> => server.connect(client);
+    return new BudgetedPool({ budget: server.budget, connect, max: poolMax, waitMs: openWaitMs, checkAfterMs });
   }
 
-  #budgetOf({ host, port, connectionBudget }: Route): ConnectionBudget {
-    const server = `${host}:${port}`;
-    const limit = this.#options.budget ?? connectionBudget;
-    let budget = this.#budgets.get(server);
-    if (budget === undefined) {
-      budget = new ConnectionBudget({ limit, patienceMs: this.#options.patienceMs });
-      this.#budgets.set(server, budget);
+  #serverOf({ host, port, connectionBudget }: Route): TenantServer {
+    const { budget, patienceMs, breaker } = this.#options;
+    const name = `${host}:${port}`;
+    const limit = budget ?? connectionBudget;
+    let server = this.#servers.get(name);
+    if (server === undefined) {
+      server = new TenantServer({ limit, patienceMs, breaker });
+      this.#servers.set(name, server);
     }
-    budget.limit = limit;
-    return budget;
+    server.want(limit);
+    return server;
   }
 
   #evict(): void {
@@ -231,10 +242,21 @@ export class DataSources {
   }
 
   #closeIdle(): void {
-    for (const budget of this.#budgets.values()) budget.closeIdle(this.#options.idleMs);
+    for (const { budget } of this.#servers.values()) budget.closeIdle(this.#options.idleMs);
+  }
+
+  #probe(): void {
+    for (const server of this.#servers.values()) void server.probe();
   }
 }
 
-function generationOf(open: OpenTenant | { generation: bigint }): bigint {
-  return 'route' in open ? open.route.generation : open.generation;
+/** A login may change its password within a generation. */
+function leadsAlike(a: Route, b: Route): boolean {
+  return a === b || (a.generation === b.generation && a.user === b.user && a.password === b.password);
+}
+
+function isNewer(a: Route, b: Route): boolean {
+  return (
+    a.generation > b.generation || (a.generation === b.generation && a.changeSeq > b.changeSeq && !leadsAlike(a, b))
+  );
 }

@@ -2,24 +2,19 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { applicationName, cancelStatement, createTx, mustReconnect } from '@mad/postgres';
 import { currentSpan, MINUTE_MS, SECOND_MS, spanned } from '@mad/process';
 import { TenantState, type Route } from '@mad/proto/provisioner';
-import { BudgetExhausted, PoolEnded } from './budget-errors.ts';
+import type pg from 'pg';
+import { BudgetExhausted, PoolEnded, ServerUnavailable } from './budget-errors.ts';
 import type { Slot } from './budget-slot.ts';
 import { DataSources, RouteOutdated, type OpenTenant } from './data-sources.ts';
+import { ConnectTimedOut, failureOf, type Failure } from './failure.ts';
 import { RouteCache } from './route-cache.ts';
-import {
-  exhausted,
-  isConnectionLoss,
-  isRouteRefused,
-  moved,
-  refusalOf,
-  unavailable,
-  type Intent,
-} from './tenant-errors.ts';
+import { crowded, exhausted, failed, moved, refusalOf, unavailable, type Intent } from './tenant-errors.ts';
 import { registerTenantMetrics, waitHistogram } from './tenant-metrics.ts';
 import type { TenantCallOptions, Tenants, TenantsOptions, TenantsStatus, TenantTx } from './tenants.ts';
 
 const DEFAULT_DEADLINE_MS = 5 * SECOND_MS;
-const CONNECT_TIMEOUT_MS = 5 * SECOND_MS;
+/** Less than the deadline: whoever waits hears of the server, not of the time that ran out. */
+const CONNECT_TIMEOUT_MS = 3 * SECOND_MS;
 
 /** Opens the way to the tenants. No tenant is connected to before it is used. */
 export function openTenants(options: TenantsOptions): Promise<Tenants> {
@@ -35,25 +30,31 @@ class RoutedTenants implements Tenants {
   readonly #routes: RouteCache;
   readonly #sources: DataSources;
   readonly #inside = new AsyncLocalStorage<string>();
+  readonly #maxInFlight: number;
+  /** Calls that run or wait, by organization. */
+  readonly #inFlight = new Map<string, number>();
 
   constructor(options: TenantsOptions) {
     const { schema, logger } = options;
     this.#schema = schema;
     this.#node = options.node;
     this.#waited = options.metrics && waitHistogram(options.metrics);
+    this.#maxInFlight = options.maxInFlight ?? 256;
     this.#sources = new DataSources({
       schema,
       entities: options.entities,
-      applicationName: options.node,
-      maxOpen: options.maxOpen ?? 500,
+      node: options.node,
+      maxOpen: options.maxOpen ?? 1_000,
       poolMax: options.poolMax ?? 10,
       idleMs: options.idleMs ?? 5 * MINUTE_MS,
       checkAfterMs: options.checkAfterMs ?? 30 * SECOND_MS,
+      probeMs: options.probeMs ?? 10 * SECOND_MS,
       openWaitMs: DEFAULT_DEADLINE_MS,
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
       statementTimeoutMs: options.statementTimeoutMs ?? MINUTE_MS,
       budget: options.budget,
       patienceMs: options.patienceMs,
+      breaker: options.breaker,
       logger,
     });
     this.#routes = new RouteCache({
@@ -86,7 +87,9 @@ class RoutedTenants implements Tenants {
   }
 
   status(): TenantsStatus {
-    return { ...this.#routes.status(), ...this.#sources.status() };
+    let inFlight = 0;
+    for (const calls of this.#inFlight.values()) inFlight += calls;
+    return { ...this.#routes.status(), ...this.#sources.status(), inFlight };
   }
 
   async close(): Promise<void> {
@@ -105,19 +108,31 @@ class RoutedTenants implements Tenants {
       throw new Error(`tenants.${intent} inside a callback for organization ${outer}: it would hold two connections`);
     }
     options.signal?.throwIfAborted();
-    const began = performance.now();
-    const until = began + (options.deadlineMs ?? DEFAULT_DEADLINE_MS);
-    const { tenant, slot } = await this.#acquire(orgId, intent, until, options.signal).finally(() =>
-      this.#waited?.((performance.now() - began) / SECOND_MS),
-    );
+    const calls = this.#inFlight.get(orgId) ?? 0;
+    if (calls >= this.#maxInFlight) throw crowded(this.#about(orgId), this.#maxInFlight);
+    this.#inFlight.set(orgId, calls + 1);
     try {
-      return await this.#inside.run(orgId, () => this.#run(tenant, slot, intent, fn, options.signal));
+      const began = performance.now();
+      const until = began + (options.deadlineMs ?? DEFAULT_DEADLINE_MS);
+      const { tenant, slot } = await this.#acquire(orgId, intent, until, options.signal).finally(() =>
+        this.#waited?.((performance.now() - began) / SECOND_MS),
+      );
+      try {
+        return await this.#inside.run(orgId, () => this.#run(tenant, slot, intent, fn, options.signal));
+      } finally {
+        this.#sources.release(tenant);
+      }
     } finally {
-      this.#sources.release(tenant);
+      const left = this.#inFlight.get(orgId)! - 1;
+      if (left === 0) this.#inFlight.delete(orgId);
+      else this.#inFlight.set(orgId, left);
     }
   }
 
-  /** A connection under the newest route. One repeat: the route may have changed while we were on the way. */
+  /**
+   * A connection under the newest route, its transaction begun. One repeat, where the route may have changed while we were
+   * on the way or a connection turned out to be lost: nothing was done on it yet.
+   */
   async #acquire(
     orgId: string,
     intent: Intent,
@@ -129,22 +144,41 @@ class RoutedTenants implements Tenants {
       const refusal = refusalOf(route, intent);
       if (refusal !== undefined) throw refusal;
       let tenant: OpenTenant | undefined;
+      let slot: Slot | undefined;
       try {
         tenant = this.#sources.leaseOpen(route) ?? (await this.#open(route, until, signal));
-        const slot = await tenant.pool.take({ timeoutMs: Math.max(1, until - performance.now()), signal });
+        slot = await tenant.pool.take({ timeoutMs: Math.max(1, until - performance.now()), signal });
+        if (intent === 'transact') await this.#begin(slot.client, orgId, signal);
         return { tenant, slot };
       } catch (error) {
+        const failure = failureOf(error, slot === undefined ? 'connect' : intent);
+        if (slot !== undefined) tenant?.pool.giveBack(slot, true);
+        if (failure?.connection === 'close_idle') tenant?.pool.closeIdle();
         if (tenant !== undefined) this.#sources.release(tenant);
         if (signal?.aborted) throw signal.reason;
         if (error instanceof BudgetExhausted) throw exhausted(this.#about(orgId), error);
-        const outdated = error instanceof PoolEnded || error instanceof RouteOutdated || isRouteRefused(error);
-        if (outdated || isConnectionLoss(error)) {
-          this.#routes.forget(orgId);
-          if (outdated && attempt === 1) continue;
-          throw unavailable(this.#about(orgId), error);
-        }
-        throw error;
+        if (error instanceof ServerUnavailable) throw unavailable(this.#about(orgId), error, error.retryAfterMs);
+        const outdated = error instanceof PoolEnded || error instanceof RouteOutdated;
+        if (outdated || (failure !== undefined && failure.route !== 'keep')) this.#routes.forget(orgId);
+        const lost = slot !== undefined && failure !== undefined;
+        if (attempt === 1 && (outdated || lost || failure?.route === 'repeat')) continue;
+        if (failure !== undefined) throw failed(failure, this.#about(orgId), error);
+        throw outdated ? unavailable(this.#about(orgId), error) : error;
       }
+    }
+  }
+
+  /** The trace goes with BEGIN, in one message: it costs no round trip. */
+  async #begin(client: pg.PoolClient, orgId: string, signal: AbortSignal | undefined): Promise<void> {
+    const span = currentSpan();
+    const named =
+      span === undefined ? '' : `; SET LOCAL application_name = '${applicationName(this.#node, orgId, span)}'`;
+    const onAbort = (): void => cancelStatement(client);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      await client.query(`BEGIN READ WRITE${named}`);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
     }
   }
 
@@ -153,7 +187,11 @@ class RoutedTenants implements Tenants {
     const lease = this.#sources.lease(route);
     const limit = Promise.withResolvers<never>();
     const waitMs = Math.max(1, until - performance.now());
-    const timer = setTimeout(() => limit.reject(new BudgetExhausted(waitMs)), waitMs);
+    const onDeadline = (): void => {
+      const connecting = this.#sources.isConnecting(route.orgId);
+      limit.reject(connecting ? new ConnectTimedOut(waitMs) : new BudgetExhausted(waitMs));
+    };
+    const timer = setTimeout(onDeadline, waitMs);
     const onAbort = (): void => limit.reject(signal!.reason as Error);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
@@ -187,10 +225,6 @@ class RoutedTenants implements Tenants {
     };
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      if (intent === 'transact') {
-        const name = applicationName(this.#node, orgId, currentSpan()).replaceAll("'", "''");
-        await client.query(`BEGIN READ WRITE; SET LOCAL application_name = '${name}'`);
-      }
       const tx = createTx(client, { dataSource: tenant.dataSource, prepare: true });
       const result = await fn(Object.assign(tx, { orgId, generation }));
       if (intent === 'transact') {
@@ -202,15 +236,17 @@ class RoutedTenants implements Tenants {
       }
       return result;
     } catch (error) {
-      const lost = slot.dead || (error instanceof Error && (isConnectionLoss(error) || mustReconnect(error)));
+      const failure = failureOf(error, intent);
+      const lost = slot.dead || failure !== undefined || mustReconnect(error);
       broken ||= lost;
+      if (failure?.connection === 'close_idle') tenant.pool.closeIdle();
       if (intent === 'transact' && !broken) {
         await client.query('ROLLBACK').catch(() => {
           broken = true;
         });
       }
       if (signal?.aborted) throw signal.reason;
-      if (lost) throw await this.#explain(tenant.route, error);
+      if (lost) throw await this.#explain(tenant.route, error, failure);
       throw error;
     } finally {
       signal?.removeEventListener('abort', onAbort);
@@ -226,15 +262,17 @@ class RoutedTenants implements Tenants {
   }
 
   /** Why the connection was lost: the provisioner may have ended it on purpose, before its change reached us. */
-  async #explain({ orgId, generation }: Route, cause: unknown): Promise<Error> {
+  async #explain({ orgId, generation }: Route, cause: unknown, failure: Failure | undefined): Promise<Error> {
+    const told =
+      failure === undefined ? unavailable(this.#about(orgId), cause) : failed(failure, this.#about(orgId), cause);
     this.#routes.forget(orgId);
     try {
       const route = await this.#routes.get(orgId);
-      if (route.generation === generation) return unavailable(this.#about(orgId), cause);
+      if (route.generation === generation) return told;
       if (route.state !== TenantState.READY) return refusalOf(route, 'transact') ?? moved(this.#about(orgId), cause);
       return moved(this.#about(orgId), cause);
     } catch {
-      return unavailable(this.#about(orgId), cause);
+      return told;
     }
   }
 

@@ -11,10 +11,14 @@ const MAX_ROUTES = 10_000;
 /** While the change log is silent, older routes are asked for again. */
 const BLIND_MS = SECOND_MS;
 const GET_TIMEOUT_MS = 5 * SECOND_MS;
+/** With a route known that may still do, nobody is kept waiting for long. */
+const REFRESH_TIMEOUT_MS = SECOND_MS;
 
 interface Entry {
   route: Route;
   fetchedAt: number;
+  /** It did not work: not used before it was asked for again, unless nobody answers. */
+  suspect: boolean;
 }
 
 export interface RouteCacheOptions {
@@ -37,6 +41,8 @@ export class RouteCache {
   /** The number of each organization's last change: an answer that does not reflect it is old. */
   readonly #changes = new LRUCache<string, bigint>({ max: MAX_ROUTES });
   readonly #watch: ChangeWatch;
+  /** The provisioner was out of reach: until then nobody waits for it again who knows a route. */
+  #awayUntil = Number.NEGATIVE_INFINITY;
 
   constructor(options: RouteCacheOptions) {
     this.#options = options;
@@ -58,7 +64,7 @@ export class RouteCache {
   /** The route, when it is known to be current. */
   peek(orgId: string): Route | undefined {
     const entry = this.#entries.get(orgId);
-    if (entry === undefined) return undefined;
+    if (entry === undefined || entry.suspect) return undefined;
     return this.#watch.isLive() || performance.now() - entry.fetchedAt <= BLIND_MS ? entry.route : undefined;
   }
 
@@ -70,17 +76,22 @@ export class RouteCache {
   async get(orgId: string): Promise<Route> {
     const known = this.peek(orgId);
     if (known !== undefined) return known;
-    let load = this.#loads.get(orgId);
-    if (load === undefined) {
-      load = this.#load(orgId).finally(() => this.#loads.delete(orgId));
-      this.#loads.set(orgId, load);
-    }
+    const last = this.#entries.peek(orgId);
+    if (last !== undefined && !last.suspect && performance.now() < this.#awayUntil) return last.route;
+    const running = this.#loads.get(orgId);
+    if (running !== undefined) return running;
+    const load = this.#load(orgId).finally(() => {
+      if (this.#loads.get(orgId) === load) this.#loads.delete(orgId);
+    });
+    this.#loads.set(orgId, load);
     return load;
   }
 
-  /** Makes the next `get` ask the provisioner. */
+  /** The route did not work: the next `get` asks the provisioner, and not by a question that was put before. */
   forget(orgId: string): void {
-    this.#entries.delete(orgId);
+    const entry = this.#entries.peek(orgId);
+    if (entry !== undefined) entry.suspect = true;
+    this.#loads.delete(orgId);
   }
 
   status(): { routes: number; live: boolean } {
@@ -95,15 +106,16 @@ export class RouteCache {
     const { schema } = this.#options;
     for (;;) {
       let route: Route | undefined;
+      const timeoutMs = this.#entries.peek(orgId) === undefined ? GET_TIMEOUT_MS : REFRESH_TIMEOUT_MS;
       try {
-        ({ route } = await this.#client.getRoute({ orgId, schema }, { timeoutMs: GET_TIMEOUT_MS }));
+        ({ route } = await this.#client.getRoute({ orgId, schema }, { timeoutMs }));
       } catch (error) {
         return this.#afterFailure(orgId, error);
       }
       if (route === undefined) throw new ConnectError('the provisioner answered without a route', Code.Internal);
       // The answer may have been overtaken by a change that arrived on the stream.
       if ((this.#changes.get(orgId) ?? 0n) > route.changeSeq) continue;
-      this.#entries.set(orgId, { route, fetchedAt: performance.now() });
+      this.#entries.set(orgId, { route, fetchedAt: performance.now(), suspect: false });
       return route;
     }
   }
@@ -114,7 +126,8 @@ export class RouteCache {
     const last = this.#entries.peek(orgId);
     if (unreachable && last !== undefined) {
       // For a moment only, and not asked for again by everyone who comes meanwhile.
-      last.fetchedAt = performance.now();
+      this.#awayUntil = performance.now() + BLIND_MS;
+      last.suspect = false;
       return last.route;
     }
     this.#entries.delete(orgId);

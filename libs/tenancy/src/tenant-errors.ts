@@ -1,7 +1,8 @@
-import { Code, ConnectError } from '@connectrpc/connect';
+import { Code, type ConnectError } from '@connectrpc/connect';
 import { SECOND_MS } from '@mad/process';
 import { TenantState, type Route } from '@mad/proto/provisioner';
 import { rpcError } from '@mad/rpc';
+import type { Failure } from './failure.ts';
 
 const RETRY_UNAVAILABLE_MS = SECOND_MS;
 const RETRY_BUDGET_MS = 500;
@@ -48,9 +49,13 @@ export function refusalOf(route: Pick<Route, 'orgId' | 'schema' | 'state'>, inte
 }
 
 /** The tenant's database, or the way to it, does not answer. */
-export function unavailable(about: Record<string, string>, cause?: unknown): ConnectError {
+export function unavailable(
+  about: Record<string, string>,
+  cause?: unknown,
+  retryAfterMs: number = RETRY_UNAVAILABLE_MS,
+): ConnectError {
   return rpcError(Code.Unavailable, 'DATABASE_UNAVAILABLE', "the organization's database does not answer", about, {
-    retryAfterMs: RETRY_UNAVAILABLE_MS,
+    retryAfterMs,
     cause,
   });
 }
@@ -66,49 +71,27 @@ export function exhausted(about: Record<string, string>, cause: unknown): Connec
   );
 }
 
+/** More calls of the organization at once than one may have: its own doing, and nobody else waits for it. */
+export function crowded(about: Record<string, string>, maxInFlight: number): ConnectError {
+  return rpcError(
+    Code.ResourceExhausted,
+    'CONNECTION_BUDGET_EXHAUSTED',
+    `the organization has ${maxInFlight} requests in flight already`,
+    { ...about, max_in_flight: String(maxInFlight) },
+    { retryAfterMs: RETRY_BUDGET_MS },
+  );
+}
+
+/** What the caller is told of a failure on the way to the database. */
+export function failed(failure: Failure, about: Record<string, string>, cause: unknown): ConnectError {
+  const told = { ...about, failure: failure.kind };
+  return failure.code === Code.ResourceExhausted ? exhausted(told, cause) : unavailable(told, cause);
+}
+
 /** The route changed while the work was going on: nothing was written; the same request may be sent again. */
 export function moved(about: Record<string, string>, cause?: unknown): ConnectError {
   return rpcError(Code.Aborted, 'TENANT_MOVED', "the organization's database moved meanwhile", about, {
     retryAfterMs: 0,
     cause,
   });
-}
-
-/** Postgres's class 08, its shutdowns, and what Node says of a socket. */
-const CONNECTION_CODES = new Set([
-  '57P01',
-  '57P02',
-  '57P03',
-  '53300',
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EPIPE',
-  'ETIMEDOUT',
-  'EHOSTUNREACH',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-]);
-/** Wrong password or login, or no such database: the route is old, or the fence is up. */
-const ROUTE_CODES = new Set(['28P01', '28000', '3D000']);
-
-/** The code and text of an error of Postgres or of Node's sockets; what else is thrown has neither. */
-function systemError(error: unknown): { code: string; message: string } {
-  const { code, message } = error instanceof Error ? (error as Error & { code?: unknown }) : {};
-  return { code: typeof code === 'string' ? code : '', message: message ?? '' };
-}
-
-/** Whether the connection itself failed, rather than a statement on it. */
-export function isConnectionLoss(error: unknown): boolean {
-  if (error instanceof ConnectError) return false;
-  const { code, message } = systemError(error);
-  if (CONNECTION_CODES.has(code) || code.startsWith('08')) return true;
-  return /^(Connection terminated|timeout expired|Client has encountered a connection error|Client was closed)/.test(
-    message,
-  );
-}
-
-/** Whether Postgres refused the login itself. */
-export function isRouteRefused(error: unknown): boolean {
-  const { code, message } = systemError(error);
-  return ROUTE_CODES.has(code) || (code === '42501' && message.includes('for database'));
 }

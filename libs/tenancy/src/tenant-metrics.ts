@@ -1,6 +1,9 @@
 import type { Metrics } from '@mad/process';
 import type { TenantsStatus } from './tenants.ts';
 
+/** As the metric shows them. */
+const BREAKER_VALUES = { closed: 0, half_open: 1, open: 2 } as const;
+
 /** Gauges over the open tenants and their servers' connections, read when metrics are. */
 export function registerTenantMetrics(metrics: Metrics, status: () => TenantsStatus): void {
   const connections = metrics.gauge({
@@ -8,9 +11,35 @@ export function registerTenantMetrics(metrics: Metrics, status: () => TenantsSta
     help: 'Connections to tenant databases by server and state (open counts idle ones too).',
     labelNames: ['server', 'state'],
     collect() {
-      for (const { server, ...counts } of status().budgets) {
+      for (const { server, limit, open: all, idle, waiting } of status().servers) {
+        const counts = { limit, open: all, idle, waiting };
         for (const [state, count] of Object.entries(counts)) connections.set({ server, state }, count);
       }
+    },
+  });
+  const breaker = metrics.gauge({
+    name: 'tenant_server_breaker',
+    help: 'Whether connections to a server of tenants are opened: 0 closed (yes), 1 half open (one tries), 2 open (no).',
+    labelNames: ['server'],
+    collect() {
+      for (const one of status().servers) breaker.set({ server: one.server }, BREAKER_VALUES[one.breaker]);
+    },
+  });
+  const answers = metrics.gauge({
+    name: 'tenant_server_answers',
+    help: '1 when a server of tenants gave its last sign of life, 0 when it did not.',
+    labelNames: ['server'],
+    collect() {
+      for (const one of status().servers) {
+        if (one.answers !== undefined) answers.set({ server: one.server }, one.answers ? 1 : 0);
+      }
+    },
+  });
+  const inFlight = metrics.gauge({
+    name: 'tenant_calls_in_flight',
+    help: 'Calls to tenant databases that run or wait for a connection.',
+    collect() {
+      inFlight.set(status().inFlight);
     },
   });
   const open = metrics.gauge({

@@ -3,7 +3,8 @@ import { migrate, migrationStatus, revert, schemaFingerprint, type MigrationClas
 import type { Logger } from '@mad/process';
 import { TenantSchemaService, type DatabaseTarget } from '@mad/proto/tenancy';
 import { bind, invalid, type BoundService } from '@mad/rpc';
-import { unavailable, isConnectionLoss, isRouteRefused } from './tenant-errors.ts';
+import { failureOf } from './failure.ts';
+import { unavailable } from './tenant-errors.ts';
 
 export interface TenantSchemaOptions {
   /** The tenant schema, e.g. `results`: also the Postgres schema inside every database. */
@@ -83,7 +84,7 @@ async function onDatabase<T>(target: DatabaseTarget | undefined, fn: () => Promi
   try {
     return await fn();
   } catch (error) {
-    const unreachable = isConnectionLoss(error) || isRouteRefused(error);
+    const unreachable = failureOf(error, 'connect') !== undefined;
     throw unreachable ? unavailable({ database: target?.database ?? '' }, error) : error;
   }
 }

@@ -1,6 +1,8 @@
 import type { Transport } from '@connectrpc/connect';
 import type { EntitySchema, Tx } from '@mad/postgres';
 import type { Logger, Metrics } from '@mad/process';
+import type { BreakerOptions } from './circuit-breaker.ts';
+import type { ServerStatus } from './tenant-server.ts';
 
 /** An organization's database inside a callback. Gone when the callback returns. */
 export interface TenantTx extends Tx {
@@ -48,8 +50,10 @@ export interface TenantsStatus {
   routes: number;
   /** Whether the change log is being heard. */
   live: boolean;
-  /** Connections by server. `open` never exceeds `limit`. */
-  budgets: { server: string; limit: number; open: number; idle: number; waiting: number }[];
+  /** Calls that run or wait. */
+  inFlight: number;
+  /** By `host:port`. */
+  servers: ({ server: string } & ServerStatus)[];
 }
 
 export interface TenantsOptions {
@@ -58,24 +62,29 @@ export interface TenantsOptions {
   entities: readonly EntitySchema[];
   /** To the provisioner, with this service's token. */
   routes: Transport;
-  /** This process's name, shown in pg_stat_activity. */
+  /** This process's name, shown in pg_stat_activity before the organization. */
   node: string;
   /** Connections per tenant at most. Default 10. */
   poolMax?: number;
-  /** Tenants kept open at most. Default 500. */
+  /** Calls of one tenant at most, running and waiting; more are refused at once. Default 256. */
+  maxInFlight?: number;
+  /** Tenants kept open at most, at 75 to 90 kB each. Default 1,000. */
   maxOpen?: number;
   /** An idle connection is closed after this. Default 5 min. */
   idleMs?: number;
   /** A statement is cancelled after this. Default 60 s. */
   statementTimeoutMs?: number;
-  /** Overrides the routes' connection budget per server. */
+  /** Instead of the connection budget of the routes; a server's capacity less its reserve holds all the same. */
   budget?: number;
   /** An idle connection is checked before use after this. Default 30 s. */
   checkAfterMs?: number;
   /** The change log counts as dead after this silence. Default 5 s: its heartbeat comes every 2 s. */
   silenceMs?: number;
+  /** A server is asked for a sign of life this often, over an idle connection if there is one. Default 10 s. */
+  probeMs?: number;
   /** See BudgetOptions. */
   patienceMs?: number;
+  breaker?: BreakerOptions;
   logger: Logger;
   metrics?: Metrics;
 }

@@ -22,10 +22,18 @@ afterAll(async () => {
   await admin.end();
 });
 
+function opener(options: pg.ClientConfig): () => Promise<pg.PoolClient> {
+  return async () => {
+    const client = new pg.Client({ ...clientOptions(testCluster().adminUrl), ...options });
+    await client.connect();
+    return client as unknown as pg.PoolClient;
+  };
+}
+
 /** Pools differ by name only: the budget does not care which database they lead to. */
 function pool(budget: ConnectionBudget, name: string, max = 4, more: { checkAfterMs?: number } = {}): BudgetedPool {
-  const client = { ...clientOptions(testCluster().adminUrl), application_name: name };
-  const made = new BudgetedPool({ budget, client, max, waitMs: 5_000, checkAfterMs: more.checkAfterMs ?? 30_000 });
+  const connect = opener({ application_name: name });
+  const made = new BudgetedPool({ budget, connect, max, waitMs: 5_000, checkAfterMs: more.checkAfterMs ?? 30_000 });
   made.on('error', () => undefined);
   return made;
 }
@@ -134,7 +142,7 @@ describe('waiting', () => {
 });
 
 describe('idle connections', () => {
-  test('of the tenant that used its own longest ago give way to another tenant', async () => {
+  test('of the tenant that asks least give way to another tenant', async () => {
     const budget = new ConnectionBudget({ limit: 2 });
     const [a, b, c] = ['a', 'b', 'c'].map((name) => pool(budget, `${NAME}-steal-${name}`)) as [
       BudgetedPool,
@@ -175,8 +183,8 @@ describe('idle connections', () => {
 
 test('a failed open reaches whoever waits, and is not remembered', async () => {
   const budget = new ConnectionBudget({ limit: 2 });
-  const client = { ...clientOptions(testCluster().adminUrl), database: 'no_such_database' };
-  const from = new BudgetedPool({ budget, client, max: 2, waitMs: 1_000, checkAfterMs: 30_000 });
+  const connect = opener({ database: 'no_such_database' });
+  const from = new BudgetedPool({ budget, connect, max: 2, waitMs: 1_000, checkAfterMs: 30_000 });
   await expect(from.take({ timeoutMs: 2_000 })).rejects.toMatchObject({ code: '3D000' });
   await expect(from.take({ timeoutMs: 2_000 })).rejects.toMatchObject({ code: '3D000' });
   expect(budget.status()).toMatchObject({ open: 0, waiting: 0 });

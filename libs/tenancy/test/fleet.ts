@@ -19,10 +19,15 @@ interface Logged {
   state: TenantState;
 }
 
+/** What a test may change of a route. */
+type RouteChange = Partial<Pick<Route, 'state' | 'host' | 'port' | 'database' | 'user' | 'password'>>;
+
 /** Real databases with a real login each, and the provisioner's side of routing, whose log a test may cut and mute. */
 export interface Fleet {
   orgs: string[];
   transport: GrpcTransport;
+  /** The provisioner's gRPC. */
+  port: number;
   admin: pg.Client;
   /** Asked for routes so often. */
   asked: number;
@@ -33,7 +38,7 @@ export interface Fleet {
   open(options?: Partial<TenantsOptions>): Promise<Tenants>;
   route(orgId: string): Route;
   /** Changes a tenant and tells the streams. */
-  change(orgId: string, change: Partial<Pick<Route, 'state' | 'database'>>): void;
+  change(orgId: string, change: RouteChange): void;
   /** Ends all streams. */
   cut(): void;
   /** Ends the tenant's sessions and, for a fence, its right to connect. */
@@ -46,9 +51,14 @@ export interface Fleet {
 export const SCHEMA = 'notes';
 const HEARTBEAT_MS = 50;
 
-export async function openFleet(size: number): Promise<Fleet> {
-  const cluster = testCluster();
-  const admin = new pg.Client(clientOptions(cluster.adminUrl));
+/** `adminUrl` is the superuser's on another server than the run's. */
+export async function openFleet(size: number, adminUrl = testCluster().adminUrl): Promise<Fleet> {
+  const { hostname: host, port: portText } = new URL(adminUrl);
+  const port = Number(portText);
+  const urlTo = (database: string): string => Object.assign(new URL(adminUrl), { pathname: `/${database}` }).href;
+  const admin = new pg.Client(clientOptions(adminUrl));
+  // A test may stop the server.
+  admin.on('error', () => undefined);
   await admin.connect();
   const prefix = `mad_fleet_${randomBytes(4).toString('hex')}`;
   const password = randomBytes(16).toString('hex');
@@ -58,7 +68,7 @@ export async function openFleet(size: number): Promise<Fleet> {
 
   const names = Array.from({ length: size }, (_, n) => `${prefix}_${n}`);
   await admin.query(`CREATE DATABASE ${prefix}`);
-  const template = new pg.Client(clientOptions(cluster.adminUrlTo(prefix)));
+  const template = new pg.Client(clientOptions(urlTo(prefix)));
   await template.connect();
   await template.query(`CREATE SCHEMA ${SCHEMA};
     CREATE TABLE ${SCHEMA}.notes (note_id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text NOT NULL);
@@ -70,7 +80,6 @@ export async function openFleet(size: number): Promise<Fleet> {
     await admin.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
     await admin.query(`GRANT CONNECT ON DATABASE ${name} TO ${name}`);
     const orgId = uuidv7();
-    const { host, port } = cluster;
     const place = { serverId: uuidv7(), host, port, database: name, user: name, password, connectionBudget: 20 };
     routes.set(
       orgId,
@@ -133,13 +142,14 @@ export async function openFleet(size: number): Promise<Fleet> {
   return Object.assign(fleet, {
     orgs: [...routes.keys()],
     transport,
+    port: server.port,
     admin,
     async open(options: Partial<TenantsOptions> = {}) {
       const tenants = await openTenants({
         schema: SCHEMA,
         entities: [],
         routes: transport,
-        node: prefix,
+        node: 'notes',
         logger: silent,
         ...options,
       });
@@ -147,7 +157,7 @@ export async function openFleet(size: number): Promise<Fleet> {
       return tenants;
     },
     route: (orgId: string) => routes.get(orgId)!,
-    change(orgId: string, change: Partial<Pick<Route, 'state' | 'database'>>) {
+    change(orgId: string, change: RouteChange) {
       const route = routes.get(orgId)!;
       Object.assign(route, change, { generation: route.generation + 1n });
       log.push({ seq: newest() + 1n, orgId, generation: route.generation, state: route.state });
@@ -166,7 +176,7 @@ export async function openFleet(size: number): Promise<Fleet> {
     },
     async backends() {
       const { rows } = await admin.query<{ n: number }>(
-        'SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name = $1',
+        'SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(usename, $1)',
         [prefix],
       );
       return rows[0]!.n;
@@ -175,6 +185,8 @@ export async function openFleet(size: number): Promise<Fleet> {
       await Promise.all(opened.map((tenants) => tenants.close()));
       transport.close();
       await server.close();
+      // With its server went the databases.
+      if (!(await admin.query('SELECT').then(Boolean, () => false))) return;
       for (const name of [...names, prefix]) await admin.query(`DROP DATABASE ${name} WITH (FORCE)`);
       for (const name of names) await admin.query(`DROP ROLE ${name}`);
       await admin.end();

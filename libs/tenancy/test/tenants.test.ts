@@ -2,12 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Code } from '@connectrpc/connect';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { EntitySchema } from '@mad/postgres';
-import { uuidv7 } from '@mad/process';
+import { beginSpan, inSpan, uuidv7 } from '@mad/process';
 import { TenantState } from '@mad/proto/provisioner';
 import { reasonOf, retryAfterMsOf } from '@mad/rpc';
 import { openFleet, SCHEMA, type Fleet } from './fleet.ts';
 
-const SIZE = 50;
+const SIZE = 60;
 
 const NoteEntity = new EntitySchema<{ note_id: string; body: string }>({
   name: 'notes',
@@ -96,6 +96,21 @@ describe('read and transact', () => {
     await tenants.close();
   });
 
+  test('are named in pg_stat_activity: service and organization, and in a transaction the trace', async () => {
+    const tenants = await fleet.open();
+    const orgId = org();
+    const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    const span = beginSpan(undefined, traceparent, 'test', 'internal');
+    const name = async (tx: { query: (sql: string, params: unknown[]) => Promise<unknown[]> }): Promise<unknown> =>
+      (await tx.query(`SELECT current_setting('application_name') AS name`, []))[0];
+    const base = `notes/${orgId.replaceAll('-', '')}/`;
+    expect(await tenants.read(orgId, name)).toEqual({ name: base });
+    expect(await inSpan(span, () => tenants.transact(orgId, name))).toEqual({ name: `${base}4bf92f3577b3` });
+    // It ends with the transaction.
+    expect(await tenants.transact(orgId, name)).toEqual({ name: base });
+    await tenants.close();
+  });
+
   test('do not nest', async () => {
     const tenants = await fleet.open();
     const orgId = org();
@@ -167,6 +182,43 @@ describe('the budget', () => {
     release.resolve();
     await holding;
     expect(await tenants.read(b, () => Promise.resolve('served'))).toBe('served');
+    await tenants.close();
+  });
+
+  test('refuses more calls of one tenant than it may have at once, and only that tenant’s', async () => {
+    const tenants = await fleet.open({ maxInFlight: 3, poolMax: 1 });
+    const [a, b] = [org(), org()];
+    const release = Promise.withResolvers<void>();
+    const calls = Array.from({ length: 3 }, () => tenants.read(a, () => release.promise));
+    expect(tenants.status().inFlight).toBe(3);
+    const refused = await failure(tenants.read(a, () => Promise.resolve()));
+    expect(refused).toMatchObject({ code: Code.ResourceExhausted, reason: 'CONNECTION_BUDGET_EXHAUSTED' });
+    expect(retryAfterMsOf(refused.error)).toBeGreaterThan(0);
+    expect(await tenants.read(b, () => Promise.resolve('served'))).toBe('served');
+    release.resolve();
+    await Promise.all(calls);
+    expect(tenants.status().inFlight).toBe(0);
+    expect(await tenants.read(a, () => Promise.resolve('served'))).toBe('served');
+    await tenants.close();
+  });
+
+  test('asks a server for a sign of life without waking a tenant or keeping one awake', async () => {
+    const tenants = await fleet.open({ probeMs: 20, idleMs: 400 });
+    const orgId = org();
+    const { database } = fleet.route(orgId);
+    const lastQuery = async (): Promise<string | undefined> => {
+      const { rows } = await fleet.admin.query<{ query: string }>(
+        'SELECT query FROM pg_stat_activity WHERE datname = $1',
+        [database],
+      );
+      return rows[0]?.query;
+    };
+    await tenants.read(orgId, (tx) => tx.query('SELECT 42', []));
+    await until(async () => (await lastQuery()) === 'SELECT 1', 'the probe comes by');
+    expect(tenants.status().servers).toMatchObject([{ answers: true, breaker: 'closed', open: 1 }]);
+    await until(() => tenants.status().servers[0]?.open === 0, 'it is closed in spite of the probes');
+    await delay(100);
+    expect(await lastQuery()).toBeUndefined();
     await tenants.close();
   });
 
@@ -326,11 +378,11 @@ describe('prewarm', () => {
     const tenants = await fleet.open();
     const orgId = org();
     expect(await tenants.prewarm(orgId)).toBe(true);
-    expect(tenants.status()).toMatchObject({ tenants: 1, budgets: [{ open: 1, idle: 1 }] });
+    expect(tenants.status()).toMatchObject({ tenants: 1, servers: [{ open: 1, idle: 1 }] });
     const asked = fleet.asked;
     expect(await tenants.prewarm(orgId)).toBe(true);
     await tenants.read(orgId, (tx) => tx.query('SELECT 1'));
-    expect(tenants.status()).toMatchObject({ tenants: 1, budgets: [{ open: 1, idle: 1 }] });
+    expect(tenants.status()).toMatchObject({ tenants: 1, servers: [{ open: 1, idle: 1 }] });
     expect(fleet.asked).toBe(asked);
     await tenants.close();
   });
@@ -341,10 +393,10 @@ describe('prewarm', () => {
     const opened: boolean[] = [];
     for (const orgId of orgs) opened.push(await tenants.prewarm(orgId));
     expect(opened).toEqual([true, true, true, false]);
-    expect(tenants.status()).toMatchObject({ tenants: 3, budgets: [{ open: 3, idle: 3 }] });
+    expect(tenants.status()).toMatchObject({ tenants: 3, servers: [{ open: 3, idle: 3 }] });
     // Whoever really reads gets the last one.
     await tenants.read(orgs[3]!, (tx) => tx.query('SELECT 1'));
-    expect(tenants.status()).toMatchObject({ tenants: 4, budgets: [{ open: 4 }] });
+    expect(tenants.status()).toMatchObject({ tenants: 4, servers: [{ open: 4 }] });
     await tenants.close();
   });
 

@@ -18,6 +18,10 @@ export interface ResultsConfig {
   serviceKeys: ServiceKeys;
   /** Connections per tenant at most. */
   tenantPoolMax: number;
+  /** Calls of one tenant at most, running and waiting; more are refused at once. */
+  tenantInFlight: number;
+  /** Tenants kept open at most. */
+  tenantsOpen: number;
   /** An idle tenant connection is closed after this. */
   tenantIdleMs: number;
   statementTimeoutMs: number;
@@ -46,6 +50,8 @@ export function readResultsConfig(env: Env): ResultsConfig {
     servicePrivateJwk: r.json('RESULTS_SERVICE_KEY', privateJwkSetting),
     serviceKeys: r.json('MAD_SERVICE_KEYS', keysWithCatalog),
     tenantPoolMax: r.integer('RESULTS_TENANT_POOL_MAX', { default: 10, min: 1, max: 1000 }),
+    tenantInFlight: r.integer('RESULTS_TENANT_IN_FLIGHT', { default: 256, min: 1, max: 100_000 }),
+    tenantsOpen: r.integer('RESULTS_TENANTS_OPEN', { default: 1000, min: 1, max: 100_000 }),
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
     redisUrl: r.url('REDIS_URL', { optional: true }),

@@ -8,7 +8,7 @@ import {
 } from '@mad/auth';
 import { openPubSub } from '@mad/cache';
 import { postgresErrorInterceptor } from '@mad/postgres';
-import type { ServiceDeps } from '@mad/process';
+import { SECOND_MS, type ServiceDeps } from '@mad/process';
 import { JobService, QueueService } from '@mad/proto/catalog';
 import { ExecutionService } from '@mad/proto/results';
 import { serveRpc } from '@mad/rpc';
@@ -31,6 +31,9 @@ export interface RunningResults {
   close(): Promise<void>;
 }
 
+/** As soon as a silent change log is noticed (5 s), a connection that died without a word is replaced. */
+const ROUTES_KEEPALIVE = { everyMs: 2 * SECOND_MS, timeoutMs: 3 * SECOND_MS };
+
 /** Starts results. Connects to no tenant before it is used, and to no neighbour before it is needed. */
 export async function startResults(config: ResultsConfig, deps: ServiceDeps): Promise<RunningResults> {
   const { logger, metrics } = deps;
@@ -38,8 +41,8 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
   const open = new AsyncDisposableStack();
   try {
     const to = serviceTransports({ service: 'results', privateJwk: config.servicePrivateJwk });
-    const transportTo = (address: string) => {
-      const transport = to(address);
+    const transportTo = (address: string, options?: Parameters<typeof to>[1]) => {
+      const transport = to(address, options);
       open.defer(() => transport.close());
       return transport;
     };
@@ -48,9 +51,11 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const tenants = await openTenants({
       schema: SCHEMA,
       entities: resultsEntities,
-      routes: transportTo(config.provisionerAddress),
+      routes: transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE }),
       node: config.node,
       poolMax: config.tenantPoolMax,
+      maxInFlight: config.tenantInFlight,
+      maxOpen: config.tenantsOpen,
       idleMs: config.tenantIdleMs,
       statementTimeoutMs: config.statementTimeoutMs,
       logger,

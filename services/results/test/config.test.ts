@@ -16,6 +16,8 @@ test('has a default for everything but keys', () => {
     catalogAddress: '127.0.0.1:7002',
     identityAddress: '127.0.0.1:7001',
     tenantPoolMax: 10,
+    tenantInFlight: 256,
+    tenantsOpen: 1000,
     tenantIdleMs: 300_000,
     statementTimeoutMs: 60_000,
     node: 'mad-results',

@@ -144,6 +144,8 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
         servicePrivateJwk: keys.private.results,
         serviceKeys: keys.public,
         tenantPoolMax: 4,
+        tenantInFlight: 256,
+        tenantsOpen: 100,
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',

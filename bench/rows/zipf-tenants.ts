@@ -1,0 +1,213 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { SECOND_MS } from '@mad/process';
+import type { Route } from '@mad/proto/provisioner';
+import pg from 'pg';
+import { interleave, type Sampler } from '../measure.ts';
+import { pgBouncerVersion, startPgBouncer, type PgBouncer } from '../pgbouncer.ts';
+import { scaled, type Bench, type Line, type Row } from '../row.ts';
+import { NO_JOB, openBenchFleet, READ_SQL, type BenchFleet } from '../tenant-fleet.ts';
+
+const TENANTS = 1_000;
+/** Frequency of the tenant of rank r: 1 / r. */
+const EXPONENT = 1;
+const IN_FLIGHT = 64;
+/** What provisioner gives a server unless told otherwise. */
+const BUDGET = 80;
+const SAMPLE_EVERY_MS = 100;
+const SHARED_ROLE = 'bench_shared';
+
+/** One read of one tenant. */
+type Reader = (route: Route) => Promise<unknown>;
+
+/** A thousand organizations of which a few ask most, on one server with 80 connections for them. */
+export const zipfTenants: Row = {
+  name: 'zipf-tenants',
+  async run(bench) {
+    const size = Number(process.env['BENCH_TENANTS'] ?? scaled(bench, TENANTS, 50));
+    const fleet = await openBenchFleet(bench, size);
+    try {
+      return await measure(bench, fleet);
+    } finally {
+      await fleet.close();
+    }
+  },
+};
+
+async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
+  const { routes } = fleet;
+  const tenants = await fleet.open();
+  const read: Reader = ({ orgId }) => tenants.read(orgId, (tx) => tx.query(READ_SQL, [NO_JOB]));
+  // The first time opens the tenants, which is not what is measured.
+  for (const route of routes) await read(route);
+  const backends = watchBackends(fleet.admin);
+  const ours = new Load(routes, read, bench);
+  const connecting = new Load(routes, connectPerRequest, bench);
+  const rounds = scaled(bench, 9, 1);
+  const onRound = (against: string) => (round: number) => bench.progress(`against ${against}, round ${round}`);
+  const against = await interleave(rounds, { ours: ours.sample, floor: connecting.sample }, onRound('connecting'));
+  const lines: Line[] = [{ name: 'zipf-tenants', unit: 'reads/s', target: { of: 'ratio', atLeast: 2.5 }, ...against }];
+  const version = pgBouncerVersion();
+  const notes: Record<string, unknown> = { tenants: routes.length, in_flight: IN_FLIGHT, pgbouncer: version ?? 'none' };
+  if (version !== undefined) {
+    const shared = await sharedRole(fleet);
+    // One user for all databases is the one way to give PgBouncer a cap over them.
+    const pooler = await poolers(fleet, shared, { max_user_connections: BUDGET, default_pool_size: 10 });
+    const peer = new Load(routes, pooler.read, bench);
+    const samples = await interleave(rounds, { ours: ours.sample, floor: peer.sample }, onRound('PgBouncer'));
+    await pooler.close();
+    lines.push({ name: 'zipf-pgbouncer', unit: 'reads/s', target: { of: 'ratio', atLeast: 1.3 }, ...samples });
+    notes['pgbouncer_shared_role_errors'] = peer.share();
+  }
+  const most = await backends.stop();
+  await tenants.close();
+
+  bench.progress('peers that know no cap');
+  if (version !== undefined) {
+    const own = await poolers(fleet, undefined, { default_pool_size: 10 });
+    const peer = new Load(routes, own.read, bench);
+    await peer.sample(1);
+    await own.close();
+    notes['pgbouncer_role_per_tenant_errors'] = peer.share();
+  }
+  const naive = naivePools();
+  const peer = new Load(routes, naive.read, bench);
+  await peer.sample(1);
+  await naive.close();
+  notes['naive_pools_errors'] = peer.share();
+  notes['connect_per_request_errors'] = connecting.share();
+  return [
+    ...lines.map((line) => ({ ...line, notes })),
+    { name: 'zipf-errors', unit: 'errors', target: { of: 'value', atMost: 0 }, ours: [ours.errors], notes },
+    { name: 'zipf-backends', unit: 'at most', target: { of: 'value', atMost: BUDGET }, ours: [most], notes },
+  ];
+}
+
+/** Zipf traffic on one way to the tenants. */
+class Load {
+  errors = 0;
+  #calls = 0;
+  readonly #routes: Route[];
+  readonly #read: Reader;
+  readonly #durationMs: number;
+  readonly #cumulative: number[];
+
+  constructor(routes: Route[], read: Reader, bench: Bench) {
+    this.#routes = routes;
+    this.#read = read;
+    this.#durationMs = scaled(bench, 4 * SECOND_MS, SECOND_MS);
+    let sum = 0;
+    this.#cumulative = routes.map((_, n) => (sum += 1 / (n + 1) ** EXPONENT));
+  }
+
+  /** Reads that were answered, per second. */
+  readonly sample: Sampler = async () => {
+    const start = performance.now();
+    const end = start + this.#durationMs;
+    let answered = 0;
+    const client = async (): Promise<void> => {
+      while (performance.now() < end) {
+        this.#calls += 1;
+        const done = await this.#read(this.#any()).then(
+          () => true,
+          () => false,
+        );
+        if (done) answered += 1;
+        else this.errors += 1;
+      }
+    };
+    await Promise.all(Array.from({ length: IN_FLIGHT }, client));
+    return (answered / (performance.now() - start)) * SECOND_MS;
+  };
+
+  /** Errors, e.g. `3.1 %`. */
+  share(): string {
+    return `${((100 * this.errors) / Math.max(1, this.#calls)).toFixed(1)} %`;
+  }
+
+  #any(): Route {
+    const at = Math.random() * this.#cumulative.at(-1)!;
+    let [low, high] = [0, this.#cumulative.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#cumulative[middle]! < at) low = middle + 1;
+      else high = middle;
+    }
+    return this.#routes[low]!;
+  }
+}
+
+async function connectPerRequest({ host, port, user, password, database }: Route): Promise<void> {
+  const client = new pg.Client({ host, port, user, password, database });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    await client.query(READ_SQL, [NO_JOB]);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+/** A pool for each tenant, made on first use and never given up: the sketch that everybody begins with. */
+function naivePools(to: Partial<pg.PoolConfig> = {}): { read: Reader; close(): Promise<void> } {
+  const pools = new Map<string, pg.Pool>();
+  return {
+    async read({ orgId, host, port, user, password, database }) {
+      let pool = pools.get(orgId);
+      if (pool === undefined) {
+        pool = new pg.Pool({ host, port, user, password, database, max: 10, idleTimeoutMillis: 0, ...to });
+        pool.on('error', () => undefined);
+        pools.set(orgId, pool);
+      }
+      await pool.query(READ_SQL, [NO_JOB]);
+    },
+    async close() {
+      await Promise.all([...pools.values()].map((pool) => pool.end()));
+    },
+  };
+}
+
+type Login = { user: string; password: string };
+
+/** A pool for each tenant at a PgBouncer, whose connections cost it little. */
+async function poolers({ system, routes }: BenchFleet, shared: Login | undefined, settings: Record<string, number>) {
+  const users = shared === undefined ? routes : [shared];
+  const bouncer: PgBouncer = await startPgBouncer({ upstreamPort: system.place.port, users, settings });
+  const naive = naivePools({ port: bouncer.port, ...shared });
+  return {
+    read: naive.read,
+    async close() {
+      await naive.close();
+      await bouncer.stop();
+    },
+  };
+}
+
+/** A login that may read every tenant: what a pooler's cap asks for, and what walls between tenants forbid. */
+async function sharedRole({ admin, routes }: BenchFleet): Promise<Login> {
+  const login = { user: SHARED_ROLE, password: 'only-for-this-bench' };
+  await admin.query(`CREATE ROLE ${login.user} LOGIN PASSWORD '${login.password}' IN ROLE mad_results_app`);
+  for (const { database } of routes) await admin.query(`GRANT CONNECT ON DATABASE ${database} TO ${login.user}`);
+  return login;
+}
+
+/** The most backends of ours that any sample saw. */
+function watchBackends(admin: pg.Client): { stop(): Promise<number> } {
+  let most = 0;
+  let stopped = false;
+  const running = (async () => {
+    while (!stopped) {
+      const { rows } = await admin.query<{ n: number }>(
+        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(application_name, 'bench ')`,
+      );
+      most = Math.max(most, rows[0]!.n);
+      await delay(SAMPLE_EVERY_MS);
+    }
+  })();
+  return {
+    async stop() {
+      stopped = true;
+      await running;
+      return most;
+    },
+  };
+}

@@ -1,0 +1,86 @@
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+
+/** What becomes of the connection that is open once so many more bytes have come from the server. */
+export interface Fault {
+  /** `cut`: reset. `stall`: nothing passes any more, either way, and nobody is told. */
+  kind: 'cut' | 'stall';
+  afterBytes: number;
+}
+
+/** A TCP proxy that breaks when and how it is told to. */
+export interface Proxy {
+  port: number;
+  /** Arms a fault for the connections that are open now. */
+  break(fault: Fault): void;
+  /** True makes new connections stay silent, as behind a firewall that drops. */
+  silent: boolean;
+  /** When new connections came, in the milliseconds of `performance.now()`. */
+  accepted: number[];
+  close(): Promise<void>;
+}
+
+interface Pair {
+  client: Socket;
+  server: Socket;
+  fault?: Fault;
+}
+
+export async function openProxy(target: { host: string; port: number }): Promise<Proxy> {
+  const pairs = new Set<Pair>();
+  const sockets = new Set<Socket>();
+  const listener = createServer((client) => {
+    proxy.accepted.push(performance.now());
+    sockets.add(client);
+    client.on('error', () => undefined);
+    if (proxy.silent) return;
+    const server = connect(target.port, target.host);
+    server.on('error', () => client.destroy());
+    sockets.add(server);
+    const pair: Pair = { client, server };
+    pairs.add(pair);
+    const end = (): void => {
+      if (pair.fault?.kind === 'stall' && pair.fault.afterBytes <= 0) return;
+      pairs.delete(pair);
+      client.destroy();
+      server.destroy();
+    };
+    client.on('close', end).on('data', (bytes) => {
+      if (!isStalled(pair)) server.write(bytes);
+    });
+    server.on('close', end).on('data', (bytes) => {
+      if (isStalled(pair)) return;
+      const { fault } = pair;
+      client.write(fault === undefined ? bytes : bytes.subarray(0, fault.afterBytes));
+      if (fault === undefined) return;
+      fault.afterBytes -= bytes.length;
+      if (fault.afterBytes > 0 || fault.kind === 'stall') return;
+      // What was written arrives, then the reset.
+      setImmediate(() => {
+        client.resetAndDestroy();
+        server.destroy();
+      });
+    });
+  });
+  const proxy: Proxy = {
+    port: 0,
+    silent: false,
+    accepted: [],
+    break(fault) {
+      for (const pair of pairs) pair.fault = { ...fault };
+    },
+    async close() {
+      for (const socket of sockets) socket.destroy();
+      listener.close();
+      await once(listener, 'close');
+    },
+  };
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  proxy.port = (listener.address() as AddressInfo).port;
+  return proxy;
+}
+
+function isStalled({ fault }: Pair): boolean {
+  return fault?.kind === 'stall' && fault.afterBytes <= 0;
+}
