@@ -45,6 +45,19 @@ function tlsOptions(url: URL): boolean | ConnectionOptions {
 }
 
 /**
+ * Whether statements may be prepared behind this URL: they may, unless it says `?prepare=false`. A pooler wants that
+ * which hands each transaction another connection and knows no prepared statements (PgBouncer before 1.21).
+ * Throws when it says anything else.
+ */
+export function mayPrepare(url: string): boolean {
+  const prepare = new URL(url).searchParams.get('prepare') ?? 'true';
+  if (prepare !== 'true' && prepare !== 'false') {
+    throw new Error(`prepare=${prepare} is not supported: use true or false`);
+  }
+  return prepare === 'true';
+}
+
+/**
  * A Postgres URL as options for `pg`. Beyond loopback TLS with full verification is on unless the URL waives it
  * explicitly (`?sslmode=disable`); `sslrootcert` names a file with the authority's certificate.
  * Throws when the URL is malformed or asks for a mode that would verify less than it says.

@@ -2,6 +2,7 @@ import { MINUTE_MS } from '@mad/process';
 import type { Logger } from '@mad/process';
 import type pg from 'pg';
 import type { EntitySchema } from 'typeorm';
+import { mayPrepare } from './client-options.ts';
 import { openDataSource } from './data-source.ts';
 import { createPool } from './pool.ts';
 import { replicaChooser } from './replica.ts';
@@ -15,7 +16,7 @@ const DEFAULT_STATEMENT_TIMEOUT_MS = MINUTE_MS;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export interface DatabaseOptions {
-  /** The service's login, bound to one organization at a time. */
+  /** The service's login, bound to one organization at a time. Of this and the next two: `?prepare=false` behind a pooler. */
   url: string;
   /** The second login, for what crosses organizations. Without it `asSystem` throws. */
   systemUrl?: string;
@@ -30,8 +31,6 @@ export interface DatabaseOptions {
   applicationName: string;
   /** After this the server cancels a statement: 60 s. */
   statementTimeoutMs?: number;
-  /** False behind PgBouncer in transaction mode without prepared statements (before 1.21). */
-  prepare?: boolean;
   /** Logs every statement, without parameters. Needs `logger`. */
   logSql?: boolean;
   logger?: Logger;
@@ -80,7 +79,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     const source: TransactionSource = {
       pool,
       dataSource: await openDataSource(pool, { schema, entities: options.entities ?? [] }),
-      prepare: options.prepare ?? true,
+      prepare: mayPrepare(url),
       statementTimeoutMs: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
       sqlLogger: options.logSql ? logger : undefined,
     };

@@ -15,6 +15,8 @@ export interface ProvisionerConfig {
   systemUrl: string;
   poolSize: number;
   systemPoolSize: number;
+  /** Where pg-boss connects: directly, not through a pooler. Default: `databaseUrl`. */
+  bossUrl?: string;
   statementTimeoutMs: number;
   masterKeys: MasterKeys;
   /** Signs provisioner's calls to other services. */
@@ -47,6 +49,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
     connectPort: r.integer('PROVISIONER_CONNECT_PORT', { optional: true, min: 0, max: 65_535 }),
     databaseUrl: r.url('PROVISIONER_DATABASE_URL'),
     systemUrl: r.url('PROVISIONER_SYSTEM_URL'),
+    bossUrl: r.url('PROVISIONER_BOSS_URL', { optional: true }),
     poolSize: r.integer('PROVISIONER_POOL_SIZE', { default: 2, min: 1 }),
     systemPoolSize: r.integer('PROVISIONER_SYSTEM_POOL_SIZE', { default: 5, min: 1 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),

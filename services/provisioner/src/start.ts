@@ -66,7 +66,8 @@ async function compose(
   const identity = to(config.identityAddress);
   // Before the queue: its handlers finish before what they talk to is closed.
   open.defer(() => identity.close());
-  const boss = await openBoss({ url: config.databaseUrl, schema: 'provisioner_boss', logger, queues: QUEUES });
+  const bossUrl = config.bossUrl ?? config.databaseUrl;
+  const boss = await openBoss({ url: bossUrl, schema: 'provisioner_boss', logger, queues: QUEUES });
   open.defer(() => boss.close());
 
   const connections = new ServerConnections(master, logger);
