@@ -5,7 +5,7 @@ import { keep } from './running.ts';
 
 /** Once per run, before any test file: one Postgres server with every role, told to the workers by environment. */
 export default async function globalSetup(): Promise<void> {
-  const server = await startServer(process.env);
+  const server = await startServer(process.env, (message) => process.stderr.write(`${message}\n`));
   keep(server);
   const { adminUrl } = server;
   const migratorPassword = passwordOf(adminUrl, 'mad_migrator');
