@@ -56,7 +56,8 @@ export async function outage({ url, service, kill, awayMs, users, signal }: Outa
   }
   const lost: string[] = [];
   for (const user of users.users) {
-    lost.push(...(await losses(user, name, load.accepted.get(user.organization)!, users.items)));
+    const found = losses(user, name, load.accepted.get(user.organization)!, users.items);
+    lost.push(...(await found.catch((error: Error) => [`${user.organization}: cannot be read: ${error.message}`])));
   }
   const whose = users.servers.get(service);
   return {
