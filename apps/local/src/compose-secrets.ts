@@ -2,7 +2,7 @@ import { chmod, mkdir, readdir, rename, rm, rmdir, writeFile } from 'node:fs/pro
 import { dirname, join } from 'node:path';
 import { migratorUrl } from './databases.ts';
 import { secretSettings, urlOf, type Environment, type PostgresPlace } from './environment.ts';
-import { newPassword, newSecrets } from './secrets.ts';
+import { METADATA_SERVICES, newPassword, newSecrets } from './secrets.ts';
 
 const SUPERUSER = 'postgres';
 const PORT = 5432;
@@ -14,6 +14,8 @@ const METADATA: PostgresPlace = {
   sslmode: 'disable',
 };
 const TENANT_SERVERS = ['postgres-tenants-1', 'postgres-tenants-2'];
+/** PgBouncer before it, where the profile is on. The version that Debian has prepares no statements in transaction mode. */
+const POOLER = { host: 'pgbouncer', port: 6432 };
 /** What organizations ask for that name no region. */
 const REGION = 'local';
 
@@ -78,12 +80,29 @@ async function composeSecrets(): Promise<Record<string, string>> {
     ),
     REDIS_URL: `redis://:${redis}@redis:6379`,
   };
+  const logins = METADATA_SERVICES.flatMap((service) => [`${service}_database_url`, `${service}_system_url`]);
+  const direct = (name: string): URL => new URL(settings[name.toUpperCase()]!);
   const passwords = [[METADATA.host, metadataSuperuser], ...tenantServers.map((one) => [one.name, one.superuser])];
   return {
     ...Object.fromEntries(Object.entries(settings).map(([name, value]) => [name.toLowerCase(), value])),
     ...Object.fromEntries(passwords.map(([name, password]) => [`${name!.replaceAll('-', '_')}_password`, password!])),
+    ...Object.fromEntries(logins.map((name) => [`${name}_pooled`, pooled(direct(name))])),
+    pgbouncer_userlist: logins.map((name) => userlistLine(direct(name))).join(''),
     redis_conf: `requirepass ${redis}\n`,
   };
+}
+
+/** The same login through the pooler. */
+function pooled(url: URL): string {
+  const through = new URL(url);
+  through.host = `${POOLER.host}:${POOLER.port}`;
+  through.searchParams.set('prepare', 'false');
+  return through.href;
+}
+
+/** A login as PgBouncer's auth_file has it: with its password, because it must prove it to Postgres itself. */
+function userlistLine({ username, password }: URL): string {
+  return `"${username}" "${decodeURIComponent(password)}"\n`;
 }
 
 async function listing(folder: string): Promise<string[]> {

@@ -19,7 +19,7 @@ export { createTx } from './tx.ts';
 export type { Row, Tx, TxOptions } from './tx.ts';
 export { cancelStatement } from './cancel.ts';
 export { openDataSource } from './data-source.ts';
-export { clientOptions } from './client-options.ts';
+export { clientOptions, mayPrepare } from './client-options.ts';
 export { createPool, acquire } from './pool.ts';
 export type { PoolOptions } from './pool.ts';
 export { idempotent, idempotencyTableSql, deleteExpiredIdempotencyKeys } from './idempotency.ts';

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { clientOptions } from '../src/index.ts';
+import { clientOptions, mayPrepare } from '../src/index.ts';
 
 test('a URL with escapes becomes options', () => {
   expect(clientOptions('postgres://us%40er:p%2Fw@127.0.0.1:6543/my%20db')).toMatchObject({
@@ -21,4 +21,11 @@ test('beyond loopback TLS verifies, unless the URL waives it by name', () => {
   for (const mode of ['require', 'prefer', 'verify-ca', '']) {
     expect(() => clientOptions(`postgres://a:b@db.example/c?sslmode=${mode}`)).toThrow('is not supported');
   }
+});
+
+test('statements are prepared unless the URL forbids it', () => {
+  expect(mayPrepare('postgres://a:b@db.example/c?sslmode=disable')).toBe(true);
+  expect(mayPrepare('postgres://a:b@pooler.example/c?prepare=true')).toBe(true);
+  expect(mayPrepare('postgres://a:b@pooler.example/c?prepare=false')).toBe(false);
+  expect(() => mayPrepare('postgres://a:b@pooler.example/c?prepare=no')).toThrow('prepare=no is not supported');
 });

@@ -136,10 +136,11 @@ test('a statement beyond the time limit is cancelled', async () => {
   await impatient.close();
 });
 
-test('statements with parameters are prepared once per connection, unless told not to', async () => {
+test('statements with parameters are prepared once per connection, unless the URL forbids it', async () => {
   const prepared = async (prepare: boolean): Promise<number> => {
-    const url = `${database.url('mad_catalog')}?prepare=${prepare}`;
-    const one = await openNotes(database, { url, poolSize: 1, systemUrl: undefined });
+    const url = new URL(database.url('mad_catalog'));
+    url.searchParams.set('prepare', String(prepare));
+    const one = await openNotes(database, { url: url.href, poolSize: 1, systemUrl: undefined });
     try {
       for (let i = 0; i < 3; i += 1) await one.inOrg(ACME, (tx) => tx.query('SELECT $1::int AS prepared_probe', [i]));
       const [row] = await one.inOrg(ACME, (tx) =>

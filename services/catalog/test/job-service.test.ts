@@ -46,6 +46,13 @@ describe('a job', () => {
     expect(await world.lease(made.jobId)).toEqual([]);
   });
 
+  test('is accepted whatever is left of its caller’s time, even and odd milliseconds alike', async () => {
+    for (let timeoutMs = 3_000; timeoutMs < 3_008; timeoutMs += 1) {
+      const { job } = await lab.jobs.createJob(lab.request(), { timeoutMs });
+      expect(job!.jobId).not.toBe('');
+    }
+  });
+
   test('over molecules by their ids gets a sealed set of its own, in their order', async () => {
     const [a, b] = lab.moleculeIds;
     const job = await lab.submit({ moleculeSetId: '', moleculeIds: [b!, a!, b!] });

@@ -9,7 +9,7 @@ import { startServer } from './server.ts';
  * MAD_TEST_POOLER=1 also PgBouncer before it.
  */
 export default async function globalSetup(): Promise<void> {
-  const server = await startServer(process.env);
+  const server = await startServer(process.env, (message) => process.stderr.write(`${message}\n`));
   keep(server);
   const { adminUrl } = server;
   const migratorPassword = passwordOf(adminUrl, 'mad_migrator');
@@ -35,7 +35,7 @@ export default async function globalSetup(): Promise<void> {
     const logins = Object.fromEntries(roles.map((role) => [role, passwordOf(adminUrl, role)]));
     const pooler = await startPooler({ host: hostname, port: Number(port || '5432') }, logins);
     keep({
-      adminUrl,
+      ...server,
       async stop() {
         await pooler.stop();
         await server.stop();

@@ -1,4 +1,4 @@
-import type { TestServer } from './server.ts';
+import type { TestServer } from './test-server.ts';
 
 /** Jest may load setup and teardown as two modules of their own; what they share hangs on the process's globals. */
 const KEY = Symbol.for('mad.testing.server');

@@ -2,28 +2,16 @@ import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readPostgresMajor, removeEmbeddedPostgres, startEmbeddedPostgres, type PgMajor } from '@mad/embedded-postgres';
-import { readEnv } from '@mad/process';
-
-/** The Postgres server of a test run. */
-export interface TestServer {
-  adminUrl: string;
-  stop(): Promise<void>;
-}
+import { readEnv, type Env } from '@mad/process';
+import { alive } from './alive.ts';
+import { postgresImage, startContainer, whyNoContainer } from './container.ts';
+import type { TestServer } from './test-server.ts';
 
 const PREFIX = 'mad-test-postgres-';
 const PID_FILE = 'run.pid';
 
 /** Data of a test run are worth nothing after a crash. The many small pools of parallel tests want more connections. */
 const SETTINGS = { fsync: 'off', full_page_writes: 'off', max_connections: '300', max_wal_size: '4GB' };
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
 
 /** Removes what runs left behind that were killed before their teardown. */
 async function removeAbandoned(): Promise<void> {
@@ -42,6 +30,7 @@ async function embedded(major: PgMajor | undefined): Promise<TestServer> {
   await writeFile(join(dataDir, PID_FILE), String(process.pid));
   const server = await startEmbeddedPostgres({ dataDir, settings: SETTINGS, major });
   return {
+    kind: 'embedded',
     adminUrl: server.adminUrl,
     async stop() {
       await server.stop();
@@ -50,33 +39,35 @@ async function embedded(major: PgMajor | undefined): Promise<TestServer> {
   };
 }
 
-/** A container of the Postgres that production runs. Loaded only when asked for: the library takes 0.3 s to load. */
-async function container(image: string): Promise<TestServer> {
-  const { GenericContainer, Wait } = await import('testcontainers');
-  const password = 'only-for-this-container';
-  const started = await new GenericContainer(image)
-    .withEnvironment({ POSTGRES_PASSWORD: password })
-    .withCommand(['postgres', ...Object.entries(SETTINGS).flatMap(([name, value]) => ['-c', `${name}=${value}`])])
-    .withExposedPorts(5432)
-    // The first start only prepares the data; the second one stays.
-    .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
-    .start();
-  const host = started.getHost();
-  return {
-    adminUrl: `postgres://postgres:${password}@${host}:${started.getMappedPort(5432)}/postgres?sslmode=disable`,
-    async stop() {
-      await started.stop();
-    },
-  };
-}
+/** What a run may ask for by MAD_TEST_POSTGRES. */
+const WAYS = ['auto', 'container', 'embedded'];
 
 /**
- * The server a run tests against: the one at MAD_TEST_DATABASE_URL (a superuser's URL), a container when
- * MAD_TEST_CONTAINERS is 1, else an embedded one of the major in MAD_POSTGRES_MAJOR.
+ * The server a run tests against. MAD_TEST_DATABASE_URL (a superuser's URL) names one that exists. Else
+ * MAD_TEST_POSTGRES says which kind to start: `container`, `embedded`, or `auto`: a container of the Postgres that
+ * production runs where a Docker engine has its image, else an embedded one of the major in MAD_POSTGRES_MAJOR. In CI, and
+ * where a major is named, `embedded` is the default, so that what was tested does not depend on the machine; elsewhere
+ * `auto`. `say` is told of a container, and why there is none.
  */
-export async function startServer(env: NodeJS.ProcessEnv): Promise<TestServer> {
+export async function startServer(env: Env, say: (message: string) => void): Promise<TestServer> {
   const given = env['MAD_TEST_DATABASE_URL'];
-  if (given) return { adminUrl: given, stop: async () => undefined };
-  if (env['MAD_TEST_CONTAINERS'] === '1') return container(env['MAD_TEST_POSTGRES_IMAGE'] ?? 'postgres:16');
-  return embedded(readEnv(env, readPostgresMajor));
+  if (given) return { kind: 'given', adminUrl: given, stop: async () => undefined };
+  const way = env['MAD_TEST_POSTGRES'] ?? (env['CI'] || env['MAD_POSTGRES_MAJOR'] ? 'embedded' : 'auto');
+  if (!WAYS.includes(way)) throw new Error(`MAD_TEST_POSTGRES must be one of ${WAYS.join(', ')}, not ${way}`);
+  const ownServer = () => embedded(readEnv(env, readPostgresMajor));
+  if (way === 'embedded') return ownServer();
+  const missing = await whyNoContainer(env);
+  if (missing !== undefined) {
+    if (way === 'container') throw new Error(`MAD_TEST_POSTGRES=container: ${missing}`);
+    return ownServer();
+  }
+  try {
+    const server = await startContainer(env, SETTINGS);
+    say(`the tests use Postgres in a container of ${postgresImage(env)}; MAD_TEST_POSTGRES=embedded does without`);
+    return server;
+  } catch (error) {
+    if (way === 'container') throw error;
+    say(`the tests use the embedded Postgres: ${postgresImage(env)} did not start: ${(error as Error).message}`);
+    return ownServer();
+  }
 }

@@ -17,7 +17,9 @@ export async function tryInline(
   message: JobMessage,
   step: (context: CatalogContext, message: JobMessage, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  const signal = AbortSignal.timeout(Math.min(PATIENCE_MS, Math.max(0, (deadlineOf(ctx) ?? Infinity) / 2)));
+  const half = Math.floor((deadlineOf(ctx) ?? Infinity) / 2);
+  // A timer takes whole milliseconds only: an odd remainder threw, after the job was committed.
+  const signal = AbortSignal.timeout(Math.min(PATIENCE_MS, Math.max(0, half)));
   try {
     await step(context, message, signal);
   } catch (error) {
