@@ -1,16 +1,18 @@
-import { ExecutionService, JobRunService } from '@mad/proto/results';
+import { ExecutionService, JobRunService, JobStatisticsService } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
 import type { Context } from './context.ts';
 import { resultsMigrations, SCHEMA } from './db/schema.ts';
 import { executionService } from './rpc/execution-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
+import { jobStatisticsService } from './rpc/job-statistics-service.ts';
 
 /** Everything results serves. */
 export function routes(context: Context): BoundService[] {
   return [
     bind(ExecutionService, executionService(context)),
     bind(JobRunService, jobRunService(context)),
+    bind(JobStatisticsService, jobStatisticsService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];
 }
