@@ -4,6 +4,7 @@ import { readLibrary, type Library } from './library.ts';
 import { judge, keepResult, table, type JudgedLine } from './report.ts';
 import type { Bench, Row } from './row.ts';
 import { fairClaim } from './rows/fair-claim.ts';
+import { ingest } from './rows/ingest.ts';
 import { ormRead } from './rows/orm-read.ts';
 import { provisionCold } from './rows/provision-cold.ts';
 import { registration } from './rows/registration.ts';
@@ -12,6 +13,7 @@ import { rpcBare } from './rows/rpc-bare.ts';
 import { rpcFull } from './rows/rpc-full.ts';
 import { similarityOverhead } from './rows/similarity-overhead.ts';
 import { tenantRead } from './rows/tenant-read.ts';
+import { topHits } from './rows/top-hits.ts';
 import { verifiedToken } from './rows/verified-token.ts';
 import { startSystem, type BenchSystem } from './system.ts';
 
@@ -24,6 +26,8 @@ const ROWS: readonly Row[] = [
   similarityOverhead,
   tenantRead,
   ormRead,
+  ingest,
+  topHits,
   fairClaim,
   registration,
   provisionCold,
