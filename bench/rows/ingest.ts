@@ -12,8 +12,9 @@ import { binaryChunks, type CopyType, type CopyValue } from '../../services/resu
 import { interleave } from '../measure.ts';
 import { scaled, type Row } from '../row.ts';
 
-const BATCHES = 5;
-const ITEMS_PER_BATCH = 1_000;
+const BATCHES = 4;
+/** Full batches: what a transaction costs is shared by as many rows as one may have. */
+const ITEMS_PER_BATCH = 2_500;
 const POSES_PER_ITEM = 20;
 const ITEMS = BATCHES * ITEMS_PER_BATCH;
 const ROWS = ITEMS * POSES_PER_ITEM;

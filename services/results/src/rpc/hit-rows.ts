@@ -1,6 +1,7 @@
 import type { TenantTx } from '@mad/tenancy';
 import { leavesOutBetter, type HitFilter } from '../domain/hit-filter.ts';
 import type { JobTask } from '../runs/job-image.ts';
+import { planned } from '../runs/planned.ts';
 import { ITEM_COLUMNS, type ItemRow } from './convert.ts';
 
 /** Where a page of hits ends. The rank is 0 where it is not known. */
@@ -173,9 +174,4 @@ export async function examine(
     at = place(last);
   }
   return { rows, next: at };
-}
-
-/** Runs a statement without a name: it is planned for these very parameters and for the tables as large as they are. */
-export async function planned<R>(tx: TenantTx, sql: string, params: unknown[]): Promise<R[]> {
-  return (await tx.client.query(sql, params)).rows as R[];
 }

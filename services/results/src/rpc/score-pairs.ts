@@ -1,9 +1,10 @@
 import type { TenantTx } from '@mad/tenancy';
 import { lowOf } from '../domain/score-units.ts';
 import type { JobTask } from '../runs/job-image.ts';
+import { planned } from '../runs/planned.ts';
 import { readHistogram } from '../runs/statistics.ts';
 import { parseFilter } from '../domain/hit-filter.ts';
-import { examine, IS_FIRST_OF_MOLECULE, IS_HIT, planned, type HitCursor, type HitPage } from './hit-rows.ts';
+import { examine, IS_FIRST_OF_MOLECULE, IS_HIT, type HitCursor, type HitPage } from './hit-rows.ts';
 
 /** One side of a comparison. */
 export interface Side {

@@ -69,15 +69,17 @@ export async function append(tx: TenantTx, said: NumberedBatch): Promise<Appende
   const decision = decideBatch(execution.batches, batch);
   if (decision === 'gap') throw gap(said, execution.batches + 1);
   if (decision === 'take') await take(tx, execution, said);
-  const [count] = await tx.query<{ staged: number }>(
-    'SELECT count(*)::int AS staged FROM staged_results WHERE task_execution_id = $1',
-    [id],
+  const batches = Math.max(execution.batches, batch);
+  const [kept] = await tx.query<{ received: number }>(
+    `UPDATE task_executions SET batches = $2 WHERE task_execution_id = $1
+      RETURNING (SELECT count(*)::int FROM staged_results WHERE task_execution_id = $1) AS received`,
+    [id, batches],
   );
-  return { received: count!.staged, nextBatch: Math.max(execution.batches, batch) + 1 };
+  return { received: kept!.received, nextBatch: batches + 1 };
 }
 
 async function take(tx: TenantTx, execution: Execution, said: NumberedBatch): Promise<void> {
-  const { id, batch, scored, poses } = said;
+  const { batch, scored, poses } = said;
   const plan = await planOf(tx, execution);
   const problem = problemOf(said, plan.scoreUnits);
   if (problem !== undefined) throw refused(batch, problem);
@@ -85,7 +87,6 @@ async function take(tx: TenantTx, execution: Execution, said: NumberedBatch): Pr
   const molecules = await openItems(tx, execution, said);
   await copyRows(tx, STAGED, stagedRows(plan, said, data));
   if (poses.itemNo.length > 0) await copyRows(tx, POSES, poseRows(execution, said, molecules));
-  await tx.execute('UPDATE task_executions SET batches = $2 WHERE task_execution_id = $1', [id, batch]);
 }
 
 function gap({ id, batch }: NumberedBatch, expected: number): ConnectError {

@@ -1,12 +1,14 @@
 import type { TenantTx } from '@mad/tenancy';
 import type { Bin } from '../domain/score-units.ts';
+import { planned } from './planned.ts';
 
 /**
  * Adds items that have just ended to their tasks' histograms and counts of failures. `ended` selects task_id, status,
  * score and error_class of exactly those; whoever calls holds the job's lock.
  */
 async function count(tx: TenantTx, jobId: string, ended: string, params: readonly unknown[]): Promise<void> {
-  await tx.execute(
+  await planned(
+    tx,
     `INSERT INTO score_histograms AS h (job_id, task_id, bin, items)
       SELECT k.job_id, k.task_id, score_bin(e.score, k.bin_width), count(*)
       FROM (${ended}) e JOIN job_tasks k ON k.job_id = $1 AND k.task_id = e.task_id
@@ -14,7 +16,8 @@ async function count(tx: TenantTx, jobId: string, ended: string, params: readonl
       ON CONFLICT (job_id, task_id, bin) DO UPDATE SET items = h.items + excluded.items`,
     [jobId, ...params],
   );
-  await tx.execute(
+  await planned(
+    tx,
     `INSERT INTO failure_counts AS f (job_id, task_id, error_class, items)
       SELECT $1, e.task_id, e.error_class, count(*) FROM (${ended}) e WHERE e.status = 'failed' GROUP BY 2, 3
       ON CONFLICT (job_id, task_id, error_class) DO UPDATE SET items = f.items + excluded.items`,
