@@ -5,6 +5,7 @@ import { judge, keepResult, table, type JudgedLine } from './report.ts';
 import type { Bench, Row } from './row.ts';
 import { fairClaim } from './rows/fair-claim.ts';
 import { noisyNeighbour } from './rows/noisy-neighbour.ts';
+import { ingest } from './rows/ingest.ts';
 import { ormRead } from './rows/orm-read.ts';
 import { provisionCold } from './rows/provision-cold.ts';
 import { provisionWarm } from './rows/provision-warm.ts';
@@ -14,6 +15,7 @@ import { rpcBare } from './rows/rpc-bare.ts';
 import { rpcFull } from './rows/rpc-full.ts';
 import { similarityOverhead } from './rows/similarity-overhead.ts';
 import { tenantRead } from './rows/tenant-read.ts';
+import { topHits } from './rows/top-hits.ts';
 import { verifiedToken } from './rows/verified-token.ts';
 import { zipfTenants } from './rows/zipf-tenants.ts';
 import { startSystem, type BenchSystem } from './system.ts';
@@ -29,6 +31,8 @@ const ROWS: readonly Row[] = [
   ormRead,
   noisyNeighbour,
   zipfTenants,
+  ingest,
+  topHits,
   fairClaim,
   registration,
   provisionCold,

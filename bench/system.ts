@@ -30,8 +30,8 @@ export interface SystemReady {
 
 /** A running system as its clients see it. */
 export interface BenchSystem extends SystemReady {
-  /** A connection to `to` as the service `by`. */
-  transport(to: ServiceName, by: ServiceName): GrpcTransport;
+  /** A connection to `to` as the service, or the worker, `by`. */
+  transport(to: ServiceName, by: ServiceName | 'worker'): GrpcTransport;
   /** The superuser in a database. The caller ends it. */
   admin(database: string): Promise<pg.Client>;
   /** Adds an organization to identity's table, without a database and without people. Returns its id. */
@@ -61,7 +61,7 @@ export async function startSystem(settings: Readonly<Record<string, string>> = {
     transports.push(transport);
     return transport;
   };
-  const transport = (to: ServiceName, by: ServiceName): GrpcTransport => {
+  const transport = (to: ServiceName, by: ServiceName | 'worker'): GrpcTransport => {
     const { privateJwk } = ready.secrets.signingKeys[by];
     return open(to, [serviceTokenInterceptor(createServiceTokenSigner({ service: by, privateJwk }))]);
   };

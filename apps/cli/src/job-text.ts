@@ -12,15 +12,21 @@ import { duration, table } from './output.ts';
 
 /** Hits for people: rank, name, score with its unit. */
 export function hitTable(hits: WorkItem[], names: Map<string, string>): string {
+  const posed = hits.some((hit) => hit.bestPose !== undefined);
   const rows = hits.map((hit, i) => [
     hit.rank || i + 1,
     names.get(hit.moleculeId) ?? hit.moleculeId,
     (hit.score ?? Number.NaN).toFixed(3),
     hit.scoreUnits,
     hit.reusedFromJobId ? 'cached' : '',
+    ...(posed ? [poseText(hit)] : []),
     hit.smiles,
   ]);
-  return table(['rank', 'molecule', 'score', 'units', '', 'SMILES'], rows);
+  return table(['rank', 'molecule', 'score', 'units', '', ...(posed ? ['best pose'] : []), 'SMILES'], rows);
+}
+
+function poseText({ bestPose }: WorkItem): string {
+  return bestPose === undefined ? '' : `replica ${bestPose.replicate}, rank ${bestPose.poseRank}`;
 }
 
 /** "running", "completed" … */

@@ -39,18 +39,31 @@ export async function watched(signed: Signed, jobId: string, output: Output): Pr
   }
 }
 
+/** Which hits are wanted; see ListHits. */
+export interface HitChoice {
+  limit: number;
+  taskId?: string;
+  filter?: string;
+  bestPerMolecule?: boolean;
+  includeBestPose?: boolean;
+}
+
 /** A job's best items, best first. */
-export async function listHits({ api, orgId }: Signed, jobId: string, limit: number, taskId = ''): Promise<WorkItem[]> {
+export async function listHits({ api, orgId }: Signed, jobId: string, choice: HitChoice): Promise<WorkItem[]> {
+  const { limit, ...which } = choice;
   const pageSize = Math.min(limit, 1000);
   return allPages(
-    (pageToken) => api.client(JobRunService).listHits({ orgId, jobId, taskId, pageSize, pageToken }),
+    (pageToken) => api.client(JobRunService).listHits({ orgId, jobId, ...which, pageSize, pageToken }),
     (page) => page.hits,
     limit,
   );
 }
 
-/** The names of the hits' molecules, by id. */
-export async function moleculeNames({ api, orgId }: Signed, hits: WorkItem[]): Promise<Map<string, string>> {
+/** The names of molecules, by id. */
+export async function moleculeNames(
+  { api, orgId }: Signed,
+  hits: readonly { moleculeId: string }[],
+): Promise<Map<string, string>> {
   const ids = [...new Set(hits.map((hit) => hit.moleculeId))];
   const client = api.client(MoleculeService);
   const found = await Promise.all(

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { create } from '@bufbuild/protobuf';
+import { GetJobCoverageResponseSchema, GetScoreHistogramResponseSchema } from '@mad/proto/results';
 import { invalid, rpcError } from '@mad/rpc';
 import { partsOf } from '../src/commands/health.ts';
 import { parametersOf } from '../src/commands/job.ts';
@@ -13,6 +15,7 @@ import { CommandFailure, EXIT, reportOf } from '../src/failure.ts';
 import { table } from '../src/output.ts';
 import { sessionStore, type StoredSession } from '../src/session-store.ts';
 import { readSettings } from '../src/settings.ts';
+import { bar, failureTable, histogramText } from '../src/statistics-text.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mad-cli-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -141,6 +144,53 @@ describe('tables', () => {
       ['Metadata DB', 'ready', 1],
       ['Results DBs', 'degraded: 2 READY, 1 FAILED', null],
     ]);
+  });
+});
+
+describe('statistics', () => {
+  const histogram = (changes: object) =>
+    create(GetScoreHistogramResponseSchema, {
+      taskId: 'dock',
+      scoreUnits: 'kcal/mol',
+      lowerIsBetter: true,
+      items: 7n,
+      binWidth: 0.5,
+      resolution: 0.1,
+      bins: [
+        { low: -7.5, items: 1n },
+        { low: -6.5, items: 6n },
+      ],
+      quantiles: [{ probability: 0.5, score: -6.25 }],
+      ...changes,
+    });
+
+  test('a histogram is drawn best first, gaps included, bars in proportion', () => {
+    expect(histogramText(histogram({})).split('\n')).toEqual([
+      'dock: 7 scores, kcal/mol, lower is better',
+      `-7.5 … -7.0  1  ${'█'.repeat(8)}`,
+      '-7.0 … -6.5  0',
+      `-6.5 … -6.0  6  ${'█'.repeat(48)}`,
+      'quantiles (±0.05): 50 % ≤ -6.25',
+    ]);
+    expect(histogramText(histogram({ lowerIsBetter: false })).split('\n')[1]).toContain('-6.5 … -6.0  6');
+    expect(histogramText(histogram({ items: 0n, bins: [], quantiles: [] }))).toContain('no scores yet');
+  });
+
+  test('a bar is never longer than its width, and never nothing for something', () => {
+    fc.assert(
+      fc.property(fc.nat(1e6), fc.integer({ min: 1, max: 1e6 }), (items, more) => {
+        const drawn = bar(items, items + more);
+        expect(drawn.length).toBeLessThanOrEqual(48);
+        expect(drawn === '').toBe(items === 0);
+      }),
+    );
+  });
+
+  test('failures are a line for each kind, with the first line of an example', () => {
+    const failures = [{ errorClass: 'TIMEOUT', items: 4n, exampleItemNo: 5, exampleMessage: 'took too long\nreally' }];
+    const text = failureTable(create(GetJobCoverageResponseSchema, { tasks: [{ taskId: 'dock', failures }] }));
+    expect(text).toMatch(/dock {2}TIMEOUT {6}4 {10}5 {2}took too long$/);
+    expect(failureTable(create(GetJobCoverageResponseSchema, {}))).toBe('none');
   });
 });
 

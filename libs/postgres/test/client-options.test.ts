@@ -27,5 +27,5 @@ test('statements are prepared unless the URL forbids it', () => {
   expect(mayPrepare('postgres://a:b@db.example/c?sslmode=disable')).toBe(true);
   expect(mayPrepare('postgres://a:b@pooler.example/c?prepare=true')).toBe(true);
   expect(mayPrepare('postgres://a:b@pooler.example/c?prepare=false')).toBe(false);
-  expect(() => mayPrepare('postgres://a:b@pooler.example/c?prepare=no')).toThrow('prepare=no is not supported');
+  expect(() => mayPrepare('postgres://a:b@pooler.example/c?prepare=no')).toThrow('prepare=no must be true or false');
 });

@@ -40,6 +40,7 @@ export type Reason =
   | 'TENANT_SUSPENDED'
   // jobs
   | 'ALREADY_FINISHED'
+  | 'BATCH_GAP'
   | 'JOB_CANCELLED'
   | 'JOB_ENDED'
   | 'LEASE_LOST'

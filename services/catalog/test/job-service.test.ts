@@ -66,6 +66,11 @@ describe('a job', () => {
       { itemNo: 2, moleculeId: a, canonicalSmiles: 'CCO' },
       { itemNo: 3, moleculeId: b, canonicalSmiles: 'CCCO' },
     ]);
+    // What results may filter hits by later: propanol's as RDKit says.
+    const { $typeName: _name, ...properties } = inputs[0]!.properties!;
+    expect(properties).toMatchObject({ tpsa: 20.23, hbd: 1, hba: 1, rotatableBonds: 1 });
+    expect(properties.molecularWeight).toBeCloseTo(60.1, 1);
+    expect(properties.logp).toBeCloseTo(0.389, 2);
     const rest = [];
     for await (const batch of jobs.listJobInputs({ orgId: lab.orgId, jobId: job.jobId, afterItemNo: 2 })) {
       rest.push(...batch.inputs);

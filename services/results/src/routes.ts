@@ -1,10 +1,11 @@
-import { ExecutionService, JobRunService, PrewarmService } from '@mad/proto/results';
+import { ExecutionService, JobRunService, JobStatisticsService, PrewarmService } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
 import type { Context } from './context.ts';
 import { resultsMigrations, SCHEMA } from './db/schema.ts';
 import { executionService } from './rpc/execution-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
+import { jobStatisticsService } from './rpc/job-statistics-service.ts';
 import { prewarmService } from './rpc/prewarm-service.ts';
 
 /** Everything results serves. */
@@ -12,6 +13,7 @@ export function routes(context: Context): BoundService[] {
   return [
     bind(ExecutionService, executionService(context)),
     bind(JobRunService, jobRunService(context)),
+    bind(JobStatisticsService, jobStatisticsService(context)),
     bind(PrewarmService, prewarmService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];

@@ -83,7 +83,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       connectPort: config.connectPort,
       services: routes(context),
       interceptors: [accessInterceptor({ verifyUser, verifyService }), postgresErrorInterceptor()],
-      // Ten thousand poses a message: the rules of its fields are in domain/outcome.ts.
+      // Tens of thousands of poses a message: the rules of its columns are in domain/result-batch.ts.
       validatedByHand: [ExecutionService.method.appendResults],
       ...deps,
     });

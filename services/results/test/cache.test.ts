@@ -234,10 +234,10 @@ test('a task waits for its upstream; items whose upstream failed are skipped, al
     'CC',
     'O',
   ]);
-  await world.run(org, next.runnable[0]!.taskExecutionId, () => ({ score: 2 }));
+  await world.run(org, next.runnable[0]!.taskExecutionId, () => ({ score: 0.2 }));
   const last = world.around.settled.at(-1)!;
   expect(last.runnable).toHaveLength(1);
-  await world.run(org, last.runnable[0]!.taskExecutionId, () => ({ score: 3 }));
+  await world.run(org, last.runnable[0]!.taskExecutionId, () => ({ score: 0.3 }));
   expect(world.around.settled.at(-1)?.progress).toMatchObject({
     state: JobState.COMPLETED,
     counters: { requested: 15n, scored: 6n, failed: 3n, skipped: 6n, pending: 0n },

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { CachePolicy, JobState, type JobProgress } from '@mad/proto/catalog';
+import { columnsOf } from './support/columns.ts';
 import { failureOf } from './support/errors.ts';
+import { driftOf } from './support/drift.ts';
 import { openWorld, rows, similarity, type Organization, type World } from './support/world.ts';
 import { TenantModel, type Answer, type ModelJob, type Progress } from './model/tenant-model.ts';
 
@@ -170,16 +172,35 @@ class Pair {
       const open = model.items.filter((item) => item.execution === number && item.status === 'pending');
       if (open.length === 0) return;
       const { itemNo } = open[pick % open.length]!;
-      const staged = pick % 3 === 0 ? 'failed' : 'scored';
-      const outcome =
-        staged === 'failed' ? { itemNo, errorClass: 'X', errorMessage: 'x' } : { itemNo, score: pick / 20 };
-      await this.agree(model.append(number, attempt, itemNo, staged), world.append(org, id, [outcome], attempt));
+      const outcome = pick % 3 === 0 ? 'failed' : 'scored';
+      // Mostly the next one; now and then one that came before, or one too many.
+      const batch = Math.max(1, model.executions[number - 1]!.batches + [1, 1, 1, 0, 2][pick % 5]!);
+      await this.append(id, attempt, { number, batch, itemNo, outcome, score: pick / 20 });
     } else if (kind === 'finish') {
       const answer = await this.agree(model.finish(number, attempt), world.finish(org, id, attempt));
       if (answer) this.expectSettled(id, answer);
     } else {
       const request = { orgId: org.orgId, taskExecutionId: id, attempt, errorClass: 'WORKER_LOST' };
       await this.agree(model.fail(number, attempt), world.asCatalog.failExecution(request));
+    }
+  }
+
+  async append(
+    id: string,
+    attempt: number,
+    said: { number: number; batch: number; itemNo: number; outcome: 'scored' | 'failed'; score: number },
+  ): Promise<void> {
+    const { number, batch, itemNo, outcome, score } = said;
+    const row = outcome === 'failed' ? { itemNo, errorClass: 'X', errorMessage: 'x' } : { itemNo, score };
+    const held = await world.lease(this.org, id, attempt);
+    const call = world.stream([{ ...held, batch, ...columnsOf([row], 'tanimoto') }]);
+    const answer = this.model.append(number, attempt, said);
+    if (answer === 'gap') {
+      expect(await failureOf(call)).toEqual({ code: 'failed_precondition', reason: 'BATCH_GAP' });
+    } else if (answer === 'twice') {
+      expect(await failureOf(call)).toMatchObject({ code: 'invalid_argument' });
+    } else if ((await this.agree(answer, call)) !== undefined) {
+      expect((await call).nextBatch).toBe(this.model.executions[number - 1]!.batches + 1);
     }
   }
 
@@ -211,12 +232,12 @@ class Pair {
         staged_status: item.status === 'pending' && open.has(item.execution!) ? (item.staged ?? null) : null,
       })),
     );
-    const executions = await rows<{ status: string; attempt: number }>(
+    const executions = await rows<{ status: string; attempt: number; batches: number }>(
       org,
-      'SELECT status, attempt FROM task_executions WHERE task_execution_id = ANY ($1) ORDER BY array_position($1, task_execution_id)',
+      'SELECT status, attempt, batches FROM task_executions WHERE task_execution_id = ANY ($1) ORDER BY array_position($1, task_execution_id)',
       [this.ids],
     );
-    expect(executions).toEqual(model.executions.map(({ status, attempt }) => ({ status, attempt })));
+    expect(executions).toEqual(model.executions.map(({ status, attempt, batches }) => ({ status, attempt, batches })));
     const [numbering] = await rows<Record<string, string>>(
       org,
       `SELECT count(*) AS events, max(seq_no) AS last, (SELECT event_seq FROM jobs WHERE job_id = $1) AS kept FROM job_events WHERE job_id = $1`,
@@ -229,6 +250,7 @@ class Pair {
       ON (t.job_id, t.task_id, t.item_no) = (c.canonical_job_id, c.canonical_task_id, c.canonical_item_no)`,
     );
     expect(cached.map(({ name }) => name).sort()).toEqual([...model.cache].sort());
+    expect(await driftOf(org)).toEqual([]);
   }
 }
 

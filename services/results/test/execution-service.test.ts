@@ -113,35 +113,6 @@ test('what a worker runs is what was hashed', async () => {
   expect(started.artifacts).toMatchObject([{ parameter: 'receptor', sha256: 'a'.repeat(64) }]);
 });
 
-test('outcomes that no table may hold are refused, naming the row', async () => {
-  const { id } = await startedJob(2);
-  const wrong: [Outcome, string][] = [
-    [docked(2, { score: NaN }), 'score'],
-    [docked(2, { score: -Infinity }), 'score'],
-    [docked(2, { score: undefined }), 'score'],
-    [docked(2, { score: -50.001 }), 'score'],
-    [docked(2, { score: 1e7 }), 'score'],
-    [docked(2, { confidenceScore: 1.5 }), 'confidence_score'],
-    [docked(2, { poses: [pose(), pose()] }), 'poses[1].pose_rank'],
-    [docked(2, { poses: [pose({ score: 51 })] }), 'poses[0].score'],
-    [docked(2, { poses: [pose({ rawScore: NaN })] }), 'poses[0].raw_score'],
-    [docked(2, { poses: [pose({ rmsdUb: -1 })] }), 'poses[0].rmsd_ub'],
-    [docked(2, { poses: [pose({ replicate: 0 })] }), 'poses[0].replicate'],
-    [docked(2, { errorClass: 'IMPLAUSIBLE' }), 'error_class'],
-    [docked(2, { resultData: { text: 'a\0b' } }), 'result_data'],
-    [docked(2, { score: undefined, poses: [], errorClass: 'x'.repeat(64) }), 'error_class'],
-    [docked(2, { score: undefined, poses: [], errorClass: 'x', errorMessage: 'x'.repeat(4001) }), 'error_message'],
-    [docked(2, { poses: Array.from({ length: 1001 }, (_one, index) => pose({ poseRank: index + 1 })) }), 'poses'],
-    [docked(3), 'item_no'],
-  ];
-  for (const [outcome, field] of wrong) {
-    const failure = await failureOf(world.append(org, id, [docked(1), outcome]));
-    expect(failure?.code).toBe('invalid_argument');
-    expect(failure?.fields?.map((name) => name.replace(/^.*outcomes\[1\]\./, ''))).toEqual([field]);
-  }
-  expect(await rows(org, 'SELECT 1 FROM staged_results WHERE task_execution_id = $1', [id])).toEqual([]);
-});
-
 test('what looks like a NUL and is none is kept; metrics with one are refused', async () => {
   const { id, jobId } = await startedJob(1);
   const resultData = { path: 'C:\\u0000', two: '\\\\u0000' };
@@ -152,23 +123,6 @@ test('what looks like a NUL and is none is kept; metrics with one are refused', 
   await world.finish(org, id);
   expect(await rows(org, 'SELECT result_data FROM task_results WHERE job_id = $1', [jobId])).toEqual([
     { result_data: resultData },
-  ]);
-});
-
-test('an item said again replaces itself, poses too; the last word in a message counts', async () => {
-  const { id, jobId } = await startedJob(2);
-  await world.append(org, id, [docked(1, { poses: [pose(), pose({ poseRank: 2 })] }), docked(2)]);
-  expect(
-    await world.append(org, id, [docked(1, { score: -1 }), docked(1, { score: -6, poses: [pose({ score: -6 })] })]),
-  ).toBe(2);
-  await world.finish(org, id);
-  expect(await rows(org, 'SELECT item_no, score FROM task_results WHERE job_id = $1 ORDER BY 1', [jobId])).toEqual([
-    { item_no: 1, score: -6 },
-    { item_no: 2, score: -7 },
-  ]);
-  expect(await rows(org, 'SELECT item_no, score FROM docking_results WHERE job_id = $1 ORDER BY 1', [jobId])).toEqual([
-    { item_no: 1, score: -6 },
-    { item_no: 2, score: -7 },
   ]);
 });
 

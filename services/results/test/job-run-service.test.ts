@@ -16,8 +16,8 @@ let options: ReturnType<typeof bearer>;
 const SMILES = Array.from({ length: 10 }, (_one, index) => `C${'C'.repeat(index)}`);
 const plans = [similarity({ chunkSize: 5 }), docking({ dependsOn: ['screen'], chunkSize: 5 })];
 const poses = [
-  { replicate: 1, poseRank: 2, score: -6, rawScore: -6.5, rmsdLb: 1, rmsdUb: 2 },
   { replicate: 1, poseRank: 1, score: -7, rawScore: -7.5, rmsdLb: 0, rmsdUb: 0 },
+  { replicate: 1, poseRank: 2, score: -6, rawScore: -6.5, rmsdLb: 1, rmsdUb: 2 },
 ];
 
 async function runAll(id: string): Promise<void> {

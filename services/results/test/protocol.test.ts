@@ -36,7 +36,17 @@ const cache = fc.subarray(['a C', 'a N', 'b C', 'b O', 'c C', 'c N', 'd C', 'd O
 
 test('every interleaving keeps the invariants, and every job ends alike in both databases', () => {
   /** What the interleavings reached: a property that is never put to the test holds of everything. */
-  const seen = { completed: 0, failed: 0, cancelled: 0, refused: 0, retried: 0, skipped: 0, followed: 0 };
+  const seen = {
+    completed: 0,
+    failed: 0,
+    cancelled: 0,
+    refused: 0,
+    retried: 0,
+    skipped: 0,
+    followed: 0,
+    repeated: 0,
+    gaps: 0,
+  };
   fc.assert(
     fc.property(job, cache, fc.array(step, { maxLength: 120, size: 'max' }), (plan, cached, steps) => {
       const world = new World(plan, cached);
@@ -53,6 +63,8 @@ test('every interleaving keeps the invariants, and every job ends alike in both 
       expect(catalog.queue.size).toBe(0);
       seen[tenant.state as 'completed' | 'failed' | 'cancelled'] += 1;
       seen.refused += world.refused;
+      seen.repeated += world.repeated;
+      seen.gaps += world.gaps;
       seen.retried += tenant.executions.filter(({ attempt, status }) => attempt > 1 && status === 'finished').length;
       seen.skipped += tenant.items.filter(({ status }) => status === 'skipped').length;
       seen.followed += tenant.items.filter(

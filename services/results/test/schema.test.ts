@@ -23,6 +23,8 @@ const GOOD_ROWS = `
     VALUES ('t:' || ${SHA}, 't', ${SHA}, '${JOB}', 'a', 1);
   INSERT INTO docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb, rmsd_ub,
     task_execution_id, chunk_no) VALUES ('${JOB}', 'a', 1, 1, 1, '${OTHER}', -7, -8, 0, 0, '${EXECUTION}', 1);
+  INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
+  INSERT INTO failure_counts (job_id, task_id, error_class, items) VALUES ('${JOB}', 'a', 'X', 1);
   INSERT INTO job_events (job_id, seq_no, event) VALUES ('${JOB}', 1, 'job.materialized');
   INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
     VALUES (1, now(), 'job.create', '${JOB}', 'ok', repeat('0', 64), ${SHA});`;
@@ -52,6 +54,7 @@ const BAD_ROWS: Record<string, string> = {
   job_tasks_task_id_check: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', '', 2, '{}')`,
   job_tasks_position_check: `UPDATE job_tasks SET position = 0`,
   job_tasks_plan_check: `UPDATE job_tasks SET plan = '[]'`,
+  job_tasks_bin_width_check: `UPDATE job_tasks SET bin_width = 0`,
   job_inputs_pkey: `INSERT INTO job_inputs (job_id, key, uri, checksum) VALUES ('${JOB}', 'a.receptor', 'x', ${SHA})`,
   job_inputs_job_fkey: `INSERT INTO job_inputs (job_id, key, uri, checksum) VALUES ('${OTHER}', 'x', 'x', ${SHA})`,
   job_inputs_key_check: `UPDATE job_inputs SET key = ''`,
@@ -63,6 +66,7 @@ const BAD_ROWS: Record<string, string> = {
   task_executions_chunk_no_check: `UPDATE task_executions SET chunk_no = 0`,
   task_executions_attempt_check: `UPDATE task_executions SET attempt = -1`,
   task_executions_retries_check: `UPDATE task_executions SET retries = -1`,
+  task_executions_batches_check: `UPDATE task_executions SET batches = -1`,
   task_executions_metrics_check: `UPDATE task_executions SET metrics = '[]'`,
   task_executions_ended_check: `UPDATE task_executions SET status = 'finished'`,
   task_executions_running_check: `UPDATE task_executions SET status = 'running'`,
@@ -81,6 +85,7 @@ const BAD_ROWS: Record<string, string> = {
   task_results_result_data_check: `UPDATE task_results SET result_data = '[]'`,
   task_results_reused_check: `UPDATE task_results SET status = 'cached', ended_at = now()`,
   task_results_error_check: `UPDATE task_results SET status = 'failed', ended_at = now()`,
+  task_results_properties_check: `UPDATE task_results SET logp = 1`,
   staged_results_pkey: `INSERT INTO staged_results (task_execution_id, item_no, status) VALUES ('${EXECUTION}', 1, 'failed')`,
   staged_results_execution_fkey: `INSERT INTO staged_results (task_execution_id, item_no, status) VALUES ('${OTHER}', 1, 'failed')`,
   staged_results_status_check: `UPDATE staged_results SET status = 'cached'`,
@@ -101,6 +106,12 @@ const BAD_ROWS: Record<string, string> = {
   docking_results_raw_score_check: `UPDATE docking_results SET raw_score = 'NaN'`,
   docking_results_rmsd_check: `UPDATE docking_results SET rmsd_lb = -0.1`,
   docking_results_metadata_check: `UPDATE docking_results SET metadata = '[]'`,
+  score_histograms_pkey: `INSERT INTO score_histograms SELECT * FROM score_histograms`,
+  score_histograms_task_fkey: `UPDATE score_histograms SET task_id = 'b'`,
+  score_histograms_items_check: `UPDATE score_histograms SET items = 0`,
+  failure_counts_pkey: `INSERT INTO failure_counts SELECT * FROM failure_counts`,
+  failure_counts_task_fkey: `UPDATE failure_counts SET task_id = 'b'`,
+  failure_counts_items_check: `UPDATE failure_counts SET items = 0`,
   job_events_pkey: `INSERT INTO job_events (job_id, seq_no, event) VALUES ('${JOB}', 1, 'x')`,
   job_events_seq_no_check: `UPDATE job_events SET seq_no = 0`,
   job_events_event_check: `UPDATE job_events SET event = ''`,
@@ -128,7 +139,16 @@ const suite = schemaSuite({
   badRows: BAD_ROWS,
   moreObjectsThan: 100,
   personal: ['audit_log.user_id', 'jobs.created_by'],
-  confidential: ['jobs.params', 'task_results.smiles'],
+  confidential: [
+    'jobs.params',
+    'task_results.hba',
+    'task_results.hbd',
+    'task_results.logp',
+    'task_results.molecular_weight',
+    'task_results.rotatable_bonds',
+    'task_results.smiles',
+    'task_results.tpsa',
+  ],
 });
 
 test('partitions are made by the month of the job, by a login that owns nothing', async () => {

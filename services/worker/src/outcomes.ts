@@ -1,59 +1,127 @@
-import type { JsonObject } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import { MINUTE_MS, SECOND_MS } from '@mad/process';
+import type { AppendResultsRequestSchema } from '@mad/proto/results';
 import type { WorkerContext } from './context.ts';
-import type { ItemOutcome } from './engines/engine.ts';
+import type { ItemOutcome, Pose, ScoredItem } from './engines/engine.ts';
 import type { HeldTask } from './leased-task.ts';
 import { patiently } from './patience.ts';
 
 /** Outcomes go to results in batches: when this many wait … */
 const BATCH_ITEMS = 200;
+/** … or this many poses of them … */
+const BATCH_POSES = 20_000;
+/** … or so much text … */
+const BATCH_TEXT = 1024 * 1024;
 /** … or when the oldest has waited this long, so that slow engines lose little when they die. */
 const BATCH_MS = SECOND_MS;
 /** A batch that takes longer is sent again: heartbeats would keep a hanging call's lease alive for ever. */
 const APPEND_TIMEOUT_MS = MINUTE_MS;
+const UNKNOWN_CONFIDENCE = -1;
+
+type Batch = Pick<MessageInitShape<typeof AppendResultsRequestSchema>, 'scored' | 'failed' | 'poses'>;
+
+/** An outcome as it waits; the text of what the engine said is made once. */
+interface Waiting {
+  outcome: ItemOutcome;
+  resultData: string;
+}
 
 /**
- * Sends outcomes to results as the engine says them. Every call is one batch, repeated until it arrives: results replaces
- * an item that it has already. A slow results slows the engine, which awaits `add`.
+ * Sends outcomes to results as the engine says them. Every call is one numbered batch, repeated under its number until it
+ * is known to be kept: results takes each number once, however often it comes. A slow results slows the engine, which
+ * awaits `add`.
  */
 export class OutcomeSender {
   readonly #context: WorkerContext;
   readonly #task: HeldTask;
-  #waiting: ItemOutcome[] = [];
+  readonly #scoreUnits: string;
+  #nextBatch: number;
+  #waiting: Waiting[] = [];
+  #poses = 0;
+  #text = 0;
   #since = 0;
 
-  constructor(context: WorkerContext, task: HeldTask) {
+  /** `nextBatch` as results said when the execution started; `scoreUnits` is what the engine's scores are in. */
+  constructor(context: WorkerContext, task: HeldTask, about: { nextBatch: number; scoreUnits: string }) {
     this.#context = context;
     this.#task = task;
+    this.#nextBatch = about.nextBatch;
+    this.#scoreUnits = about.scoreUnits;
   }
 
   async add(outcome: ItemOutcome): Promise<void> {
     if (this.#waiting.length === 0) this.#since = Date.now();
-    this.#waiting.push(outcome);
+    const resultData = outcome.status === 'scored' ? JSON.stringify(outcome.resultData) : '';
+    this.#waiting.push({ outcome, resultData });
+    this.#poses += outcome.status === 'scored' ? (outcome.poses?.length ?? 0) : 0;
+    this.#text += resultData.length;
     this.#task.itemsDone += 1;
-    if (this.#waiting.length >= BATCH_ITEMS || Date.now() - this.#since >= BATCH_MS) await this.flush();
+    const full = this.#waiting.length >= BATCH_ITEMS || this.#poses >= BATCH_POSES || this.#text >= BATCH_TEXT;
+    if (full || Date.now() - this.#since >= BATCH_MS) await this.flush();
   }
 
   /** Sends what waits. */
   async flush(): Promise<void> {
     if (this.#waiting.length === 0) return;
-    const outcomes = this.#waiting.map(messageOf);
+    const columns = columnsOf(this.#waiting, this.#scoreUnits);
     this.#waiting = [];
+    this.#poses = 0;
+    this.#text = 0;
     const task = this.#task;
-    await patiently(() => {
-      const batch = (async function* () {
-        yield { ...task.named, outcomes };
+    const batch = this.#nextBatch;
+    const { nextBatch } = await patiently(() => {
+      const stream = (async function* () {
+        yield { ...task.named, batch, ...columns };
       })();
-      return this.#context.executions.appendResults(batch, { signal: task.signal, timeoutMs: APPEND_TIMEOUT_MS });
+      return this.#context.executions.appendResults(stream, { signal: task.signal, timeoutMs: APPEND_TIMEOUT_MS });
     }, task.signal);
+    // The end of a stream that was cut can look like its end: then the batch was never seen.
+    if (nextBatch !== batch + 1) {
+      throw new ConnectError(`results expects batch ${nextBatch} after batch ${batch}`, Code.FailedPrecondition);
+    }
+    this.#nextBatch = nextBatch;
   }
 }
 
-function messageOf(outcome: ItemOutcome) {
-  if (outcome.status === 'failed') {
-    const { itemNo, errorClass, errorMessage } = outcome;
-    return { itemNo, errorClass, errorMessage: errorMessage.slice(0, 4_000) };
-  }
-  const { itemNo, score, resultData, confidenceScore, poses } = outcome;
-  return { itemNo, score, resultData: resultData as JsonObject, confidenceScore, poses: poses ?? [] };
+/** Outcomes as columns, in the order results asks for. */
+function columnsOf(waiting: readonly Waiting[], scoreUnits: string): Batch {
+  const inOrder = waiting.toSorted((a, b) => a.outcome.itemNo - b.outcome.itemNo);
+  const scored = inOrder.flatMap(({ outcome, resultData }) =>
+    outcome.status === 'scored' ? [{ ...outcome, resultData }] : [],
+  );
+  const failed = inOrder.flatMap(({ outcome }) => (outcome.status === 'failed' ? [outcome] : []));
+  const poses = scored.flatMap(({ itemNo, poses: its = [] }) =>
+    its.toSorted(byRank).map((pose) => ({ itemNo, ...pose })),
+  );
+  return {
+    scored: {
+      itemNo: scored.map(({ itemNo }) => itemNo),
+      score: scoresOf(scored),
+      scoreUnits,
+      confidenceScore: scored.map(({ confidenceScore }) => confidenceScore ?? UNKNOWN_CONFIDENCE),
+      resultData: scored.map(({ resultData }) => resultData),
+    },
+    failed: {
+      itemNo: failed.map(({ itemNo }) => itemNo),
+      errorClass: failed.map(({ errorClass }) => errorClass),
+      errorMessage: failed.map(({ errorMessage }) => errorMessage.slice(0, 4_000)),
+    },
+    poses: {
+      itemNo: poses.map(({ itemNo }) => itemNo),
+      replicate: poses.map(({ replicate }) => replicate),
+      poseRank: poses.map(({ poseRank }) => poseRank),
+      score: poses.map(({ score }) => score),
+      rawScore: poses.map(({ rawScore }) => rawScore),
+      rmsdLb: poses.map(({ rmsdLb }) => rmsdLb),
+      rmsdUb: poses.map(({ rmsdUb }) => rmsdUb),
+    },
+  };
+}
+
+const byRank = (a: Pose, b: Pose): number => a.replicate - b.replicate || a.poseRank - b.poseRank;
+
+/** All scores or, where the task gives none, no column. One that is missing among others is no number, and refused as such. */
+function scoresOf(scored: readonly Pick<ScoredItem, 'score'>[]): number[] {
+  return scored.some(({ score }) => score !== undefined) ? scored.map(({ score }) => score ?? Number.NaN) : [];
 }

@@ -49,7 +49,8 @@ async function runEngine(
 ): Promise<EngineError | undefined> {
   const engine = context.engines.get(work.engine);
   if (!engine) return new EngineError('UNKNOWN_TASK', `this worker has no engine ${work.engine}`);
-  const outcomes = new OutcomeSender(context, task);
+  const { nextBatch } = work;
+  const outcomes = new OutcomeSender(context, task, { nextBatch, scoreUnits: engine.scoreUnits(work.task) });
   try {
     const artifacts = await readArtifacts(context, task, work.artifacts);
     const { task: name, parameters = {}, items } = work;
@@ -64,6 +65,10 @@ async function runEngine(
     return undefined;
   } catch (error) {
     task.signal.throwIfAborted();
+    // What results refuses of an engine's words is the engine's failure: it would say the same to the next worker.
+    if (error instanceof ConnectError && error.code === Code.InvalidArgument) {
+      return new EngineError('ENGINE_FAILED', `its results are refused: ${error.rawMessage}`, { cause: error });
+    }
     if (error instanceof ConnectError) throw error;
     // Items that have their outcome keep it; only the others fail with the task.
     await outcomes.flush();

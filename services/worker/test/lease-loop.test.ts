@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { MINUTE_MS, SECOND_MS, sleep, uuidv7 } from '@mad/process';
-import { rpcError } from '@mad/rpc';
+import { invalid, rpcError } from '@mad/rpc';
 import type { WorkerConfig } from '../src/config.ts';
 import type { WorkerContext } from '../src/context.ts';
 import { EngineError, type Engine, type EngineTask } from '../src/engines/engine.ts';
@@ -37,6 +37,7 @@ function engineOf(run: Engine['run']) {
   const engine: Engine = {
     name: 'rdkit',
     tasks: ['rdkit.properties'],
+    scoreUnits: () => '',
     version: async () => '1',
     available: async () => ({ ok: true }),
     close: async () => undefined,
@@ -111,6 +112,35 @@ describe('passing failures', () => {
     expect([...neighbours.started, ...neighbours.appended, ...neighbours.finished].map((r) => r.attempt)).toEqual([
       3, 3, 3,
     ]);
+  });
+
+  test('a batch whose answer was lost is sent again under its number, and the next one counts on', async () => {
+    neighbours.keepBeforeFailing = true;
+    neighbours.failures.appendResults.push(new ConnectError('cut', Code.Unavailable));
+    neighbours.waiting.push(planned({ smiles: Array.from({ length: 450 }, (_, index) => 'C'.repeat(index + 1)) }));
+    // Last item first: engines may speak in any order, batches are in order.
+    const { engine } = engineOf(async ({ items }, emit) => {
+      for (const { itemNo } of items.toReversed()) await emit({ itemNo, status: 'scored', resultData: {} });
+    });
+    await loopOf(engine);
+    await until('the task is finished', () => neighbours.finished.length === 1);
+    expect(neighbours.batchNumbers).toEqual([1, 1, 2, 3]);
+    expect(neighbours.appended.map(({ scored }) => scored?.itemNo.length)).toEqual([200, 200, 50]);
+    for (const { scored } of neighbours.appended) {
+      expect(scored?.itemNo).toEqual(scored?.itemNo.toSorted((a, b) => a - b));
+    }
+    expect(new Set(neighbours.outcomes().map(({ itemNo }) => itemNo)).size).toBe(450);
+  });
+
+  test('what results refuses of an engine fails the task, in results’ words, and is not tried for ever', async () => {
+    neighbours.failures.appendResults.push(invalid('batch 1, row 1: scored.score', 'must be within 0 … 1 tanimoto'));
+    neighbours.waiting.push(planned());
+    await loopOf(engineOf(scoring).engine);
+    await until('the task is finished', () => neighbours.finished.length === 1);
+    expect(neighbours.finished[0]).toMatchObject({
+      errorClass: 'ENGINE_FAILED',
+      errorMessage: expect.stringContaining('batch 1, row 1: scored.score'),
+    });
   });
 
   test('a lost lease is not repeated: the engine stops, nothing is finished or given back', async () => {

@@ -14,7 +14,6 @@ import {
   ExecutionService,
   type AppendResultsRequest,
   type FinishExecutionRequest,
-  type ItemOutcome,
   StartExecutionResponseSchema,
   type StartExecutionRequest,
 } from '@mad/proto/results';
@@ -64,6 +63,32 @@ export function planned(changes: Partial<PlannedTask> = {}): PlannedTask {
 
 type Method = 'leaseTasks' | 'heartbeatTasks' | 'startExecution' | 'appendResults' | 'finishExecution';
 
+/** One item's outcome, out of its columns. */
+export interface ToldOutcome {
+  itemNo: number;
+  score?: number | undefined;
+  resultData?: unknown;
+  errorClass: string;
+  errorMessage: string;
+}
+
+function outcomesIn({ scored, failed }: AppendResultsRequest): ToldOutcome[] {
+  return [
+    ...(scored?.itemNo ?? []).map((itemNo, row) => ({
+      itemNo,
+      score: scored!.score[row],
+      resultData: JSON.parse(scored!.resultData[row]!) as unknown,
+      errorClass: '',
+      errorMessage: '',
+    })),
+    ...(failed?.itemNo ?? []).map((itemNo, row) => ({
+      itemNo,
+      errorClass: failed!.errorClass[row]!,
+      errorMessage: failed!.errorMessage[row]!,
+    })),
+  ];
+}
+
 /** A small catalog and a small results behind one real server: they lease what they are given and note what they are told. */
 export interface Neighbours {
   address: string;
@@ -81,14 +106,20 @@ export interface Neighbours {
   returned: { taskExecutionId: string; attempt: number; delayMs: number }[];
   started: StartExecutionRequest[];
   appended: AppendResultsRequest[];
+  /** The number of every batch that came, repeats too. */
+  batchNumbers: number[];
+  /** When true, a batch is kept before its call fails: the answer is what gets lost. */
+  keepBeforeFailing: boolean;
   finished: FinishExecutionRequest[];
-  outcomes(): ItemOutcome[];
+  /** All outcomes it was told, in columns or not. */
+  outcomes(): ToldOutcome[];
   close(): Promise<void>;
 }
 
 /** Starts the neighbours of a worker; they let in services by their tokens, as the real ones do. */
 export async function startNeighbours(): Promise<Neighbours> {
   const tasks = new Map<string, PlannedTask>();
+  const expected = new Map<string, number>();
   let renewals = 0;
   const neighbours: Omit<Neighbours, 'address' | 'close'> = {
     waiting: [],
@@ -101,8 +132,10 @@ export async function startNeighbours(): Promise<Neighbours> {
     returned: [],
     started: [],
     appended: [],
+    batchNumbers: [],
+    keepBeforeFailing: false,
     finished: [],
-    outcomes: () => neighbours.appended.flatMap(({ outcomes }) => outcomes),
+    outcomes: () => neighbours.appended.flatMap(outcomesIn),
   };
   const failOnce = (method: Method) => {
     const failure = neighbours.failures[method].shift();
@@ -170,14 +203,31 @@ export async function startNeighbours(): Promise<Neighbours> {
           neighbours.started.push(request);
           const { alreadyFinished, task, engine, parameters, artifacts, smiles } = tasks.get(request.taskExecutionId)!;
           const items = smiles.map((text, index) => ({ itemNo: index + 1, moleculeId: uuidv7(), smiles: text }));
-          return create(StartExecutionResponseSchema, { alreadyFinished, task, engine, parameters, artifacts, items });
+          return create(StartExecutionResponseSchema, {
+            alreadyFinished,
+            task,
+            engine,
+            parameters,
+            artifacts,
+            items,
+            nextBatch: 1,
+          });
         },
         async appendResults(requests) {
-          const batches: AppendResultsRequest[] = [];
-          for await (const request of requests) batches.push(request);
-          failOnce('appendResults');
-          neighbours.appended.push(...batches);
-          return { received: neighbours.outcomes().length };
+          let nextBatch = 1;
+          for await (const request of requests) {
+            const key = `${request.taskExecutionId}/${request.attempt}`;
+            const next = expected.get(key) ?? 1;
+            if (!neighbours.keepBeforeFailing) failOnce('appendResults');
+            neighbours.batchNumbers.push(request.batch);
+            if (request.batch === next) {
+              neighbours.appended.push(request);
+              expected.set(key, next + 1);
+            }
+            nextBatch = expected.get(key) ?? 1;
+            failOnce('appendResults');
+          }
+          return { received: neighbours.outcomes().length, nextBatch };
         },
         finishExecution(request) {
           failOnce('finishExecution');

@@ -11,6 +11,7 @@ import { listHits, moleculeNames, setByName, submitJob, watched } from '../jobs.
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { asMember } from '../session.ts';
+import { jobStatisticsCommands } from './job-statistics.ts';
 import { pipelineByName } from './pipeline.ts';
 
 interface SubmitOptions {
@@ -22,7 +23,15 @@ interface SubmitOptions {
   watch?: boolean;
 }
 
-/** job submit, list, show, watch, cancel, events; hits; poses. */
+interface HitsOptions {
+  limit: number;
+  task: string;
+  filter: string;
+  bestPerMolecule?: boolean;
+  bestPose?: boolean;
+}
+
+/** job submit, list, show, watch, cancel, events, poses, histogram, compare, failures; hits. */
 export function jobCommands(mad: Command, env: Env): void {
   const job = mad.command('job').description('screening and docking jobs');
   job
@@ -158,15 +167,25 @@ export function jobCommands(mad: Command, env: Env): void {
         );
       }),
     );
+  jobStatisticsCommands(job, env);
   mad
     .command('hits <job>')
     .description("a job's best molecules")
     .option('--limit <n>', 'at most this many', Number, 10)
     .option('--task <id>', "the task; default: the job's last that gives scores", '')
+    .option(
+      '--filter <conditions>',
+      'e.g. "score <= -7 AND molecular_weight < 500 AND source = fresh"; names: score, rank, source, molecular_weight, ' +
+        'logp, tpsa, hbd, hba, rotatable_bonds',
+      '',
+    )
+    .option('--best-per-molecule', 'each molecule once')
+    .option('--best-pose', 'with each hit its best pose')
     .action(
-      action<{ limit: number; task: string }>(env, async ({ settings, output, options }, jobId) => {
+      action<HitsOptions>(env, async ({ settings, output, options }, jobId) => {
         const signed = await asMember(settings);
-        const hits = await listHits(signed, jobId, options.limit, options.task);
+        const { limit, task: taskId, filter, bestPerMolecule, bestPose: includeBestPose } = options;
+        const hits = await listHits(signed, jobId, { limit, taskId, filter, bestPerMolecule, includeBestPose });
         const names = await moleculeNames(signed, hits);
         output.answer(
           hits.map((one) => jsonOf(WorkItemSchema, one)),

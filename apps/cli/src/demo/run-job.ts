@@ -73,7 +73,7 @@ export async function showHits(
   job: Job,
   output: Output,
 ): Promise<{ hits: WorkItem[]; names: Map<string, string> }> {
-  const hits = await listHits(signed, job.jobId, TOP);
+  const hits = await listHits(signed, job.jobId, { limit: TOP });
   const names = await moleculeNames(signed, hits);
   output.note(hitTable(hits, names));
   return { hits, names };

@@ -57,6 +57,28 @@ export async function brokenInvariants(
     'SELECT count(*) AS n, coalesce(max(seq_no), 0) AS last FROM results.job_events WHERE job_id = $1',
     [jobId],
   );
+  const [drift] = await query<{ n: string }>(
+    fleet,
+    tenantDatabase,
+    `SELECT count(*) AS n FROM (
+        SELECT task_id, bin::text AS what, items FROM results.score_histograms WHERE job_id = $1
+        UNION ALL SELECT task_id, error_class, items FROM results.failure_counts WHERE job_id = $1) kept
+      FULL JOIN (
+        SELECT task_id, results.score_bin(score, bin_width)::text AS what, count(*) AS items
+        FROM results.task_results JOIN results.job_tasks USING (job_id, task_id)
+        WHERE job_id = $1 AND status IN ('scored', 'cached') AND score IS NOT NULL GROUP BY 1, 2
+        UNION ALL SELECT task_id, error_class, count(*) FROM results.task_results
+        WHERE job_id = $1 AND status = 'failed' GROUP BY 1, 2) counted USING (task_id, what)
+      WHERE kept.items IS DISTINCT FROM counted.items`,
+    [jobId],
+  );
+  const [doubled] = await query<{ n: string }>(
+    fleet,
+    tenantDatabase,
+    `SELECT count(*) AS n FROM results.docking_results d JOIN results.task_results t USING (job_id, task_id, item_no)
+      WHERE job_id = $1 AND t.status <> 'scored'`,
+    [jobId],
+  );
   const [queued] = await query<{ n: string }>(
     fleet,
     'mad_metadata',
@@ -73,6 +95,8 @@ export async function brokenInvariants(
   holds('nothing is pending', count('pending') === 0);
   holds(`both say ${run?.status}, catalog says ${meta?.status}`, run?.status === meta?.status);
   holds(`events are numbered without gap: ${events!.n} up to ${events!.last}`, events!.n === events!.last);
+  holds(`histograms and counts of failures are what counting gives, but for ${drift!.n}`, Number(drift!.n) === 0);
+  holds(`no pose belongs to an item without a result of its own, but ${doubled!.n}`, Number(doubled!.n) === 0);
   holds(`the queue holds nothing of it: ${queued!.n}`, Number(queued!.n) === 0);
   return broken;
 }

@@ -1,8 +1,9 @@
-import { create } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import {
   CancelJobResponseSchema,
   CreateJobResponseSchema,
+  type JobInputPropertiesSchema,
   JobService,
   JobState as JobStateMessage,
 } from '@mad/proto/catalog';
@@ -27,6 +28,14 @@ interface InputRow {
   item_no: number;
   molecule_id: string;
   canonical_smiles: string;
+  properties: Record<string, number>;
+}
+
+/** What results keeps of a molecule to filter hits by; undefined where one is missing. */
+function inputProperties({ properties }: InputRow): MessageInitShape<typeof JobInputPropertiesSchema> | undefined {
+  const { molecular_weight: molecularWeight, logp, tpsa, hbd, hba, rotatable_bonds: rotatableBonds } = properties;
+  const kept = { molecularWeight, logp, tpsa, hbd, hba, rotatableBonds };
+  return Object.values(kept).every((value) => typeof value === 'number') ? kept : undefined;
 }
 
 /** Jobs: asked for, watched over, cancelled. */
@@ -121,7 +130,7 @@ export function jobService(context: CatalogContext): ServiceImpl<typeof JobServi
           orgId,
           (tx) =>
             tx.query<InputRow>(
-              `SELECT m.item_no, m.molecule_id, c.canonical_smiles FROM catalog.molecule_set_members m
+              `SELECT m.item_no, m.molecule_id, c.canonical_smiles, c.properties FROM catalog.molecule_set_members m
                JOIN catalog.molecules c ON c.org_id = m.org_id AND c.molecule_id = m.molecule_id
                WHERE m.org_id = $1 AND m.molecule_set_id = $2 AND m.item_no > $3 ORDER BY m.item_no LIMIT ${INPUT_BATCH}`,
               [orgId, job.molecule_set_id, after],
@@ -134,6 +143,7 @@ export function jobService(context: CatalogContext): ServiceImpl<typeof JobServi
             itemNo: row.item_no,
             moleculeId: row.molecule_id,
             canonicalSmiles: row.canonical_smiles,
+            properties: inputProperties(row),
           })),
         };
         if (rows.length < INPUT_BATCH) return;

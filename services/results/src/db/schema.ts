@@ -1,6 +1,7 @@
 import type { EntitySchema, MigrationClass } from '@mad/postgres';
 import { AuditEntity } from './entities/audit.ts';
 import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
+import { FailureCountEntity, ScoreHistogramEntity } from './entities/statistics.ts';
 import {
   DockingResultEntity,
   ResultCacheEntity,
@@ -12,12 +13,21 @@ import { Jobs } from './migrations/2026_11_21_0900_jobs.ts';
 import { Work } from './migrations/2026_11_21_0901_work.ts';
 import { PosesAndEvents } from './migrations/2026_11_21_0902_poses_and_events.ts';
 import { AuditLog } from './migrations/2026_11_21_0903_audit_log.ts';
+import { ResultBatches } from './migrations/2026_11_25_0950_result_batches.ts';
+import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
 export const SCHEMA = 'results';
 
 /** Oldest first. */
-export const resultsMigrations: readonly MigrationClass[] = [Jobs, Work, PosesAndEvents, AuditLog];
+export const resultsMigrations: readonly MigrationClass[] = [
+  Jobs,
+  Work,
+  PosesAndEvents,
+  AuditLog,
+  ResultBatches,
+  ScoreStatistics,
+];
 
 export const resultsEntities: readonly EntitySchema[] = [
   JobEntity,
@@ -29,5 +39,7 @@ export const resultsEntities: readonly EntitySchema[] = [
   StagedResultEntity,
   DockingResultEntity,
   ResultCacheEntity,
+  ScoreHistogramEntity,
+  FailureCountEntity,
   AuditEntity,
 ];

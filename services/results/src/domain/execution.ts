@@ -39,6 +39,14 @@ export function mayReport(execution: Fenced, attempt: number): boolean {
   return execution.status === 'running' && execution.attempt === attempt;
 }
 
+export type BatchDecision = 'take' | 'repeat' | 'gap';
+
+/** What a batch of results of this number does to an attempt that has taken batches 1 … `taken`. */
+export function decideBatch(taken: number, batch: number): BatchDecision {
+  if (batch <= taken) return 'repeat';
+  return batch === taken + 1 ? 'take' : 'gap';
+}
+
 export type FinishDecision = 'finish' | 'repeat' | 'lease_lost';
 
 /** What this attempt's word that it has finished does. A repeat is answered again; a cancelled execution is lost. */

@@ -1,9 +1,15 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
 import { WorkStatus as WorkStatusMessage } from '@mad/proto/results';
-import type { JobEventSchema, JobRunSchema, WorkItemSchema } from '@mad/proto/results';
+import type {
+  JobEventSchema,
+  JobRunSchema,
+  MoleculePropertiesSchema,
+  PoseSchema,
+  WorkItemSchema,
+} from '@mad/proto/results';
 import type { JobEventRow } from '../db/entities/job.ts';
-import type { TaskResultRow } from '../db/entities/work.ts';
+import type { DockingResultRow, TaskResultRow } from '../db/entities/work.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
 import { countersMessage, policyMessage, stateMessage, type JobImage, type JobTask } from '../runs/job-image.ts';
 
@@ -53,6 +59,9 @@ export function countersIn(row: JobImage['row']): JobTask['counters'] {
   return { requested, cached, scored, failed, skipped, cancelled, pending };
 }
 
+/** What a pose shows. */
+export type PoseRow = Pick<DockingResultRow, 'replicate' | 'pose_rank' | 'score' | 'raw_score' | 'rmsd_lb' | 'rmsd_ub'>;
+
 /** What a work item shows. */
 export type ItemRow = Pick<
   TaskResultRow,
@@ -69,13 +78,26 @@ export type ItemRow = Pick<
   | 'reused_from_item_no'
   | 'error_class'
   | 'error_message'
+  | 'molecular_weight'
+  | 'logp'
+  | 'tpsa'
+  | 'hbd'
+  | 'hba'
+  | 'rotatable_bonds'
 >;
 
 /** The columns of an ItemRow. */
 export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
-  confidence_score, reused_from_job_id, reused_from_item_no, error_class, error_message`;
+  confidence_score, reused_from_job_id, reused_from_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
+  hba, rotatable_bonds`;
 
-export function workItemMessage(row: ItemRow, scoreUnits: string, rank = 0): MessageInitShape<typeof WorkItemSchema> {
+/** `rank` and `bestPose` are set in hits only. */
+export function workItemMessage(
+  row: ItemRow,
+  scoreUnits: string,
+  rank = 0,
+  bestPose?: PoseRow,
+): MessageInitShape<typeof WorkItemSchema> {
   return {
     taskId: row.task_id,
     itemNo: row.item_no,
@@ -92,6 +114,31 @@ export function workItemMessage(row: ItemRow, scoreUnits: string, rank = 0): Mes
     errorClass: row.error_class,
     errorMessage: row.error_message,
     rank,
+    properties: propertiesOf(row),
+    bestPose: bestPose === undefined ? undefined : poseMessage(bestPose),
+  };
+}
+
+function propertiesOf(row: ItemRow): MessageInitShape<typeof MoleculePropertiesSchema> | undefined {
+  if (row.molecular_weight === null) return undefined;
+  return {
+    molecularWeight: row.molecular_weight,
+    logp: row.logp!,
+    tpsa: row.tpsa!,
+    hbd: row.hbd!,
+    hba: row.hba!,
+    rotatableBonds: row.rotatable_bonds!,
+  };
+}
+
+export function poseMessage(row: PoseRow): MessageInitShape<typeof PoseSchema> {
+  return {
+    replicate: row.replicate,
+    poseRank: row.pose_rank,
+    score: row.score,
+    rawScore: row.raw_score,
+    rmsdLb: row.rmsd_lb,
+    rmsdUb: row.rmsd_ub,
   };
 }
 

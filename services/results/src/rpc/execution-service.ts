@@ -1,15 +1,23 @@
+import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { DAY_MS, SECOND_MS, uuidTime } from '@mad/process';
-import type { ExecutionService, MaterializeJobRequest } from '@mad/proto/results';
+import {
+  FailedColumnsSchema,
+  PoseColumnsSchema,
+  ScoredColumnsSchema,
+  type ExecutionService,
+  type MaterializeJobRequest,
+} from '@mad/proto/results';
 import { callerOf, callOptions, invalid } from '@mad/rpc';
 import type { Context } from '../context.ts';
-import { append } from '../runs/append.ts';
+import { append, type Appended } from '../runs/append.ts';
 import { cancel } from '../runs/cancel.ts';
 import { fail, finish } from '../runs/finish.ts';
 import { readInputs } from '../runs/inputs.ts';
 import { aliveExecutions, policyOf, progressOf, readJob, type JobImage, type Runnable } from '../runs/job-image.ts';
 import { checkLease } from '../runs/lease.ts';
 import { materialize } from '../runs/materialize.ts';
+import { ensurePartitions, monthOf, transactOnJob } from '../runs/partitions.ts';
 import { checkPlans, runParameters } from '../runs/plan.ts';
 import { reconcile } from '../runs/reconcile.ts';
 import { settle } from '../runs/settle.ts';
@@ -22,8 +30,10 @@ const MATERIALIZE_WAIT_MS = 15 * SECOND_MS;
 /** Clocks of two machines differ; a job is never from tomorrow. */
 const MAX_AHEAD_MS = DAY_MS;
 
-/** Outcomes in one message; the stream is checked by hand. */
-const MAX_OUTCOMES = 1000;
+/** What a batch leaves out. */
+const NO_SCORED = create(ScoredColumnsSchema);
+const NO_FAILED = create(FailedColumnsSchema);
+const NO_POSES = create(PoseColumnsSchema);
 
 /** The payload side of a job: made by catalog's word, run by workers. */
 export function executionService(context: Context): ServiceImpl<typeof ExecutionService> {
@@ -33,7 +43,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
   return {
     async materializeJob(request, ctx) {
       const { orgId, jobId, tasks, inputCount: count } = request;
-      const month = monthOf(request);
+      const month = monthOfNew(request);
       checkPlans(tasks);
       const known = await tenants.transact(orgId, async (tx) => {
         const job = await readJob(tx, jobId);
@@ -42,7 +52,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       if (known !== undefined) return known;
       // All of the input before the transaction: none is held open across a call to another service.
       const inputs = await readInputs(catalog.jobs, { orgId, jobId, count }, callOptions(ctx));
-      await tenants.transact(orgId, (tx) => tx.query('SELECT ensure_partitions($1::date)', [month]));
+      await ensurePartitions(tenants, orgId, month);
       const made = await tenants.transact(
         orgId,
         async (tx) => {
@@ -58,7 +68,9 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
     async startExecution(request, ctx) {
       const { orgId, taskExecutionId, attempt, worker } = request;
       await checkLease(verifyLease, request);
-      const started = await tenants.transact(orgId, (tx) => start(tx, taskExecutionId, attempt, withoutNul(worker)));
+      const started = await transactOnJob(tenants, orgId, (tx) =>
+        start(tx, taskExecutionId, attempt, withoutNul(worker)),
+      );
       const { job } = started;
       if (started.ended) {
         await settle(context, ctx, { orgId, taskExecutionId, job, runnable: started.runnable });
@@ -73,20 +85,24 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         parameters: runParameters(plan),
         artifacts: plan.artifacts,
         items: started.items,
+        nextBatch: started.nextBatch,
       };
     },
 
     async appendResults(requests) {
-      let received = 0;
+      let appended: Appended = { received: 0, nextBatch: 1 };
       for await (const request of requests) {
-        const { orgId, taskExecutionId, attempt, outcomes } = request;
-        if (outcomes.length < 1 || outcomes.length > MAX_OUTCOMES)
-          throw invalid('outcomes', `must be 1–${MAX_OUTCOMES}`);
+        const { orgId, taskExecutionId: id, attempt, batch } = request;
+        const { scored = NO_SCORED, failed = NO_FAILED, poses = NO_POSES } = request;
+        if (batch < 1) throw invalid('batch', 'must be at least 1');
         await checkLease(verifyLease, request);
-        // One transaction per message: an engine may take hours between two.
-        received = await tenants.transact(orgId, (tx) => append(tx, taskExecutionId, attempt, outcomes));
+        // One transaction per batch: an engine may take hours between two. The next message is read when this one is
+        // kept, so what waits here is one message; a caller who is gone meanwhile finds it kept.
+        appended = await transactOnJob(tenants, orgId, (tx) =>
+          append(tx, { id, attempt, batch, scored, failed, poses }),
+        );
       }
-      return { received };
+      return appended;
     },
 
     async finishExecution(request, ctx) {
@@ -95,7 +111,9 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       if (jsonText(metrics) === undefined) throw invalid('metrics', 'must not hold NUL characters');
       const error =
         errorClass === '' ? undefined : { errorClass: withoutNul(errorClass), errorMessage: withoutNul(errorMessage) };
-      const ended = await tenants.transact(orgId, (tx) => finish(tx, { id: taskExecutionId, attempt, error, metrics }));
+      const ended = await transactOnJob(tenants, orgId, (tx) =>
+        finish(tx, { id: taskExecutionId, attempt, error, metrics }),
+      );
       feed.moved(orgId, ended.job.row.job_id);
       await settle(context, ctx, { orgId, taskExecutionId, ...ended });
       return { progress: progressOf(ended.job) };
@@ -103,7 +121,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
 
     async failExecution({ orgId, taskExecutionId, attempt, errorClass, errorMessage }) {
       const error = { errorClass: withoutNul(errorClass), errorMessage: withoutNul(errorMessage) };
-      const { job, runnable } = await tenants.transact(orgId, (tx) =>
+      const { job, runnable } = await transactOnJob(tenants, orgId, (tx) =>
         fail(tx, { id: taskExecutionId, attempt, error }),
       );
       feed.moved(orgId, job.row.job_id);
@@ -113,7 +131,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
     async cancelJobRun({ orgId, jobId }, ctx) {
       const caller = callerOf(ctx);
       const userId = (caller.kind === 'service' ? caller.userId : undefined) ?? '';
-      const job = await tenants.transact(orgId, (tx) => cancel(tx, jobId, userId));
+      const job = await transactOnJob(tenants, orgId, (tx) => cancel(tx, jobId, userId));
       feed.moved(orgId, jobId);
       return { progress: progressOf(job) };
     },
@@ -141,8 +159,8 @@ function newJobOf(request: MaterializeJobRequest): NewJob {
   };
 }
 
-/** The first day of the month the job was made in, which names its partitions. */
-function monthOf({ jobId }: MaterializeJobRequest): string {
+/** The month whose partitions hold the job. INVALID_ARGUMENT when its id does not say, or says one of the future. */
+function monthOfNew({ jobId }: MaterializeJobRequest): string {
   let made: Date;
   try {
     made = uuidTime(jobId);
@@ -151,5 +169,5 @@ function monthOf({ jobId }: MaterializeJobRequest): string {
   }
   if (made.getTime() > Date.now() + MAX_AHEAD_MS)
     throw invalid('job_id', `was made in the future: ${made.toISOString()}`);
-  return `${made.toISOString().slice(0, 7)}-01`;
+  return monthOf(jobId);
 }

@@ -1,22 +1,15 @@
 import type { ServiceImpl } from '@connectrpc/connect';
-import type { JsonValue } from '@bufbuild/protobuf';
-import type { JobRunService } from '@mad/proto/results';
+import { WorkStatus, type JobRunService } from '@mad/proto/results';
 import { invalid, nextPageToken, notFound, orgOf, pageOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
-import { readJob, requireJob, type JobImage, type JobTask } from '../runs/job-image.ts';
-import { eventMessage, ITEM_COLUMNS, jobRunMessage, statusOf, workItemMessage, type ItemRow } from './convert.ts';
-import { readHits, readPoses, sourceOf, type PoseCursor } from './result-rows.ts';
+import { FilterError, leavesOutBetter, parseFilter, type HitFilter } from '../domain/hit-filter.ts';
+import { readJob, requireJob } from '../runs/job-image.ts';
+import { eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage, type ItemRow } from './convert.ts';
+import { isInt32, shapeOf } from './cursor.ts';
+import { readHits, type HitCursor } from './hit-rows.ts';
+import { scoringTask, taskNamed } from './job-tasks.ts';
+import { readBestPoses, readItems, readPoses, sourceOf, type PoseCursor } from './result-rows.ts';
 import { readEvents, watchJob } from './watch-job.ts';
-
-const isInt32 = (value: unknown): boolean => Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
-
-/** Says whether a cursor has this shape, one letter a part: `n` any number, `i` what Postgres's integer holds. */
-const shapeOf =
-  (shape: string) =>
-  (cursor: JsonValue): boolean =>
-    Array.isArray(cursor) &&
-    cursor.length === shape.length &&
-    cursor.every((part, index) => (shape[index] === 'i' ? isInt32(part) : typeof part === 'number'));
 
 /** What a job computed, read from its organization's own database. */
 export function jobRunService(context: Context): ServiceImpl<typeof JobRunService> {
@@ -36,26 +29,33 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
 
     async listHits(request, ctx) {
       const orgId = orgOf(ctx);
-      const query = ['hits', orgId, request.jobId, request.taskId];
+      const { jobId, taskId, bestPerMolecule, includeBestPose } = request;
+      const filter = filterOf(request.filter);
+      const query = ['hits', orgId, jobId, taskId, request.filter, bestPerMolecule];
       const { size, cursor } = pageOf(request, { query, isCursor: shapeOf('nii') });
-      const after = cursor as [score: number, itemNo: number, rank: number] | undefined;
       return tenants.read(orgId, async (tx) => {
-        const task = scoringTask(await requireJob(tx, request.jobId), request.taskId);
-        const rows = await readHits(tx, request.jobId, task, { after, size: size + 1 });
-        const shown = rows.slice(0, size);
-        const first = (after?.[2] ?? 0) + 1;
-        const last = shown.at(-1);
+        const task = scoringTask(await requireJob(tx, jobId), taskId);
+        if (filter.maxRank !== undefined && leavesOutBetter(filter, task.plan.lowerIsBetter)) {
+          throw invalid('filter', 'rank: is not known where the score leaves out better hits');
+        }
+        const after = cursor as HitCursor | undefined;
+        const { rows, next } = await readHits(tx, jobId, task, { filter, bestPerMolecule, after, size });
+        const itemNos = rows.map((row) => row.item_no);
+        const poses = includeBestPose ? await readBestPoses(tx, jobId, task.taskId, itemNos) : undefined;
         return {
-          hits: shown.map((row, index) => workItemMessage(row, task.plan.scoreUnits, first + index)),
-          nextPageToken:
-            rows.length > size ? nextPageToken(query, [last!.score, last!.item_no, first + shown.length - 1]) : '',
+          hits: rows.map((row) => workItemMessage(row, task.plan.scoreUnits, row.rank, poses?.get(row.item_no))),
+          nextPageToken: next === undefined ? '' : nextPageToken(query, next),
         };
       });
     },
 
     async listWorkItems(request, ctx) {
       const orgId = orgOf(ctx);
-      const query = ['items', orgId, request.jobId, request.taskId, request.status];
+      const { errorClass } = request;
+      if (errorClass !== '' && ![WorkStatus.UNSPECIFIED, WorkStatus.FAILED].includes(request.status)) {
+        throw invalid('error_class', 'only failed items have one');
+      }
+      const query = ['items', orgId, request.jobId, request.taskId, request.status, errorClass];
       const { size, cursor } = pageOf(request, { query, isCursor: shapeOf('ii') });
       const [taskIndex, itemNo] = (cursor as [number, number] | undefined) ?? [0, 0];
       return tenants.read(orgId, async (tx) => {
@@ -66,18 +66,14 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         for (const [index, { taskId, plan }] of job.tasks.entries()) {
           if (index < taskIndex || found.length > size) continue;
           if (request.taskId !== '' && request.taskId !== taskId) continue;
-          const rows = await tx.query<ItemRow>(
-            `SELECT ${ITEM_COLUMNS} FROM task_results
-              WHERE job_id = $1 AND task_id = $2 AND item_no > $3 AND ($4::work_status IS NULL OR status = $4)
-              ORDER BY item_no LIMIT $5`,
-            [
-              request.jobId,
-              taskId,
-              index === taskIndex ? itemNo : 0,
-              statusOf(request.status) ?? null,
-              size + 1 - found.length,
-            ],
-          );
+          const rows = await readItems(tx, {
+            jobId: request.jobId,
+            taskId,
+            after: index === taskIndex ? itemNo : 0,
+            status: statusOf(request.status),
+            errorClass,
+            limit: size + 1 - found.length,
+          });
           found.push(...rows.map((row) => ({ row, index, units: plan.scoreUnits })));
         }
         const shown = found.slice(0, size);
@@ -100,14 +96,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         const shown = rows.slice(0, size);
         const last = shown.at(-1);
         return {
-          poses: shown.map((row) => ({
-            replicate: row.replicate,
-            poseRank: row.pose_rank,
-            score: row.score,
-            rawScore: row.raw_score,
-            rmsdLb: row.rmsd_lb,
-            rmsdUb: row.rmsd_ub,
-          })),
+          poses: shown.map(poseMessage),
           nextPageToken:
             rows.length > size ? nextPageToken(query, [last!.score, last!.replicate, last!.pose_rank]) : '',
         };
@@ -138,16 +127,10 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
   };
 }
 
-function taskNamed(job: JobImage, taskId: string): JobTask {
-  const task = job.tasks.find((candidate) => candidate.taskId === taskId);
-  if (task === undefined) throw invalid('task_id', `the job has no task ${taskId}`);
-  return task;
-}
-
-/** The task asked for, or the job's last one that gives scores. */
-function scoringTask(job: JobImage, taskId: string): JobTask {
-  if (taskId !== '') return taskNamed(job, taskId);
-  const task = job.tasks.findLast(({ plan }) => plan.scoreUnits !== '');
-  if (task === undefined) throw invalid('task_id', 'is required: no task of this job gives scores');
-  return task;
+function filterOf(text: string): HitFilter {
+  try {
+    return parseFilter(text);
+  } catch (error) {
+    throw error instanceof FilterError ? invalid('filter', error.message) : error;
+  }
 }

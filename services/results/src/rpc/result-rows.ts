@@ -1,23 +1,34 @@
 import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
-import type { DockingResultRow } from '../db/entities/work.ts';
-import type { JobTask } from '../runs/job-image.ts';
-import { ITEM_COLUMNS, type ItemRow } from './convert.ts';
+import type { WorkStatus } from '../domain/work-item.ts';
+import { ITEM_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
 
-/** The best finished items, straight from the index that holds only those, in its order or against it. */
-export async function readHits(
-  tx: TenantTx,
-  jobId: string,
-  { taskId, plan }: JobTask,
-  { after, size }: { after: readonly number[] | undefined; size: number },
-): Promise<ItemRow[]> {
-  const [comparison, direction, start] = plan.lowerIsBetter ? ['>', 'ASC', '-Infinity'] : ['<', 'DESC', 'Infinity'];
+/** Which of a task's items to list: `status` and `errorClass` (empty for any) where set. */
+export interface ItemQuery {
+  jobId: string;
+  taskId: string;
+  after: number;
+  status: WorkStatus | undefined;
+  errorClass: string;
+  limit: number;
+}
+
+/** A task's items in input order; those of one kind of error from the index that holds only failed ones. */
+export async function readItems(tx: TenantTx, query: ItemQuery): Promise<ItemRow[]> {
+  const { jobId, taskId, after, status, errorClass, limit } = query;
+  if (errorClass !== '') {
+    return tx.query<ItemRow>(
+      `SELECT ${ITEM_COLUMNS} FROM task_results
+        WHERE job_id = $1 AND task_id = $2 AND status = 'failed' AND error_class = $3 AND item_no > $4
+        ORDER BY item_no LIMIT $5`,
+      [jobId, taskId, errorClass, after, limit],
+    );
+  }
   return tx.query<ItemRow>(
     `SELECT ${ITEM_COLUMNS} FROM task_results
-      WHERE job_id = $1 AND task_id = $2 AND status IN ('scored', 'cached') AND score IS NOT NULL
-        AND (score, item_no) ${comparison} ($3::float8, $4::int)
-      ORDER BY score ${direction}, item_no ${direction} LIMIT $5`,
-    [jobId, taskId, after?.[0] ?? start, after?.[1] ?? 0, size],
+      WHERE job_id = $1 AND task_id = $2 AND item_no > $3 AND ($4::work_status IS NULL OR status = $4)
+      ORDER BY item_no LIMIT $5`,
+    [jobId, taskId, after, status ?? null, limit],
   );
 }
 
@@ -43,9 +54,6 @@ export async function sourceOf(tx: TenantTx, jobId: string, taskId: string, item
 /** Where a page of poses ends. */
 export type PoseCursor = [score: number, replicate: number, poseRank: number];
 
-/** What a pose shows. */
-export type PoseRow = Pick<DockingResultRow, 'replicate' | 'pose_rank' | 'score' | 'raw_score' | 'rmsd_lb' | 'rmsd_ub'>;
-
 /** Poses of a finished item, best first. */
 export async function readPoses(
   tx: TenantTx,
@@ -61,4 +69,24 @@ export async function readPoses(
       ORDER BY d.score, d.replicate, d.pose_rank LIMIT $7`,
     [source.jobId, source.taskId, source.itemNo, after?.[0] ?? null, after?.[1] ?? null, after?.[2] ?? null, size],
   );
+}
+
+/** The best pose of each of a task's finished items that has any, by item; a cached item's is its source's. */
+export async function readBestPoses(
+  tx: TenantTx,
+  jobId: string,
+  taskId: string,
+  itemNos: readonly number[],
+): Promise<Map<number, PoseRow>> {
+  const rows = await tx.query<PoseRow & { item_no: number }>(
+    `SELECT t.item_no, d.replicate, d.pose_rank, d.score, d.raw_score, d.rmsd_lb, d.rmsd_ub
+      FROM task_results t CROSS JOIN LATERAL (
+        SELECT replicate, pose_rank, score, raw_score, rmsd_lb, rmsd_ub FROM docking_results d
+        WHERE d.job_id = coalesce(t.reused_from_job_id, t.job_id) AND d.task_id = coalesce(t.reused_from_task_id, t.task_id)
+          AND d.item_no = coalesce(t.reused_from_item_no, t.item_no)
+        ORDER BY score, replicate, pose_rank LIMIT 1) d
+      WHERE t.job_id = $1 AND t.task_id = $2 AND t.item_no = ANY ($3::int[]) AND t.status IN ('scored', 'cached')`,
+    [jobId, taskId, itemNos],
+  );
+  return new Map(rows.map((row) => [row.item_no, row]));
 }

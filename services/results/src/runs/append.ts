@@ -1,60 +1,104 @@
+import { Code, type ConnectError } from '@connectrpc/connect';
 import { fromJson, type JsonValue } from '@bufbuild/protobuf';
-import { TaskPlanSchema, type ItemOutcome, type TaskPlan } from '@mad/proto/results';
-import { invalid } from '@mad/rpc';
+import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
+import { invalid, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
-import { mayReport } from '../domain/execution.ts';
-import { confidenceOf, problemOf } from '../domain/outcome.ts';
-import { copyRows, type CopyValue } from './copy.ts';
+import { decideBatch, mayReport } from '../domain/execution.ts';
+import { confidenceOf, type Problem } from '../domain/outcome.ts';
+import { problemOf, type ResultBatch, type Scored } from '../domain/result-batch.ts';
+import { copyRows, uuidBytes, type CopyTarget, type CopyValue } from './copy.ts';
 import { lockExecution, type Execution } from './execution.ts';
 import { leaseLost } from './lease.ts';
-import { jsonText, withoutNul } from './text.ts';
+import { storableObject, withoutNul } from './text.ts';
 
-const STAGED_COLUMNS = `staged_results (task_execution_id, item_no, status, score, result_data, confidence_score, error_class,
-  error_message)`;
-const POSE_COLUMNS = `docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb,
-  rmsd_ub, task_execution_id, chunk_no)`;
+const STAGED: CopyTarget = {
+  table: 'staged_results',
+  columns: {
+    task_execution_id: 'uuid',
+    item_no: 'int4',
+    status: 'text',
+    score: 'float8',
+    result_data: 'jsonb',
+    confidence_score: 'float8',
+    error_class: 'text',
+    error_message: 'text',
+  },
+};
 
-interface OpenItem {
-  item_no: number;
-  molecule_id: string;
-  staged: boolean;
+const POSES: CopyTarget = {
+  table: 'docking_results',
+  columns: {
+    job_id: 'uuid',
+    task_id: 'text',
+    item_no: 'int4',
+    replicate: 'int4',
+    pose_rank: 'int4',
+    molecule_id: 'uuid',
+    score: 'float8',
+    raw_score: 'float8',
+    rmsd_lb: 'float8',
+    rmsd_ub: 'float8',
+    task_execution_id: 'uuid',
+    chunk_no: 'int4',
+  },
+};
+
+/** A batch of an attempt. */
+export interface NumberedBatch extends ResultBatch {
+  id: string;
+  attempt: number;
+  batch: number;
+}
+
+/** How an attempt's results stand. */
+export interface Appended {
+  /** Items it has an outcome for. */
+  received: number;
+  nextBatch: number;
 }
 
 /**
- * Stages outcomes of an attempt that runs: nothing shows them before it finishes. An item said again replaces itself;
- * within one message the last word counts. INVALID_ARGUMENT naming the row when an outcome is wrong or not this
- * execution's. Returns how many items the execution has an outcome for.
+ * Stages a batch of the attempt that runs: nothing shows it before the execution finishes. A batch taken before changes
+ * nothing; one that leaves a gap is FAILED_PRECONDITION with reason BATCH_GAP and the number expected. INVALID_ARGUMENT
+ * naming batch, row and column when something is wrong with it; nothing of it is kept then.
  */
-export async function append(
-  tx: TenantTx,
-  id: string,
-  attempt: number,
-  outcomes: readonly ItemOutcome[],
-): Promise<number> {
+export async function append(tx: TenantTx, said: NumberedBatch): Promise<Appended> {
+  const { id, attempt, batch } = said;
   const execution = await lockExecution(tx, id);
   if (!mayReport(execution, attempt)) throw leaseLost(id, attempt, execution);
+  const decision = decideBatch(execution.batches, batch);
+  if (decision === 'gap') throw gap(said, execution.batches + 1);
+  if (decision === 'take') await take(tx, execution, said);
+  const batches = Math.max(execution.batches, batch);
+  const [kept] = await tx.query<{ received: number }>(
+    `UPDATE task_executions SET batches = $2 WHERE task_execution_id = $1
+      RETURNING (SELECT count(*)::int FROM staged_results WHERE task_execution_id = $1) AS received`,
+    [id, batches],
+  );
+  return { received: kept!.received, nextBatch: batches + 1 };
+}
+
+async function take(tx: TenantTx, execution: Execution, said: NumberedBatch): Promise<void> {
+  const { batch, scored, poses } = said;
   const plan = await planOf(tx, execution);
-  outcomes.forEach((outcome, index) => {
-    const problem = problemOf(outcome, plan.scoreUnits);
-    if (problem !== undefined) throw invalid(`outcomes[${index}].${problem.field}`, problem.description);
-  });
-  const data = outcomes.map((outcome, index) => resultData(outcome, index));
-  const open = await openItems(tx, execution, outcomes);
-  const last = new Map(outcomes.map((outcome, index) => [outcome.itemNo, { outcome, data: data[index]! }]));
-  const again = [...last.keys()].filter((itemNo) => open.get(itemNo)!.staged);
-  if (again.length > 0) await forget(tx, execution, again);
-  await copyRows(
-    tx,
-    STAGED_COLUMNS,
-    [...last.values()].map((said) => stagedRow(id, plan.deterministic, said)),
-  );
-  const said = [...last.values()].map(({ outcome }) => outcome);
-  if (said.some(({ poses }) => poses.length > 0)) await copyRows(tx, POSE_COLUMNS, poseRows(execution, said, open));
-  const [count] = await tx.query<{ staged: number }>(
-    'SELECT count(*)::int AS staged FROM staged_results WHERE task_execution_id = $1',
-    [id],
-  );
-  return count!.staged;
+  const problem = problemOf(said, plan.scoreUnits);
+  if (problem !== undefined) throw refused(batch, problem);
+  const data = resultData(batch, scored);
+  const molecules = await openItems(tx, execution, said);
+  await copyRows(tx, STAGED, stagedRows(plan, said, data));
+  if (poses.itemNo.length > 0) await copyRows(tx, POSES, poseRows(execution, said, molecules));
+}
+
+function gap({ id, batch }: NumberedBatch, expected: number): ConnectError {
+  const metadata = { task_execution_id: id, next_batch: String(expected) };
+  const message = `batch ${batch} leaves a gap: batch ${expected} is the next`;
+  return rpcError(Code.FailedPrecondition, 'BATCH_GAP', message, metadata);
+}
+
+/** INVALID_ARGUMENT in words like "batch 3, row 17: poses.score: must be finite". Rows count from 1. */
+function refused(batch: number, { column, row, description }: Problem): ConnectError {
+  const where = row === undefined ? `batch ${batch}` : `batch ${batch}, row ${row + 1}`;
+  return invalid(`${where}: ${column}`, description);
 }
 
 async function planOf(tx: TenantTx, { jobId, taskId }: Execution): Promise<TaskPlan> {
@@ -65,71 +109,85 @@ async function planOf(tx: TenantTx, { jobId, taskId }: Execution): Promise<TaskP
   return fromJson(TaskPlanSchema, row!.plan);
 }
 
-/** The outcome's data as JSON text, null when there is none. */
-function resultData({ resultData: data }: ItemOutcome, index: number): string | null {
-  if (data === undefined) return null;
-  const text = jsonText(data);
-  if (text === undefined) throw invalid(`outcomes[${index}].result_data`, 'must not hold NUL characters');
-  return text;
+/** What the engine said of each item as text that jsonb can keep; null where it said nothing. */
+function resultData(batch: number, { resultData: texts }: Scored): (string | null)[] {
+  return texts.map((text, row) => {
+    if (text === '') return null;
+    const storable = storableObject(text);
+    if (storable === undefined) {
+      const description = 'must be a JSON object without NUL characters and lone surrogates';
+      throw refused(batch, { column: 'scored.result_data', row, description });
+    }
+    return storable;
+  });
 }
 
-/** The execution's items among the outcomes; refuses an outcome of any other item. */
+/**
+ * The molecules of the batch's items, by item: each must be the execution's, and none may have an outcome already (another
+ * batch's: which of the two were true?).
+ */
 async function openItems(
   tx: TenantTx,
   { id, jobId, taskId }: Execution,
-  outcomes: readonly ItemOutcome[],
-): Promise<Map<number, OpenItem>> {
-  const rows = await tx.query<OpenItem>(
+  { batch, scored, failed }: NumberedBatch,
+): Promise<Map<number, Uint8Array>> {
+  const rows = await tx.query<{ item_no: number; molecule_id: string; staged: boolean }>(
     `SELECT t.item_no, t.molecule_id, s.item_no IS NOT NULL AS staged
       FROM task_results t
         LEFT JOIN staged_results s ON s.task_execution_id = t.task_execution_id AND s.item_no = t.item_no
       WHERE t.job_id = $1 AND t.task_id = $2 AND t.item_no = ANY ($3::int[]) AND t.task_execution_id = $4
         AND t.status = 'pending'`,
-    [jobId, taskId, outcomes.map(({ itemNo }) => itemNo), id],
+    [jobId, taskId, [...scored.itemNo, ...failed.itemNo], id],
   );
   const open = new Map(rows.map((row) => [row.item_no, row]));
-  const stranger = outcomes.findIndex(({ itemNo }) => !open.has(itemNo));
-  if (stranger >= 0) {
-    const description = `${outcomes[stranger]!.itemNo} is not an item of this execution`;
-    throw invalid(`outcomes[${stranger}].item_no`, description);
+  for (const [section, { itemNo }] of Object.entries({ scored, failed })) {
+    const column = `${section}.item_no`;
+    itemNo.forEach((one, row) => {
+      const item = open.get(one);
+      if (item === undefined) throw refused(batch, { column, row, description: `${one} is not this execution's` });
+      if (item.staged)
+        throw refused(batch, { column, row, description: `${one} has its outcome from an earlier batch` });
+    });
   }
-  return open;
+  return new Map(rows.map((row) => [row.item_no, uuidBytes(row.molecule_id)]));
 }
 
-/** Takes back what the execution said of some items. */
-async function forget(tx: TenantTx, { id, jobId, taskId }: Execution, itemNos: number[]): Promise<void> {
-  await tx.execute('DELETE FROM staged_results WHERE task_execution_id = $1 AND item_no = ANY ($2::int[])', [
-    id,
-    itemNos,
-  ]);
-  await tx.execute('DELETE FROM docking_results WHERE job_id = $1 AND task_id = $2 AND item_no = ANY ($3::int[])', [
-    jobId,
-    taskId,
-    itemNos,
-  ]);
-}
-
-function stagedRow(
-  id: string,
-  deterministic: boolean,
-  { outcome, data }: { outcome: ItemOutcome; data: string | null },
-): CopyValue[] {
-  const { itemNo, score = null, confidenceScore, poses, errorClass, errorMessage } = outcome;
-  const failed = errorClass !== '';
-  const confidence = failed ? null : confidenceOf(confidenceScore, deterministic, poses.length);
-  const status = failed ? 'failed' : 'scored';
-  return [id, itemNo, status, score, data, confidence, withoutNul(errorClass), withoutNul(errorMessage)];
+function* stagedRows(
+  { deterministic }: TaskPlan,
+  { id, scored, failed, poses }: NumberedBatch,
+  data: readonly (string | null)[],
+): Generator<CopyValue[]> {
+  const execution = uuidBytes(id);
+  const posed = new Set(poses.itemNo);
+  for (const [row, itemNo] of scored.itemNo.entries()) {
+    const reported = scored.confidenceScore[row] ?? -1;
+    const confidence = confidenceOf(reported === -1 ? undefined : reported, deterministic, posed.has(itemNo));
+    yield [execution, itemNo, 'scored', scored.score[row] ?? null, data[row] ?? null, confidence, '', ''];
+  }
+  for (const [row, itemNo] of failed.itemNo.entries()) {
+    const [kind, message] = [withoutNul(failed.errorClass[row]!), withoutNul(failed.errorMessage[row]!)];
+    yield [execution, itemNo, 'failed', null, null, null, kind, message];
+  }
 }
 
 function* poseRows(
   { id, jobId, taskId, chunkNo }: Execution,
-  outcomes: readonly ItemOutcome[],
-  open: ReadonlyMap<number, OpenItem>,
+  { poses }: NumberedBatch,
+  molecules: ReadonlyMap<number, Uint8Array>,
 ): Generator<CopyValue[]> {
-  for (const { itemNo, poses } of outcomes) {
-    const { molecule_id: moleculeId } = open.get(itemNo)!;
-    for (const { replicate, poseRank, score, rawScore, rmsdLb, rmsdUb } of poses) {
-      yield [jobId, taskId, itemNo, replicate, poseRank, moleculeId, score, rawScore, rmsdLb, rmsdUb, id, chunkNo];
-    }
+  const { itemNo, replicate, poseRank, score, rawScore, rmsdLb, rmsdUb } = poses;
+  const [job, execution] = [uuidBytes(jobId), uuidBytes(id)];
+  // One array for all rows: tens of thousands of them a batch.
+  const row: CopyValue[] = [job, taskId, 0, 0, 0, null, 0, 0, 0, 0, execution, chunkNo];
+  for (let index = 0; index < itemNo.length; index += 1) {
+    row[2] = itemNo[index]!;
+    row[3] = replicate[index]!;
+    row[4] = poseRank[index]!;
+    row[5] = molecules.get(itemNo[index]!)!;
+    row[6] = score[index]!;
+    row[7] = rawScore[index]!;
+    row[8] = rmsdLb[index]!;
+    row[9] = rmsdUb[index]!;
+    yield row;
   }
 }

@@ -9,23 +9,26 @@ export interface Execution extends Fenced {
   jobId: string;
   taskId: string;
   chunkNo: number;
+  /** Batches of results taken from its attempt. */
+  batches: number;
 }
 
 interface ExecutionRow extends Fenced {
   job_id: string;
   task_id: string;
   chunk_no: number;
+  batches: number;
 }
 
 /** The execution, locked until the transaction ends. NOT_FOUND when the tenant does not know it. */
 export async function lockExecution(tx: TenantTx, id: string): Promise<Execution> {
   const [row] = await tx.query<ExecutionRow>(
-    `SELECT job_id, task_id, chunk_no, status, attempt FROM task_executions WHERE task_execution_id = $1 FOR UPDATE`,
+    `SELECT job_id, task_id, chunk_no, status, attempt, batches FROM task_executions WHERE task_execution_id = $1 FOR UPDATE`,
     [id],
   );
   if (row === undefined) throw notFound('task execution', id);
-  const { job_id: jobId, task_id: taskId, chunk_no: chunkNo, status, attempt } = row;
-  return { id, jobId, taskId, chunkNo, status, attempt };
+  const { job_id: jobId, task_id: taskId, chunk_no: chunkNo, status, attempt, batches } = row;
+  return { id, jobId, taskId, chunkNo, status, attempt, batches };
 }
 
 /**

@@ -9,6 +9,7 @@ import { lockExecutionAndJob, type Execution } from './execution.ts';
 import { aliveExecutions, applyEndings, taskIn, type JobImage, type Runnable } from './job-image.ts';
 import { leaseLost } from './lease.ts';
 import { closeJob, saveJob } from './save-job.ts';
+import { countEnded } from './statistics.ts';
 
 /** How the job stands after an execution ended, and what may be queued. */
 export interface Ended {
@@ -80,6 +81,7 @@ async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, e
     ended.filter((item) => item.status === 'scored'),
   );
   applyEndings(job, taskId, addEndings(endings, await endFollowers(tx, job, taskId, endings, id)));
+  await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id });
   await tx.execute(
     `UPDATE task_executions SET status = $2::execution_status, attempt = $3, ended_at = now(), error_class = $4,
         error_message = $5, metrics = $6 WHERE task_execution_id = $1`,

@@ -1,6 +1,6 @@
 import { Code, ConnectError, type CallOptions, type Client } from '@connectrpc/connect';
 import { backoff, SECOND_MS, sleep } from '@mad/process';
-import type { JobService } from '@mad/proto/catalog';
+import type { JobInputProperties, JobService } from '@mad/proto/catalog';
 import { rpcError } from '@mad/rpc';
 import { ligandOf } from '../domain/input-signature.ts';
 
@@ -8,6 +8,8 @@ import { ligandOf } from '../domain/input-signature.ts';
 export interface Inputs {
   moleculeIds: string[];
   smiles: string[];
+  /** What catalog knew of each. */
+  properties: (JobInputProperties | undefined)[];
 }
 
 const ATTEMPTS = 4;
@@ -24,7 +26,7 @@ export async function readInputs(
   { orgId, jobId, count }: { orgId: string; jobId: string; count: number },
   options: CallOptions,
 ): Promise<Inputs> {
-  const inputs: Inputs = { moleculeIds: [], smiles: [] };
+  const inputs: Inputs = { moleculeIds: [], smiles: [], properties: [] };
   const wrong = (message: string): ConnectError =>
     rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', `the job's input: ${message}`, { job_id: jobId });
   for (let attempt = 0; ; attempt += 1) {
@@ -34,11 +36,12 @@ export async function readInputs(
     try {
       const request = { orgId, jobId, afterItemNo: inputs.smiles.length };
       for await (const message of catalog.listJobInputs(request, { ...options, signal })) {
-        for (const { itemNo, moleculeId, canonicalSmiles } of message.inputs) {
+        for (const { itemNo, moleculeId, canonicalSmiles, properties } of message.inputs) {
           if (itemNo !== inputs.smiles.length + 1) throw wrong(`item ${itemNo} follows ${inputs.smiles.length}`);
           if (itemNo > count) throw wrong(`more than the ${count} items announced`);
           inputs.moleculeIds.push(moleculeId);
           inputs.smiles.push(ligandOf(canonicalSmiles));
+          inputs.properties.push(properties);
         }
       }
       if (inputs.smiles.length !== count) throw wrong(`${inputs.smiles.length} items instead of ${count}`);

@@ -15,6 +15,8 @@ export interface JobTask {
   taskId: string;
   plan: TaskPlan;
   counters: Counters;
+  /** Of its histogram; null when it gives no score. */
+  binWidth: number | null;
 }
 
 /** A job as a transaction sees it. Changed in memory, written by `saveJob`. */
@@ -61,10 +63,11 @@ export const policyOf = (message: CachePolicyMessage): CachePolicy =>
 interface TaskRow extends Counters {
   task_id: string;
   plan: JsonValue;
+  bin_width: number | null;
 }
 
-function taskOf({ task_id: taskId, plan, ...counters }: TaskRow): JobTask {
-  return { taskId, plan: fromJson(TaskPlanSchema, plan), counters };
+function taskOf({ task_id: taskId, plan, bin_width: binWidth, ...counters }: TaskRow): JobTask {
+  return { taskId, plan: fromJson(TaskPlanSchema, plan), counters, binWidth };
 }
 
 /** The job, locked until the transaction ends: whoever moves its items waits here. Undefined when it is not here. */
@@ -72,7 +75,7 @@ export async function lockJob(tx: TenantTx, jobId: string): Promise<JobImage | u
   const [row] = await tx.query<JobRow>(`SELECT ${JOB_COLUMNS} FROM jobs WHERE job_id = $1 FOR UPDATE`, [jobId]);
   if (row === undefined) return undefined;
   const tasks = await tx.query<TaskRow>(
-    `SELECT task_id, plan, ${COUNTER_COLUMNS} FROM job_tasks WHERE job_id = $1 ORDER BY position`,
+    `SELECT task_id, plan, bin_width, ${COUNTER_COLUMNS} FROM job_tasks WHERE job_id = $1 ORDER BY position`,
     [jobId],
   );
   return { row, tasks: tasks.map(taskOf), events: [] };
@@ -81,7 +84,7 @@ export async function lockJob(tx: TenantTx, jobId: string): Promise<JobImage | u
 /** The job as it is, in one snapshot. Undefined when it is not here. */
 export async function readJob(tx: TenantTx, jobId: string): Promise<JobImage | undefined> {
   const [found] = await tx.query<JobRow & { tasks: TaskRow[] }>(
-    `SELECT ${JOB_COLUMNS}, (SELECT jsonb_agg(jsonb_build_object('task_id', k.task_id, 'plan', k.plan, 'requested', k.requested,
+    `SELECT ${JOB_COLUMNS}, (SELECT jsonb_agg(jsonb_build_object('task_id', k.task_id, 'plan', k.plan, 'bin_width', k.bin_width, 'requested', k.requested,
          'cached', k.cached, 'scored', k.scored, 'failed', k.failed, 'skipped', k.skipped, 'cancelled', k.cancelled,
          'pending', k.pending) ORDER BY k.position) FROM job_tasks k WHERE k.job_id = j.job_id) AS tasks
        FROM jobs j WHERE job_id = $1`,

@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
+import type { TaskPlan } from '@mad/proto/results';
 import type { TenantTx } from '@mad/tenancy';
+import { scaleOf } from '../domain/score-units.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
 import { appendAudit } from './audit.ts';
 import { countHits } from './cache.ts';
@@ -7,6 +9,7 @@ import type { Inputs } from './inputs.ts';
 import { countersOf, lockJob, taskIn, type JobImage } from './job-image.ts';
 import { planJson } from './plan.ts';
 import { closeJob, saveJob } from './save-job.ts';
+import { countMaterialized } from './statistics.ts';
 import { TaskFilling, type NewJob } from './task-filling.ts';
 
 /**
@@ -33,10 +36,10 @@ async function insertJob(tx: TenantTx, job: NewJob, items: number): Promise<bool
   );
   if (inserted === 0) return false;
   await tx.execute(
-    `INSERT INTO job_tasks (job_id, task_id, position, plan, requested, pending)
-      SELECT $1, task_id, position, plan, $4, $4
-      FROM unnest($2::text[], $3::jsonb[]) WITH ORDINALITY AS n (task_id, plan, position)`,
-    [jobId, plans.map(({ taskId }) => taskId), plans.map(planJson), items],
+    `INSERT INTO job_tasks (job_id, task_id, position, plan, bin_width, requested, pending)
+      SELECT $1, task_id, position, plan, bin_width, $5, $5
+      FROM unnest($2::text[], $3::jsonb[], $4::float8[]) WITH ORDINALITY AS n (task_id, plan, bin_width, position)`,
+    [jobId, plans.map(({ taskId }) => taskId), plans.map(planJson), plans.map(binWidthOf), items],
   );
   const artifacts = plans.flatMap(({ taskId, artifacts: all }) => all.map((artifact) => ({ taskId, ...artifact })));
   if (artifacts.length > 0) {
@@ -54,6 +57,10 @@ async function insertJob(tx: TenantTx, job: NewJob, items: number): Promise<bool
   return true;
 }
 
+function binWidthOf({ scoreUnits }: TaskPlan): number | null {
+  return scoreUnits === '' ? null : scaleOf(scoreUnits).binWidth;
+}
+
 async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage): Promise<void> {
   // The job's signature: the pipeline version, then the items' signatures, task by task in input order.
   const signature = createHash('sha256').update(job.pipelineVersionId);
@@ -61,14 +68,15 @@ async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage):
   for (const task of image.tasks) {
     const upstream = task.plan.dependsOn.map((taskId) => statuses.get(taskId)!);
     const waits = task.plan.dependsOn.some((taskId) => taskIn(image, taskId).counters.pending > 0);
-    const filling = new TaskFilling(tx, job, task.plan, { inputs, upstream, waits });
+    const filling = new TaskFilling(tx, job, task.plan, { inputs, upstream, waits, now: image.row.created_at });
     await filling.run((itemSignature) => signature.update(`\n${itemSignature}`));
     task.counters = filling.counters;
     statuses.set(task.taskId, filling.statuses);
   }
   await tx.execute('UPDATE jobs SET input_signature = $2 WHERE job_id = $1', [job.jobId, signature.digest('hex')]);
-  const { requested, cached } = countersOf(image);
+  const { requested, cached, failed } = countersOf(image);
   if (cached > 0) await countHits(tx, job.jobId);
+  if (cached + failed > 0) await countMaterialized(tx, job.jobId);
   image.events.push({ event: 'job.materialized', detail: '', metadata: { requested, cached } });
   await appendAudit(tx, {
     userId: job.createdBy,

@@ -16,7 +16,7 @@ export interface ItemToRun {
 
 /** What a worker gets: work, or, when it has ended, what catalog must be told again. */
 export type Started =
-  | { ended: false; job: JobImage; task: JobTask; items: ItemToRun[] }
+  | { ended: false; job: JobImage; task: JobTask; items: ItemToRun[]; nextBatch: number }
   | { ended: true; job: JobImage; runnable: Runnable[] };
 
 /** Lets an attempt begin. See `decideStart` for who may. */
@@ -35,6 +35,7 @@ export async function start(tx: TenantTx, id: string, attempt: number, worker: s
     ended: false,
     job,
     task: taskIn(job, execution.taskId),
+    nextBatch: decision === 'repeat' ? execution.batches + 1 : 1,
     items: items.map(({ item_no: itemNo, molecule_id: moleculeId, smiles }) => ({ itemNo, moleculeId, smiles })),
   };
 }
@@ -48,7 +49,7 @@ async function begin(
 ): Promise<void> {
   const { id, taskId, chunkNo } = execution;
   await tx.execute(
-    `UPDATE task_executions SET status = 'running', attempt = $2, worker = $3, started_at = now(),
+    `UPDATE task_executions SET status = 'running', attempt = $2, worker = $3, started_at = now(), batches = 0,
         retries = retries + CASE WHEN attempt > 0 THEN 1 ELSE 0 END
       WHERE task_execution_id = $1`,
     [id, attempt, worker],

@@ -8,7 +8,7 @@ import { noCounters, type Counters } from '../domain/counters.ts';
 import { beginItem, chunkNo } from '../domain/materialize.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
 import { lookUp, type CacheHit } from './cache.ts';
-import { copyRows, type CopyValue } from './copy.ts';
+import { copyRows, uuidBytes, type CopyTarget, type CopyValue } from './copy.ts';
 import type { Inputs } from './inputs.ts';
 import { signatureTextOf } from './plan.ts';
 
@@ -26,9 +26,36 @@ export interface NewJob {
 /** Items decided, looked up and written at once: bounds memory, and how long the process is busy without a pause. */
 const BATCH = 5000;
 
-const ITEM_COLUMNS = `task_results (job_id, task_id, item_no, molecule_id, smiles, status, input_signature, task_execution_id,
-  follows_item_no, score, result_data, confidence_score, error_class, error_message, reused_from_job_id,
-  reused_from_task_id, reused_from_item_no, service_name, ended_at)`;
+const ITEMS: CopyTarget = {
+  table: 'task_results',
+  columns: {
+    job_id: 'uuid',
+    task_id: 'text',
+    item_no: 'int4',
+    molecule_id: 'uuid',
+    smiles: 'text',
+    status: 'text',
+    input_signature: 'text',
+    task_execution_id: 'uuid',
+    follows_item_no: 'int4',
+    score: 'float8',
+    result_data: 'jsonb',
+    confidence_score: 'float8',
+    error_class: 'text',
+    error_message: 'text',
+    reused_from_job_id: 'uuid',
+    reused_from_task_id: 'text',
+    reused_from_item_no: 'int4',
+    service_name: 'text',
+    ended_at: 'timestamptz',
+    molecular_weight: 'float8',
+    logp: 'float8',
+    tpsa: 'float8',
+    hbd: 'int2',
+    hba: 'int2',
+    rotatable_bonds: 'int2',
+  },
+};
 
 /** Makes the items of one task, batch by batch. */
 export class TaskFilling {
@@ -40,6 +67,8 @@ export class TaskFilling {
   readonly #inputs: Inputs;
   readonly #upstream: WorkStatus[][];
   readonly #waits: boolean;
+  readonly #now: Date;
+  readonly #jobId: Uint8Array;
   /** The first item to be computed of each signature. */
   readonly #leaders = new Map<string, number>();
   /** Ids of the executions, chunk by chunk. */
@@ -50,7 +79,7 @@ export class TaskFilling {
     tx: TenantTx,
     job: NewJob,
     plan: TaskPlan,
-    around: { inputs: Inputs; upstream: WorkStatus[][]; waits: boolean },
+    around: { inputs: Inputs; upstream: WorkStatus[][]; waits: boolean; now: Date },
   ) {
     this.#tx = tx;
     this.#job = job;
@@ -58,6 +87,8 @@ export class TaskFilling {
     this.#inputs = around.inputs;
     this.#upstream = around.upstream;
     this.#waits = around.waits;
+    this.#now = around.now;
+    this.#jobId = uuidBytes(job.jobId);
   }
 
   async run(onSignature: (signature: string) => void): Promise<void> {
@@ -72,7 +103,7 @@ export class TaskFilling {
       const known = this.#executions.length;
       const rows = signatures.map((signature, index) => this.#begin(start + index, signature, hits.get(signature)));
       await this.#insertExecutions(known);
-      await copyRows(this.#tx, ITEM_COLUMNS, rows);
+      await copyRows(this.#tx, ITEMS, rows);
     }
   }
 
@@ -90,8 +121,9 @@ export class TaskFilling {
     const runs = status === 'pending' && follows === undefined;
     if (runs) this.#leaders.set(signature, itemNo);
     const source = status === 'cached' ? beginning.source : undefined;
+    const properties = this.#inputs.properties[index];
     return [
-      this.#job.jobId,
+      this.#jobId,
       this.#plan.taskId,
       itemNo,
       this.#inputs.moleculeIds[index]!,
@@ -109,7 +141,13 @@ export class TaskFilling {
       source?.taskId ?? null,
       source?.itemNo ?? null,
       source?.serviceName ?? '',
-      status === 'pending' ? null : 'now',
+      status === 'pending' ? null : this.#now,
+      properties?.molecularWeight ?? null,
+      properties?.logp ?? null,
+      properties?.tpsa ?? null,
+      properties?.hbd ?? null,
+      properties?.hba ?? null,
+      properties?.rotatableBonds ?? null,
     ];
   }
 

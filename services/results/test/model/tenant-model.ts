@@ -1,5 +1,6 @@
 import { afterEndings, noCounters, sumOf, type Counters } from '../../src/domain/counters.ts';
 import {
+  decideBatch,
   decideFail,
   decideFinish,
   decideStart,
@@ -53,6 +54,8 @@ export interface ModelExecution {
   taskId: string;
   status: ExecutionStatus;
   attempt: number;
+  /** Batches of results taken from the attempt. */
+  batches: number;
 }
 
 /** What results tells catalog: absolute and numbered. */
@@ -129,7 +132,13 @@ export class TenantModel {
       toRun.forEach((item, place) => {
         const id = before + chunkNo(place, task.chunkSize);
         if (id > this.executions.length) {
-          this.executions.push({ id, taskId: task.taskId, status: waits ? 'blocked' : 'queued', attempt: 0 });
+          this.executions.push({
+            id,
+            taskId: task.taskId,
+            status: waits ? 'blocked' : 'queued',
+            attempt: 0,
+            batches: 0,
+          });
         }
         item.execution = id;
       });
@@ -143,29 +152,40 @@ export class TenantModel {
   start(
     id: number,
     attempt: number,
-  ): Answer<{ finished?: { progress: Progress; runnable: number[] }; items: number[] }> {
+  ): Answer<{ finished?: { progress: Progress; runnable: number[] }; items: number[]; nextBatch: number }> {
     const execution = this.#execution(id);
     const decision = decideStart(execution, attempt);
     if (decision === 'lease_lost') return decision;
     if (decision === 'already_finished') {
-      return { finished: { progress: this.progress, runnable: this.alive }, items: [] };
+      return { finished: { progress: this.progress, runnable: this.alive }, items: [], nextBatch: 0 };
     }
     const pending = this.#pendingOf(id);
     if (decision !== 'repeat') {
       if (decision === 'begin_again') pending.forEach((item) => (item.staged = undefined));
       execution.attempt = attempt;
+      execution.batches = 0;
       execution.status = 'running';
       this.state = jobStateWhenBegun(this.state!);
       this.#event('execution.started');
     }
-    return { items: pending.map(({ itemNo }) => itemNo) };
+    return { items: pending.map(({ itemNo }) => itemNo), nextBatch: execution.batches + 1 };
   }
 
-  append(id: number, attempt: number, itemNo: number, outcome: 'scored' | 'failed'): Answer<'staged'> {
-    if (!mayReport(this.#execution(id), attempt)) return 'lease_lost';
-    const item = this.#pendingOf(id).find((candidate) => candidate.itemNo === itemNo);
-    if (item === undefined) throw new Error(`item ${itemNo} is not of execution ${id}`);
-    item.staged = outcome;
+  /** A batch of one item. */
+  append(
+    id: number,
+    attempt: number,
+    said: { batch: number; itemNo: number; outcome: 'scored' | 'failed' },
+  ): Answer<'staged' | 'repeat' | 'gap' | 'twice'> {
+    const execution = this.#execution(id);
+    if (!mayReport(execution, attempt)) return 'lease_lost';
+    const decision = decideBatch(execution.batches, said.batch);
+    if (decision !== 'take') return decision;
+    const item = this.#pendingOf(id).find((candidate) => candidate.itemNo === said.itemNo);
+    if (item === undefined) throw new Error(`item ${said.itemNo} is not of execution ${id}`);
+    if (item.staged !== undefined) return 'twice';
+    item.staged = said.outcome;
+    execution.batches = said.batch;
     return 'staged';
   }
 

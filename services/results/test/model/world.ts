@@ -8,6 +8,19 @@ interface Worker {
   attempt: number;
   items: number[];
   stopped: boolean;
+  /** The number of its next batch. */
+  nextBatch: number;
+  /** What it said last, batch number and all. */
+  last: Said | undefined;
+  /** Whether the answer to that was lost: it is said again before anything else. */
+  unanswered: boolean;
+}
+
+/** A batch of one item. */
+interface Said {
+  batch: number;
+  itemNo: number;
+  outcome: 'scored' | 'failed';
 }
 
 /** Something on its way to catalog: it may arrive late, twice, out of order or not at all. */
@@ -30,6 +43,9 @@ export const STEP_WEIGHTS = {
   start: 8,
   append: 12,
   append_failure: 3,
+  append_unanswered: 3,
+  append_again: 2,
+  append_ahead: 2,
   finish: 6,
   expire: 4,
   fail: 2,
@@ -55,6 +71,9 @@ export class World {
   readonly #staged = new Map<string, number>();
   /** How often the fence refused something. */
   refused = 0;
+  /** How often a batch came again, and how often one left a gap. */
+  repeated = 0;
+  gaps = 0;
 
   constructor(plan: ModelJob, cache: string[]) {
     this.tenant = new TenantModel(plan, cache);
@@ -79,7 +98,15 @@ export class World {
       case 'lease': {
         const id = one(this.catalog.leasable());
         if (id !== undefined)
-          this.workers.push({ execution: id, attempt: this.catalog.lease(id), items: [], stopped: false });
+          this.workers.push({
+            execution: id,
+            attempt: this.catalog.lease(id),
+            items: [],
+            stopped: false,
+            nextBatch: 1,
+            last: undefined,
+            unanswered: false,
+          });
         return;
       }
       case 'start':
@@ -87,6 +114,12 @@ export class World {
       case 'append':
       case 'append_failure':
         return this.#append(one(this.workers), pick, kind === 'append' ? 'scored' : 'failed');
+      case 'append_unanswered':
+        return this.#append(one(this.workers), pick, 'scored', true);
+      case 'append_again':
+        return this.#appendAgain(one(this.workers));
+      case 'append_ahead':
+        return this.#appendAhead(one(this.workers), pick);
       case 'finish':
         return this.#finish(one(this.workers));
       case 'expire': {
@@ -126,17 +159,60 @@ export class World {
     if (!finished) this.#expectFence(worker, answer);
     if (answer !== 'lease_lost' && !finished) this.#newest.set(worker.execution, worker.attempt);
     if (answer === 'lease_lost') worker.stopped = true;
-    else if (answer.finished === undefined) worker.items = answer.items;
+    else if (answer.finished === undefined) this.#begin(worker, answer);
     else this.messages.push({ settles: worker.execution, ...answer.finished });
   }
 
-  #append(worker: Worker | undefined, pick: number, outcome: 'scored' | 'failed'): void {
+  /** What a worker takes from the answer to its start. Asked again, results knows where the worker is. */
+  #begin(worker: Worker, { items, nextBatch }: { items: number[]; nextBatch: number }): void {
+    if (nextBatch !== worker.nextBatch + (worker.unanswered ? 1 : 0))
+      throw new Error(`results goes on with batch ${nextBatch}, the worker with ${worker.nextBatch}`);
+    worker.items = items;
+    worker.nextBatch = nextBatch;
+    worker.unanswered = false;
+  }
+
+  #append(worker: Worker | undefined, pick: number, outcome: 'scored' | 'failed', loseAnswer = false): void {
     const itemNo = worker?.items[pick % Math.max(1, worker.items.length)];
     if (worker === undefined || itemNo === undefined) return;
-    const answer = this.tenant.append(worker.execution, worker.attempt, itemNo, outcome);
+    const said = worker.unanswered ? worker.last! : { batch: worker.nextBatch, itemNo, outcome };
+    const answer = this.tenant.append(worker.execution, worker.attempt, said);
     this.#expectFence(worker, answer);
-    if (answer === 'lease_lost') worker.items = [];
-    else this.#staged.set(`${worker.execution}/${itemNo}`, worker.attempt);
+    if (answer === 'lease_lost') {
+      worker.items = [];
+      return;
+    }
+    if (answer === 'gap') throw new Error('a worker that counts left a gap');
+    if ((answer === 'repeat') !== worker.unanswered) throw new Error(`batch ${said.batch} is ${answer}`);
+    if (answer === 'twice') return;
+    if (answer === 'repeat') this.repeated += 1;
+    else this.#staged.set(`${worker.execution}/${said.itemNo}`, worker.attempt);
+    worker.last = said;
+    worker.unanswered = loseAnswer;
+    if (!loseAnswer) worker.nextBatch = said.batch + 1;
+  }
+
+  /** A batch that comes again, with other content, changes nothing. */
+  #appendAgain(worker: Worker | undefined): void {
+    if (worker?.last === undefined) return;
+    const before = JSON.stringify(this.tenant.items);
+    const outcome = worker.last.outcome === 'scored' ? 'failed' : 'scored';
+    const answer = this.tenant.append(worker.execution, worker.attempt, { ...worker.last, outcome });
+    this.#expectFence(worker, answer);
+    if (answer !== 'repeat' && answer !== 'lease_lost') throw new Error(`a repeat was ${answer}`);
+    if (JSON.stringify(this.tenant.items) !== before) throw new Error('a repeat changed an item');
+    if (answer === 'repeat') this.repeated += 1;
+  }
+
+  /** A batch that leaves a gap is refused. */
+  #appendAhead(worker: Worker | undefined, pick: number): void {
+    const itemNo = worker?.items[pick % Math.max(1, worker.items.length)];
+    if (worker === undefined || itemNo === undefined) return;
+    const said = { batch: worker.nextBatch + 2, itemNo, outcome: 'scored' } as const;
+    const answer = this.tenant.append(worker.execution, worker.attempt, said);
+    this.#expectFence(worker, answer);
+    if (answer !== 'gap' && answer !== 'lease_lost') throw new Error(`a batch too early was ${answer}`);
+    if (answer === 'gap') this.gaps += 1;
   }
 
   #finish(worker: Worker | undefined): void {

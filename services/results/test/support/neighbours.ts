@@ -2,7 +2,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { accessInterceptor } from '@mad/auth';
 import { createLogger } from '@mad/process';
-import { JobService, QueueService, type SettleTaskRequest } from '@mad/proto/catalog';
+import { JobService, QueueService, type JobInputPropertiesSchema, type SettleTaskRequest } from '@mad/proto/catalog';
 import { SessionService } from '@mad/proto/identity';
 import { RouteService, TenantState, type RouteSchema } from '@mad/proto/provisioner';
 import { bind, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
@@ -12,6 +12,7 @@ import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
 export interface Molecule {
   moleculeId: string;
   smiles: string;
+  properties?: MessageInitShape<typeof JobInputPropertiesSchema>;
 }
 
 /** What the services around results know, and what results told them. */
@@ -71,7 +72,12 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
           const cut = around.cutInputsAfter;
           around.cutInputsAfter = undefined;
           const all = molecules
-            .map(({ moleculeId, smiles }, index) => ({ itemNo: index + 1, moleculeId, canonicalSmiles: smiles }))
+            .map(({ moleculeId, smiles, properties }, index) => ({
+              itemNo: index + 1,
+              moleculeId,
+              canonicalSmiles: smiles,
+              properties,
+            }))
             .slice(afterItemNo, cut);
           for (let start = 0; start < all.length; start += INPUTS_PER_MESSAGE) {
             yield { inputs: all.slice(start, start + INPUTS_PER_MESSAGE) };

@@ -7,25 +7,26 @@ import { TenantState } from '@mad/proto/provisioner';
 import {
   ExecutionService,
   JobRunService,
-  type ItemOutcome,
+  JobStatisticsService,
   type MaterializeJobRequestSchema,
+  type AppendResultsRequestSchema,
+  type AppendResultsResponse,
   type MaterializeJobResponse,
   type PlanArtifact,
-  type Pose,
   type StartExecutionResponse,
   type TaskPlan,
 } from '@mad/proto/results';
 import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { bearer, serviceToken, testCluster, testServiceKey, testServiceKeys, userToken } from '@mad/testing';
 import { startResults, type RunningResults } from '../../src/index.ts';
+import { columnsOf, type Outcome } from './columns.ts';
 import { serveNeighbours, type Molecule, type Neighbourhood } from './neighbours.ts';
 import { onServer, tenantDatabase, type TenantDatabase } from './tenant-database.ts';
 
 /** What may be left out of a message, at its top level and in its lists. */
 type Init<T> = Partial<Omit<T, '$typeName' | '$unknown' | Lists>>;
-type Lists = 'artifacts' | 'poses';
+type Lists = 'artifacts';
 
-export type Outcome = Init<ItemOutcome> & { itemNo: number; poses?: Init<Pose>[] };
 export type Plan = Init<TaskPlan> & { artifacts?: Init<PlanArtifact>[] };
 
 /** An organization with its database and a user who may read jobs. */
@@ -39,6 +40,8 @@ export interface Organization {
 export interface JobOptions {
   jobId?: string;
   smiles?: string[];
+  /** Instead of new molecules for `smiles`. */
+  molecules?: Molecule[];
   plans?: Plan[];
   policy?: CachePolicy;
   minConfidence?: number;
@@ -80,6 +83,8 @@ export function docking(changes: Plan = {}): Plan {
   };
 }
 
+export type BatchInit = MessageInitShape<typeof AppendResultsRequestSchema>;
+
 /** Results on a socket, between neighbours on theirs, with real databases. */
 export interface World {
   around: Neighbourhood;
@@ -87,6 +92,7 @@ export interface World {
   asCatalog: Client<typeof ExecutionService>;
   asWorker: Client<typeof ExecutionService>;
   jobRuns: Client<typeof JobRunService>;
+  statistics: Client<typeof JobStatisticsService>;
   transport: Transport;
   /** host:port of results' gRPC. */
   address(): string;
@@ -94,7 +100,10 @@ export interface World {
   materialize(org: Organization, options?: JobOptions): Promise<MaterializeJobResponse & { jobId: string }>;
   /** Starts an execution under a lease of this attempt. */
   start(org: Organization, id: string, attempt?: number): Promise<StartExecutionResponse>;
+  /** Sends the attempt's next batch; returns how many items the execution has an outcome for. */
   append(org: Organization, id: string, outcomes: Outcome[], attempt?: number): Promise<number>;
+  /** Sends batches as they are, in one stream. */
+  stream(batches: Iterable<BatchInit> | AsyncIterable<BatchInit>): Promise<AppendResultsResponse>;
   finish(
     org: Organization,
     id: string,
@@ -172,9 +181,14 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
       asCatalog: as('catalog'),
       asWorker: as('worker'),
       jobRuns: createClient(JobRunService, transport),
+      statistics: createClient(JobStatisticsService, transport),
       transport,
     };
   };
+  const unitsOfEngine = new Map<string, string>();
+  /** The unit each execution's scores are in, and the number of each attempt's next batch. */
+  const units = new Map<string, string>();
+  const nextBatch = new Map<string, number>();
   const lease: World['lease'] = async ({ orgId }, taskExecutionId, attempt) => ({
     orgId,
     taskExecutionId,
@@ -216,8 +230,11 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
       return { orgId, database, token: await userToken({ orgId, permissions: ['jobs.read'] }) };
     },
     async materialize(org, options = {}) {
-      const { jobId = uuidv7(), smiles = ['C', 'CC', 'CCC', 'CCCC', 'CCCCC'], plans = [similarity()] } = options;
-      const molecules: Molecule[] = smiles.map((one) => ({ moleculeId: uuidv7(), smiles: one }));
+      const { jobId = uuidv7(), plans = [similarity()] } = options;
+      const smiles = options.molecules?.map((one) => one.smiles) ??
+        options.smiles ?? ['C', 'CC', 'CCC', 'CCCC', 'CCCCC'];
+      for (const { engine = '', scoreUnits = '' } of plans) unitsOfEngine.set(engine, scoreUnits);
+      const molecules: Molecule[] = options.molecules ?? smiles.map((one) => ({ moleculeId: uuidv7(), smiles: one }));
       if (!around.inputs.has(jobId)) around.inputs.set(jobId, molecules);
       const request: MessageInitShape<typeof MaterializeJobRequestSchema> = {
         orgId: org.orgId,
@@ -232,14 +249,24 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
       };
       return Object.assign(await world.asCatalog.materializeJob(request), { jobId });
     },
-    start: async (org, id, attempt = 1) =>
-      world.asWorker.startExecution({ ...(await lease(org, id, attempt)), worker: WORKER }),
+    async start(org, id, attempt = 1) {
+      const started = await world.asWorker.startExecution({ ...(await lease(org, id, attempt)), worker: WORKER });
+      units.set(id, unitsOfEngine.get(started.engine) ?? '');
+      return started;
+    },
     async append(org, id, outcomes, attempt = 1) {
       const held = await lease(org, id, attempt);
+      const key = `${id}/${attempt}`;
+      const batch = nextBatch.get(key) ?? 1;
+      const said = await world.stream([{ ...held, batch, ...columnsOf(outcomes, units.get(id) ?? '') }]);
+      nextBatch.set(key, said.nextBatch);
+      return said.received;
+    },
+    async stream(batches) {
       async function* messages() {
-        yield { ...held, outcomes };
+        yield* batches;
       }
-      return (await world.asWorker.appendResults(messages())).received;
+      return world.asWorker.appendResults(messages());
     },
     finish: async (org, id, attempt = 1) =>
       world.asWorker.finishExecution({ ...(await lease(org, id, attempt)), metrics: { elapsed_ms: 5 } }),
@@ -283,3 +310,4 @@ export async function rows<R>(org: Organization, sql: string, params: unknown[] 
 }
 
 export { bearer };
+export type { Outcome } from './columns.ts';

@@ -5,6 +5,8 @@ export interface Engine {
   readonly name: 'rdkit' | 'vina';
   /** The task definitions it runs, by name. */
   readonly tasks: readonly string[];
+  /** What the scores of a task are in, e.g. `kcal/mol`; empty when it gives none. Results refuses another unit than it expects. */
+  scoreUnits(task: string): string;
   /** The engine's version: with its name, what a worker leases by and what every cache key holds. */
   version(): Promise<string>;
   /** Whether this machine can run it; if not, a sentence for the operator who wonders why. */

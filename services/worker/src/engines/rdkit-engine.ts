@@ -34,6 +34,7 @@ export function createRdkitEngine(chemistry: Chemistry): Engine {
   return {
     name: 'rdkit',
     tasks: ['rdkit.properties', 'rdkit.similarity'],
+    scoreUnits: (task) => (task === 'rdkit.similarity' ? 'tanimoto' : ''),
     version: () => chemistry.version(),
     available: async () => ({ ok: true }),
     async run(task, emit, signal) {

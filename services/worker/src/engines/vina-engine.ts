@@ -108,6 +108,7 @@ export function createVinaEngine(options: VinaOptions): Engine {
   return {
     name: 'vina',
     tasks: ['vina.dock'],
+    scoreUnits: () => 'kcal/mol',
     version: vinaVersion,
     available,
     async run(task, emit, signal) {

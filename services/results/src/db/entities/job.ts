@@ -68,6 +68,8 @@ export interface JobTaskRow extends Counters {
   position: number;
   /** mad.results.v1.TaskPlan as JSON. */
   plan: Record<string, unknown>;
+  /** Of its histogram, in its score's unit; null when it gives no score. */
+  bin_width: number | null;
 }
 
 export const JobTaskEntity = new EntitySchema<JobTaskRow>({
@@ -78,6 +80,11 @@ export const JobTaskEntity = new EntitySchema<JobTaskRow>({
     task_id: { type: 'text', primary: true, primaryKeyConstraintName: 'job_tasks_pkey' },
     position: { type: 'integer' },
     plan: { type: 'jsonb' },
+    bin_width: {
+      type: 'double precision',
+      nullable: true,
+      comment: "Internal: of its histogram, in its score's unit; null when it gives no score",
+    },
     ...counterColumns,
   },
   uniques: [{ name: 'job_tasks_position_key', columns: ['job_id', 'position'] }],

@@ -20,6 +20,7 @@ export interface TaskExecutionRow {
   error_message: string;
   logs_uri: string | null;
   metrics: Record<string, unknown>;
+  batches: number;
 }
 
 export const TaskExecutionEntity = new EntitySchema<TaskExecutionRow>({
@@ -46,6 +47,11 @@ export const TaskExecutionEntity = new EntitySchema<TaskExecutionRow>({
     error_message: { type: 'text', default: '' },
     logs_uri: { type: 'text', nullable: true },
     metrics: { type: 'jsonb', default: {} },
+    batches: {
+      type: 'integer',
+      default: 0,
+      comment: 'Internal: batches of results taken from the running attempt; the next is one more',
+    },
   },
   uniques: [{ name: 'task_executions_chunk_key', columns: ['job_id', 'task_id', 'chunk_no'] }],
 });
@@ -73,7 +79,15 @@ export interface TaskResultRow {
   schema_version: number;
   created_at: Date;
   ended_at: Date | null;
+  molecular_weight: number | null;
+  logp: number | null;
+  tpsa: number | null;
+  hbd: number | null;
+  hba: number | null;
+  rotatable_bonds: number | null;
 }
+
+const FROZEN = "Confidential: of the molecule, as frozen with the job's input";
 
 export const TaskResultEntity = new EntitySchema<TaskResultRow>({
   name: 'task_results',
@@ -104,6 +118,16 @@ export const TaskResultEntity = new EntitySchema<TaskResultRow>({
     schema_version: { type: 'integer', default: 1 },
     created_at: { type: 'timestamptz', default: () => 'now()' },
     ended_at: { type: 'timestamptz', nullable: true },
+    molecular_weight: {
+      type: 'double precision',
+      nullable: true,
+      comment: `${FROZEN}, g/mol; null where catalog did not say`,
+    },
+    logp: { type: 'double precision', nullable: true, comment: `${FROZEN}; Crippen's estimate` },
+    tpsa: { type: 'double precision', nullable: true, comment: `${FROZEN}, Å²` },
+    hbd: { type: 'smallint', nullable: true, comment: `${FROZEN}: hydrogen bond donors` },
+    hba: { type: 'smallint', nullable: true, comment: `${FROZEN}: hydrogen bond acceptors` },
+    rotatable_bonds: { type: 'smallint', nullable: true, comment: FROZEN },
   },
 });
 

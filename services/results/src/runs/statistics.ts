@@ -1,0 +1,75 @@
+import type { TenantTx } from '@mad/tenancy';
+import type { Bin } from '../domain/score-units.ts';
+import { planned } from './planned.ts';
+
+/**
+ * Adds items that have just ended to their tasks' histograms and counts of failures. `ended` selects task_id, status,
+ * score and error_class of exactly those; whoever calls holds the job's lock.
+ */
+async function count(tx: TenantTx, jobId: string, ended: string, params: readonly unknown[]): Promise<void> {
+  await planned(
+    tx,
+    `INSERT INTO score_histograms AS h (job_id, task_id, bin, items)
+      SELECT k.job_id, k.task_id, score_bin(e.score, k.bin_width), count(*)
+      FROM (${ended}) e JOIN job_tasks k ON k.job_id = $1 AND k.task_id = e.task_id
+      WHERE e.status IN ('scored', 'cached') AND e.score IS NOT NULL AND k.bin_width IS NOT NULL GROUP BY 1, 2, 3
+      ON CONFLICT (job_id, task_id, bin) DO UPDATE SET items = h.items + excluded.items`,
+    [jobId, ...params],
+  );
+  await planned(
+    tx,
+    `INSERT INTO failure_counts AS f (job_id, task_id, error_class, items)
+      SELECT $1, e.task_id, e.error_class, count(*) FROM (${ended}) e WHERE e.status = 'failed' GROUP BY 2, 3
+      ON CONFLICT (job_id, task_id, error_class) DO UPDATE SET items = f.items + excluded.items`,
+    [jobId, ...params],
+  );
+}
+
+/** After an execution ended: its items, and those that followed one of them. */
+export async function countEnded(
+  tx: TenantTx,
+  { jobId, taskId, executionId }: { jobId: string; taskId: string; executionId: string },
+): Promise<void> {
+  const ended = `
+    SELECT task_id, status, score, error_class FROM task_results WHERE task_execution_id = $3
+    UNION ALL
+    SELECT f.task_id, f.status, f.score, f.error_class FROM task_results l
+      JOIN task_results f ON f.job_id = $1 AND f.task_id = $2 AND f.follows_item_no = l.item_no
+      WHERE l.task_execution_id = $3`;
+  await count(tx, jobId, ended, [taskId, executionId]);
+}
+
+/** After a job was made: the items that were answered, or failed, at once. */
+export async function countMaterialized(tx: TenantTx, jobId: string): Promise<void> {
+  await count(tx, jobId, `SELECT task_id, status, score, error_class FROM task_results WHERE job_id = $1`, []);
+}
+
+/** A task's histogram: the bins that hold anything, by rising bin. */
+export async function readHistogram(tx: TenantTx, jobId: string, taskId: string): Promise<Bin[]> {
+  return tx.query<Bin>(`SELECT bin, items FROM score_histograms WHERE job_id = $1 AND task_id = $2 ORDER BY bin`, [
+    jobId,
+    taskId,
+  ]);
+}
+
+/** How many items of a task failed alike, with the first of them. */
+export interface FailureGroup {
+  task_id: string;
+  error_class: string;
+  items: number;
+  example_item_no: number;
+  example_message: string;
+}
+
+/** All failures of a job by task and kind, most frequent first. */
+export async function readFailures(tx: TenantTx, jobId: string): Promise<FailureGroup[]> {
+  return tx.query<FailureGroup>(
+    `SELECT f.task_id, f.error_class, f.items, t.item_no AS example_item_no, t.error_message AS example_message
+      FROM failure_counts f CROSS JOIN LATERAL (
+        SELECT item_no, error_message FROM task_results t
+        WHERE t.job_id = f.job_id AND t.task_id = f.task_id AND t.error_class = f.error_class AND t.status = 'failed'
+        ORDER BY item_no LIMIT 1) t
+      WHERE f.job_id = $1 ORDER BY f.items DESC, f.error_class`,
+    [jobId],
+  );
+}
