@@ -31,7 +31,7 @@ const LARGE = 1_000;
 const SMALL = {
   identity: ['signing_keys', 'role_permissions', 'migrations'],
   catalog: ['task_definitions', 'pipeline_templates', 'migrations', 'org_queue_depth'],
-  provisioner: ['database_servers', 'tenant_change_counters', 'migrations'],
+  provisioner: ['database_servers', 'tenant_change_counters', 'tenant_stock', 'migrations'],
   results: ['migrations'],
 };
 
@@ -69,9 +69,17 @@ const VALUES = {
     'result_cache.input_signature': SHA256,
     'result_cache.cache_key': `(b.t).task || ':' || ${SHA256}`,
     ...Object.fromEntries(
-      ['jobs', 'job_tasks', 'job_inputs', 'task_executions', 'task_results', 'docking_results', 'job_events'].map(
-        (table) => [`${table}.job_id`, SAME_MONTH],
-      ),
+      [
+        'jobs',
+        'job_tasks',
+        'job_inputs',
+        'task_executions',
+        'task_results',
+        'docking_results',
+        'job_events',
+        'score_histograms',
+        'failure_counts',
+      ].map((table) => [`${table}.job_id`, SAME_MONTH]),
     ),
   },
 } satisfies Record<string, Record<string, string>>;
@@ -83,7 +91,9 @@ const UNDER_WAY_SQL = `
   INSERT INTO results.docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb,
       rmsd_ub, task_execution_id, chunk_no)
     SELECT job_id, task_id, item_no, 1, 1, molecule_id, -5, -5, 0, 0, task_execution_id, 1 FROM results.task_results
-    WHERE task_execution_id IS NOT NULL LIMIT 1`;
+    WHERE task_execution_id IS NOT NULL LIMIT 1;
+  INSERT INTO results.failure_counts (job_id, task_id, error_class, items)
+    SELECT job_id, task_id, 'IMPLAUSIBLE', 1 FROM results.job_tasks LIMIT 1`;
 
 /** Statements that may scan, by a part of their text, and why. */
 const ALLOWED: Record<string, string> = {
@@ -185,6 +195,7 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     client(catalog.JobService),
     client(results.JobRunService),
   ];
+  const statistics = client(results.JobStatisticsService);
   const [organizations, members, roles] = [
     client(identity.OrganizationService),
     client(identity.MemberService),
@@ -225,6 +236,10 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
   const { spec } = (await pipelines.getPipelineVersion({ orgId, pipelineId, version: 1 })).pipelineVersion!;
   const rows = [{ smiles: 'CCCCO', name: 'butanol' }];
   const parameters = { reference: IMATINIB };
+  const { jobId: otherJobId } = (
+    await jobs.createJob({ ...by(), pipelineId, moleculeSetId, parameters: { reference: 'CCCCCC' } })
+  ).job!;
+  await ended(acme, otherJobId);
   const job = () => jobs.createJob({ ...by(), pipelineId, moleculeSetId, parameters, name: `job ${uuidv7()}` });
 
   /** A list from its start, and the page after. */
@@ -294,7 +309,19 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
       await ended(acme, own);
     },
     'JobRunService/GetJobRun': () => runs.getJobRun({ orgId, jobId }),
-    'JobRunService/ListHits': () => pages((page) => runs.listHits({ orgId, jobId, ...page })),
+    'JobRunService/ListHits': async () => {
+      await pages((page) => runs.listHits({ orgId, jobId, ...page }));
+      const filter = 'score >= 0.01 AND molecular_weight < 900 AND source = fresh AND rank <= 100';
+      await pages((page) => runs.listHits({ orgId, jobId, filter, ...page }));
+      await pages((page) => runs.listHits({ orgId, jobId, bestPerMolecule: true, ...page }));
+    },
+    'JobStatisticsService/GetJobCoverage': () => statistics.getJobCoverage({ orgId, jobId }),
+    'JobStatisticsService/GetScoreHistogram': () => statistics.getScoreHistogram({ orgId, jobId }),
+    'JobStatisticsService/ListScorePairs': () =>
+      pages((page) => statistics.listScorePairs({ orgId, jobId, otherJobId, ...page })),
+    'JobStatisticsService/GetScoreAgreement': () => statistics.getScoreAgreement({ orgId, jobId, otherJobId }),
+    'OrganizationSummaryService/GetOrganizationSummary': () =>
+      client(catalog.OrganizationSummaryService).getOrganizationSummary({ orgId }),
     'JobRunService/ListWorkItems': async () => {
       await pages((page) => runs.listWorkItems({ orgId, jobId, ...page }));
       await pages((page) => runs.listWorkItems({ orgId, jobId, status: results.WorkStatus.SCORED, ...page }));
