@@ -3,6 +3,7 @@ import { createServiceTokenSigner } from '@mad/auth';
 import { uuidv7 } from '@mad/process';
 import { JobState, MoleculeService } from '@mad/proto/catalog';
 import { MemberService } from '@mad/proto/identity';
+import { OperationService } from '@mad/proto/provisioner';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import formats from 'ajv-formats';
 import { startFleet, type Fleet } from './support/fleet.ts';
@@ -70,12 +71,16 @@ beforeAll(async () => {
   const moleculeSetId = await library(admin, [IMATINIB, 'CCO', 'c1ccccc1']);
   const pipelineId = await examplePipeline(admin, 'ligand-screening.json');
   const job = await submit(admin, { pipelineId, moleculeSetId, parameters: { reference: IMATINIB } });
-  expect((await ended(admin, job.jobId)).state).toBe(JobState.COMPLETED);
+  const other = await submit(admin, { pipelineId, moleculeSetId, parameters: { reference: 'CCO' } });
+  for (const { jobId } of [job, other]) expect((await ended(admin, jobId)).state).toBe(JobState.COMPLETED);
+  const { operations } = await platform.client(OperationService).listOperations({ orgId: admin.orgId });
   Object.assign(known, {
     org_id: admin.orgId,
     molecule_set_id: moleculeSetId,
     pipeline_id: pipelineId,
     job_id: job.jobId,
+    other_job_id: other.jobId,
+    operation_id: operations[0]!.operationId,
   });
 }, MINUTES);
 
