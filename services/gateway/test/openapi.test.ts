@@ -105,6 +105,9 @@ describe('what a client reads of it', () => {
       { name: 'task_id', in: 'query', schema: { maxLength: 63 } },
       { name: 'page_size', in: 'query', schema: { type: 'integer', minimum: 0, maximum: 1000 } },
       { name: 'page_token', in: 'query', schema: { maxLength: 2000 } },
+      { name: 'filter', in: 'query', schema: { maxLength: 1000 } },
+      { name: 'best_per_molecule', in: 'query', schema: { type: 'boolean' } },
+      { name: 'include_best_pose', in: 'query', schema: { type: 'boolean' } },
     ]);
   });
 

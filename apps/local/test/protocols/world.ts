@@ -5,6 +5,7 @@ import { createServiceTokenSigner } from '@mad/auth';
 import { createLogger, uuidv7 } from '@mad/process';
 import { ArtifactPurpose, ArtifactService, JobService, PipelineService } from '@mad/proto/catalog';
 import { MemberService } from '@mad/proto/identity';
+import { OperationService } from '@mad/proto/provisioner';
 import type { DescService } from '@bufbuild/protobuf';
 import { startLocal, type LocalSystem } from '../../src/start.ts';
 import { newOrganization, signIn } from '../support/people.ts';
@@ -20,6 +21,8 @@ export interface World {
   pipelineId: string;
   /** Properties of ten alkanes, completed. */
   jobId: string;
+  /** What made the organization's database. */
+  operationId: string;
   /** Docking, for which this system has no engine: never begun. */
   waitingJobId: string;
   /** `as` acting: the authorization header, undefined for nobody. */
@@ -95,6 +98,7 @@ async function populate(system: LocalSystem): Promise<Omit<World, 'close'>> {
   const waiting = { ...by(), pipelineId: await publish('Docking', docking), moleculeSetId, parameters: {} };
   const { jobId: waitingJobId } = (await admin.client(JobService).createJob(waiting)).job!;
   await ended(admin, jobId);
+  const { operations } = await platform.client(OperationService).listOperations({ orgId, kind: 'provision' });
 
   const tokens: Partial<Record<As, string>> = { forger: 'eyJhbGciOiJub25lIn0.e30.' };
   for (const [as, person] of Object.entries({ admin, user, platform })) tokens[as as As] = person.accessToken;
@@ -109,6 +113,7 @@ async function populate(system: LocalSystem): Promise<Omit<World, 'close'>> {
     moleculeSetId,
     pipelineId,
     jobId,
+    operationId: operations[0]!.operationId,
     waitingJobId,
     authorization: (as) => (tokens[as] === undefined ? undefined : `Bearer ${tokens[as]}`),
     addressOf: (service, at) => {

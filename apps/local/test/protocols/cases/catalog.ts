@@ -6,6 +6,7 @@ import {
   MoleculeSetService,
   PipelineService,
   QueueService,
+  OrganizationSummaryService,
 } from '@mad/proto/catalog';
 import type { Case } from '../case.ts';
 import { MOLECULES } from '../world.ts';
@@ -14,6 +15,15 @@ const REQUEST = '0198c000-0000-7000-8000-0000000000a2';
 
 /** Every service of catalog. */
 export const catalogCases: Case[] = [
+  {
+    name: 'an organization at a glance',
+    service: OrganizationSummaryService,
+    method: 'GetOrganizationSummary',
+    as: 'admin',
+    request: ({ orgId }) => ({ orgId }),
+    responses: ({ orgId }) => [{ summary: { orgId, slug: 'acme', jobs: { total: '2', completed: '1' } } }],
+    changes: true,
+  },
   {
     name: "an artifact's bytes",
     service: ArtifactService,

@@ -1,4 +1,10 @@
-import { RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
+import {
+  FleetStatisticsService,
+  OperationService,
+  RouteService,
+  ServerService,
+  TenantService,
+} from '@mad/proto/provisioner';
 import type { Case } from '../case.ts';
 
 /** Every service of the provisioner. */
@@ -25,6 +31,30 @@ export const provisionerCases: Case[] = [
     method: 'ListServers',
     as: 'platform',
     responses: () => [{ servers: [{ name: 'local', region: 'local' }] }],
+  },
+  {
+    name: 'what made a database, for the platform',
+    service: OperationService,
+    method: 'GetOperation',
+    as: 'platform',
+    request: ({ operationId }) => ({ operationId }),
+    responses: ({ orgId }) => [{ operation: { orgId, kind: 'provision', state: 'OPERATION_STATE_SUCCEEDED' } }],
+  },
+  {
+    name: 'an operation that has ended, watched to its end',
+    service: OperationService,
+    method: 'WatchOperation',
+    as: 'platform',
+    request: ({ operationId }) => ({ operationId }),
+    responses: ({ operationId }) => [{ operation: { operationId, progress: { unit: 'steps' } } }],
+  },
+  {
+    name: 'who is connected where, for the platform',
+    service: FleetStatisticsService,
+    method: 'ListConnections',
+    as: 'platform',
+    responses: () => [{ servers: [{ server: 'metadata' }, { server: 'local' }] }],
+    changes: true,
   },
   {
     name: "a tenant's route, for results",

@@ -1,5 +1,5 @@
 import { expect } from '@jest/globals';
-import { ExecutionService, JobRunService } from '@mad/proto/results';
+import { ExecutionService, JobRunService, JobStatisticsService, PrewarmService } from '@mad/proto/results';
 import { TenantSchemaService } from '@mad/proto/tenancy';
 import type { Case } from '../case.ts';
 import { MOLECULES } from '../world.ts';
@@ -42,6 +42,22 @@ export const resultsCases: Case[] = [
     error: { code: 'deadline_exceeded' },
   },
   {
+    name: 'how far the tasks of a job are',
+    service: JobStatisticsService,
+    method: 'GetJobCoverage',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId }),
+    responses: () => [{ tasks: [{ taskId: 'properties', counters: { scored: String(MOLECULES) } }] }],
+  },
+  {
+    name: 'a database opened ahead of its reader, for identity',
+    service: PrewarmService,
+    method: 'PrewarmTenant',
+    as: 'identity',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ open: true }],
+  },
+  {
     name: 'how a job stands, for catalog',
     service: ExecutionService,
     method: 'ReconcileJob',
@@ -55,8 +71,8 @@ export const resultsCases: Case[] = [
     method: 'AppendResults',
     as: 'worker',
     request: ({ orgId, jobId }) => [
-      { orgId, taskExecutionId: jobId, attempt: 1, leaseToken: 'none', outcomes: [{ itemNo: 1 }] },
-      { orgId, taskExecutionId: jobId, attempt: 1, leaseToken: 'none', outcomes: [{ itemNo: 2 }] },
+      { orgId, taskExecutionId: jobId, attempt: 1, leaseToken: 'none', batch: 1, scored: { itemNo: [1] } },
+      { orgId, taskExecutionId: jobId, attempt: 1, leaseToken: 'none', batch: 2, scored: { itemNo: [2] } },
     ],
     error: { code: 'permission_denied', message: 'the lease is not valid', reason: 'TOKEN_INVALID' },
   },
