@@ -13,7 +13,7 @@ import { AFTER, JOB, ORG, seen, SLOW, startNeighbours, WATCH } from './harness.t
 
 // The gateway as a process of its own, ended as an operator ends it.
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
-const DRAIN_MS = 700;
+const DRAIN_MS = 3_000;
 
 let neighbours: RpcServer;
 beforeAll(async () => {
