@@ -1,4 +1,10 @@
-import { CacheService, ExecutionService, JobRunService, JobStatisticsService, PrewarmService } from '@mad/proto/results';
+import {
+  CacheService,
+  ExecutionService,
+  JobRunService,
+  JobStatisticsService,
+  PrewarmService,
+} from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
 import type { Context } from './context.ts';

@@ -23,6 +23,9 @@ const GOOD_ROWS = `
     VALUES ('t:' || ${SHA}, 't', ${SHA}, '${JOB}', 'a', 1);
   INSERT INTO result_cache_history (cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no, metrics_summary,
     status, hit_count, created_at, reason) VALUES ('t:' || ${SHA}, 1, '${JOB}', 'a', 1, '{}', 'valid', 0, now(), 'better');
+  INSERT INTO cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
+    VALUES ('${OTHER}', '{}', 'x', 1, 0, '');
+  INSERT INTO cache_invalidation_entries (invalidation_id, cache_key, version, status) VALUES ('${OTHER}', 't:' || ${SHA}, 1, 'valid');
   INSERT INTO docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb, rmsd_ub,
     task_execution_id, chunk_no) VALUES ('${JOB}', 'a', 1, 1, 1, '${OTHER}', -7, -8, 0, 0, '${EXECUTION}', 1);
   INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
@@ -109,6 +112,18 @@ const BAD_ROWS: Record<string, string> = {
   result_cache_history_metrics_summary_check: `UPDATE result_cache_history SET metrics_summary = '1'`,
   result_cache_history_status_check: `UPDATE result_cache_history SET status = 'pinned'`,
   result_cache_history_reason_check: `UPDATE result_cache_history SET reason = 'whim'`,
+  cache_invalidations_pkey: `INSERT INTO cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
+    VALUES ('${OTHER}', '{}', 'x', 0, 0, '')`,
+  cache_invalidations_predicate_check: `UPDATE cache_invalidations SET predicate = '[]'`,
+  cache_invalidations_reason_check: `UPDATE cache_invalidations SET reason = ''`,
+  cache_invalidations_entries_check: `UPDATE cache_invalidations SET entries = -1`,
+  cache_invalidations_jobs_check: `UPDATE cache_invalidations SET jobs = -1`,
+  cache_invalidations_undone_check: `UPDATE cache_invalidations SET undone_at = now()`,
+  cache_invalidations_restored_check: `UPDATE cache_invalidations SET undone_at = now(), restored = -1`,
+  cache_invalidation_entries_pkey: `INSERT INTO cache_invalidation_entries SELECT * FROM cache_invalidation_entries`,
+  cache_invalidation_entries_invalidation_fkey: `UPDATE cache_invalidation_entries SET invalidation_id = '${JOB}'`,
+  cache_invalidation_entries_version_check: `UPDATE cache_invalidation_entries SET version = 0`,
+  cache_invalidation_entries_status_check: `UPDATE cache_invalidation_entries SET status = 'invalid'`,
   docking_results_pkey: `INSERT INTO docking_results SELECT * FROM docking_results`,
   docking_results_replicate_check: `UPDATE docking_results SET replicate = 0`,
   docking_results_pose_rank_check: `UPDATE docking_results SET pose_rank = 0`,
@@ -148,8 +163,9 @@ const suite = schemaSuite({
   goodRows: GOOD_ROWS,
   badRows: BAD_ROWS,
   moreObjectsThan: 100,
-  personal: ['audit_log.user_id', 'jobs.created_by'],
+  personal: ['audit_log.user_id', 'cache_invalidations.created_by', 'cache_invalidations.undone_by', 'jobs.created_by'],
   confidential: [
+    'cache_invalidations.reason',
     'jobs.params',
     'result_cache.smiles',
     'task_results.hba',

@@ -16,6 +16,7 @@ import {
   lookUpMessage,
   missMessage,
 } from './cache-convert.ts';
+import { cacheInvalidations } from './cache-invalidations.ts';
 import { isEntryCursor, readEntries, readEntry, readHistory, readStatistics, type EntryCursor } from './cache-rows.ts';
 import { scoringTask } from './job-tasks.ts';
 
@@ -33,6 +34,8 @@ export function cacheService(context: Context): ServiceImpl<typeof CacheService>
   }
 
   return {
+    ...cacheInvalidations(context),
+
     async listCacheEntries(request, ctx) {
       const orgId = orgOf(ctx);
       const { task, state } = request;

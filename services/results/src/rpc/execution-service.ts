@@ -14,7 +14,15 @@ import { append, type Appended } from '../runs/append.ts';
 import { cancel } from '../runs/cancel.ts';
 import { fail, finish } from '../runs/finish.ts';
 import { readInputs } from '../runs/inputs.ts';
-import { aliveExecutions, demandOf, policyOf, progressOf, readJob, type JobImage, type Runnable } from '../runs/job-image.ts';
+import {
+  aliveExecutions,
+  demandOf,
+  policyOf,
+  progressOf,
+  readJob,
+  type JobImage,
+  type Runnable,
+} from '../runs/job-image.ts';
 import { checkLease } from '../runs/lease.ts';
 import { materialize } from '../runs/materialize.ts';
 import { ensurePartitions, monthOf, transactOnJob } from '../runs/partitions.ts';
