@@ -87,6 +87,8 @@ const UNDER_WAY_SQL = `
       rmsd_ub, task_execution_id, chunk_no)
     SELECT job_id, task_id, item_no, 1, 1, molecule_id, -5, -5, 0, 0, task_execution_id, 1 FROM results.task_results
     WHERE task_execution_id IS NOT NULL LIMIT 1;
+  INSERT INTO results.failure_counts (job_id, task_id, error_class, items)
+    SELECT job_id, task_id, 'IMPLAUSIBLE', 1 FROM results.job_tasks LIMIT 1;
   INSERT INTO results.cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
     VALUES (gen_random_uuid(), '{}', 'a test', 1, 0, '');
   INSERT INTO results.cache_invalidation_entries (invalidation_id, cache_key, version, status)

@@ -169,7 +169,7 @@ test('a repeat with the same request changes nothing; invalidations are listed a
     pageToken = page.nextPageToken;
   }
   expect(pages).toEqual([[two.invalidation!.invalidationId], [requestId]]);
-  const log = await rows<AuditRow>(org, 'SELECT * FROM audit_log ORDER BY seq');
+  const log = await rows<Omit<AuditRow, 'seq'> & { seq: string }>(org, 'SELECT * FROM audit_log ORDER BY seq');
   expect(
     log.filter(({ action }) => action.startsWith('cache.')).map(({ action, metadata }) => [action, metadata]),
   ).toEqual([

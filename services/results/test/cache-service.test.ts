@@ -100,7 +100,7 @@ test('a pinned entry outlives its time and every better result, until it is let 
       source: { jobId, engine: 'rdkit@2026.09.1' },
     },
   ]);
-  const log = await rows<AuditRow>(org, 'SELECT * FROM audit_log ORDER BY seq');
+  const log = await rows<Omit<AuditRow, 'seq'> & { seq: string }>(org, 'SELECT * FROM audit_log ORDER BY seq');
   expect(
     log.filter(({ action }) => action.startsWith('cache.')).map(({ action, job_id: job }) => [action, job]),
   ).toEqual([
