@@ -20,6 +20,8 @@ export async function submitJob(
     name: string;
     priority?: number;
     cachePolicy?: CachePolicy;
+    minConfidence?: number;
+    maxAgeS?: number;
   },
 ): Promise<Job> {
   return (await api.client(JobService).createJob({ ...job, orgId, requestId: uuidv7() })).job!;

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createClient, type Client, type Interceptor } from '@connectrpc/connect';
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { getOption, type DescMethod, type DescService } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createLogger, uuidv7 } from '@mad/process';
@@ -31,7 +32,8 @@ const LARGE = 1_000;
 const SMALL = {
   identity: ['signing_keys', 'role_permissions', 'migrations'],
   catalog: ['task_definitions', 'pipeline_templates', 'migrations', 'org_queue_depth'],
-  provisioner: ['database_servers', 'tenant_change_counters', 'tenant_stock', 'migrations'],
+  // The stock is a handful of databases.
+  provisioner: ['tenant_stock', 'database_servers', 'tenant_change_counters', 'migrations'],
   results: ['migrations'],
 };
 
@@ -67,6 +69,7 @@ const VALUES = {
     'audit_log.hash': SHA256,
     'audit_log.prev_hash': `md5('c' || n) || md5('d' || n)`,
     'result_cache.input_signature': SHA256,
+    'result_cache.smiles': `'C(' || n || ')'`,
     'result_cache.cache_key': `(b.t).task || ':' || ${SHA256}`,
     ...Object.fromEntries(
       [
@@ -93,12 +96,21 @@ const UNDER_WAY_SQL = `
     SELECT job_id, task_id, item_no, 1, 1, molecule_id, -5, -5, 0, 0, task_execution_id, 1 FROM results.task_results
     WHERE task_execution_id IS NOT NULL LIMIT 1;
   INSERT INTO results.failure_counts (job_id, task_id, error_class, items)
-    SELECT job_id, task_id, 'IMPLAUSIBLE', 1 FROM results.job_tasks LIMIT 1`;
+    SELECT job_id, task_id, 'IMPLAUSIBLE', 1 FROM results.job_tasks LIMIT 1;
+  INSERT INTO results.cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
+    VALUES (gen_random_uuid(), '{}', 'a test', 1, 0, '');
+  INSERT INTO results.cache_invalidation_entries (invalidation_id, cache_key, version, status)
+    SELECT invalidation_id, 'none', 1, 'valid' FROM results.cache_invalidations LIMIT 1;
+  INSERT INTO results.result_cache_history (cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no,
+      metrics_summary, status, hit_count, created_at, reason)
+    SELECT cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no, metrics_summary, 'valid', 0, created_at,
+      'better' FROM results.result_cache LIMIT 1`;
 
 /** Statements that may scan, by a part of their text, and why. */
 const ALLOWED: Record<string, string> = {
   'search @@ plainto_tsquery':
     'row-level security lets no index on words be used (@@ is not leakproof): the molecules of one organization are read, at worst its partition',
+  "count(*) FILTER (WHERE status = 'pinned') AS pinned": 'statistics of the cache count all of it, when asked for',
   'FROM identity.audit_logs WHERE org_id = $1 AND seq > $2':
     'verification reads the whole chain of an organization, here a large part of its partition',
 };
@@ -195,7 +207,12 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     client(catalog.JobService),
     client(results.JobRunService),
   ];
-  const statistics = client(results.JobStatisticsService);
+  const [cache, previews, made] = [
+    client(results.CacheService),
+    client(catalog.JobPreviewService),
+    (await client(results.CacheService).listCacheEntries({ orgId, pageSize: 1 })).entries,
+  ];
+  const kept = { orgId, task: made[0]!.task, inputSignature: made[0]!.source!.inputSignature };
   const [organizations, members, roles] = [
     client(identity.OrganizationService),
     client(identity.MemberService),
@@ -330,6 +347,44 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     'JobRunService/ListJobEvents': () => pages((page) => runs.listJobEvents({ orgId, jobId, ...page })),
     'JobRunService/WatchJob': async () => {
       for await (const message of runs.watchJob({ orgId, jobId })) void message;
+    },
+    'CacheService/ListCacheEntries': async () => {
+      await pages((page) => cache.listCacheEntries({ orgId, ...page }));
+      await pages((page) => cache.listCacheEntries({ orgId, task: kept.task, ...page }));
+      await pages((page) => cache.listCacheEntries({ orgId, state: results.CacheEntryState.PINNED, ...page }));
+    },
+    'CacheService/GetCacheEntry': () => cache.getCacheEntry(kept),
+    'CacheService/PinCacheEntry': () => cache.pinCacheEntry(kept),
+    'CacheService/UnpinCacheEntry': () => cache.unpinCacheEntry(kept),
+    'CacheService/ExplainCacheLookUp': () => cache.explainCacheLookUp({ orgId, jobId, itemNo: 1 }),
+    'CacheService/GetCacheStatistics': () => cache.getCacheStatistics({ orgId }),
+    'CacheService/InvalidateCacheEntries': async () => {
+      for (const predicate of [
+        { jobId: uuidv7() },
+        { smiles: 'C(1)' },
+        { task: 'no.task' },
+        { engine: 'none' },
+        { engine: 'none@1' },
+        { computedBefore: timestampFromDate(new Date(0)) },
+      ]) {
+        await cache.invalidateCacheEntries({ ...by(), predicate, dryRun: true });
+        await cache.invalidateCacheEntries({ ...by(), predicate, reason: 'a test' });
+      }
+    },
+    'CacheService/ListCacheInvalidations': () => pages((page) => cache.listCacheInvalidations({ orgId, ...page })),
+    'CacheService/UndoCacheInvalidation': async () => {
+      const { invalidations } = await cache.listCacheInvalidations({ orgId, pageSize: 1 });
+      await cache.undoCacheInvalidation({ orgId, invalidationId: invalidations[0]!.invalidationId });
+    },
+    'JobPreviewService/PreviewJob': async () => {
+      await previews.previewJob({ orgId, pipelineId, moleculeSetId, parameters, explain: 5 });
+      await previews.previewJob({
+        orgId,
+        pipelineId,
+        moleculeIds: [moleculeId],
+        parameters: { reference: 'CCN' },
+        explain: 5,
+      });
     },
     'OrganizationService/GetOrganization': () => organizations.getOrganization({ orgId }),
     'OrganizationService/GetOrganizationSettings': () => organizations.getOrganizationSettings({ orgId }),

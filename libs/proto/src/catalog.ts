@@ -1,5 +1,7 @@
 export * from './gen/mad/catalog/v1/artifact_service_pb.js';
+export * from './gen/mad/catalog/v1/cache_look_up_pb.js';
 export * from './gen/mad/catalog/v1/job_pb.js';
+export * from './gen/mad/catalog/v1/job_preview_service_pb.js';
 export * from './gen/mad/catalog/v1/job_service_pb.js';
 export * from './gen/mad/catalog/v1/job_standing_pb.js';
 export * from './gen/mad/catalog/v1/molecule_pb.js';

@@ -1,5 +1,6 @@
 import {
   ArtifactService,
+  JobPreviewService,
   JobService,
   MoleculeService,
   MoleculeSetService,
@@ -10,6 +11,7 @@ import {
 import { bind, type BoundService } from '@mad/rpc';
 import type { CatalogContext } from './context.ts';
 import { artifactService } from './rpc/artifact-service.ts';
+import { jobPreviewService } from './rpc/job-preview-service.ts';
 import { jobService } from './rpc/job-service.ts';
 import { moleculeService } from './rpc/molecule-service.ts';
 import { moleculeSetService } from './rpc/molecule-set-service.ts';
@@ -21,6 +23,7 @@ import { queueService } from './rpc/queue-service.ts';
 export function routes(context: CatalogContext): BoundService[] {
   return [
     bind(ArtifactService, artifactService(context)),
+    bind(JobPreviewService, jobPreviewService(context)),
     bind(JobService, jobService(context)),
     bind(MoleculeService, moleculeService(context)),
     bind(MoleculeSetService, moleculeSetService(context)),

@@ -16,7 +16,7 @@ import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from
 import type { ServiceDeps } from '@mad/process';
 import { AuditService, OrganizationService } from '@mad/proto/identity';
 import { TenantService } from '@mad/proto/provisioner';
-import { ExecutionService, JobRunService } from '@mad/proto/results';
+import { CacheService, ExecutionService, JobRunService } from '@mad/proto/results';
 import { serveRpc, type RpcServer } from '@mad/rpc';
 import { deliverAudit } from './audit.ts';
 import type { CatalogConfig } from './config.ts';
@@ -56,6 +56,7 @@ function neighbours(config: CatalogConfig) {
     audits: createClient(AuditService, identity),
     executions: createClient(ExecutionService, results),
     jobRuns: createClient(JobRunService, results),
+    cache: createClient(CacheService, results),
     tenants: createClient(TenantService, provisioner),
     close: () => [identity, results, provisioner].forEach((transport) => transport.close()),
   };
@@ -96,7 +97,16 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
     open.defer(() => tasks.close());
     const chemistry = openChemistry({ workers: config.chemistryWorkers });
     open.defer(() => chemistry.close());
-    const { close: closeNeighbours, organizations, keys, audits, executions, jobRuns, tenants } = neighbours(config);
+    const {
+      close: closeNeighbours,
+      organizations,
+      keys,
+      audits,
+      executions,
+      jobRuns,
+      cache,
+      tenants,
+    } = neighbours(config);
     open.defer(closeNeighbours);
     const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', queues: catalogQueues, ...deps });
     open.defer(() => boss.close());
@@ -117,6 +127,7 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
       identity: organizations,
       executions,
       jobRuns,
+      cache,
       tenants,
       provisioning: config.provisioning,
       queue: config.queue,

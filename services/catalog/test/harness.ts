@@ -16,6 +16,7 @@ import { organization, silent, startIdentity, type TestIdentity } from './neighb
 export const ALL_PERMISSIONS = [
   'artifacts.create',
   'artifacts.read',
+  'cache.read',
   'jobs.cancel',
   'jobs.create',
   'jobs.read',

@@ -3,6 +3,7 @@ import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { accessInterceptor, serviceTransports } from '@mad/auth';
 import { uuidv7 } from '@mad/process';
 import {
+  CacheMiss,
   JobService,
   JobState,
   QueueService,
@@ -10,7 +11,14 @@ import {
   type RunnableTaskSchema,
 } from '@mad/proto/catalog';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
-import { ExecutionService, JobRunService, type MaterializeJobRequest, type TaskPlan } from '@mad/proto/results';
+import {
+  CacheService,
+  ExecutionService,
+  JobRunService,
+  type MaterializeJobRequest,
+  type PreviewLookUpsRequest,
+  type TaskPlan,
+} from '@mad/proto/results';
 import { bind, notFound, rpcError, serveRpc, type GrpcTransport } from '@mad/rpc';
 import { testServiceKeys, testServiceVerifier, testVerifier } from '@mad/testing';
 import { silent } from './neighbours.ts';
@@ -32,6 +40,8 @@ export interface TestRun {
 export interface TestResults {
   address: string;
   runs: Map<string, TestRun>;
+  /** What catalog asked of the cache, in order. */
+  lookUps: PreviewLookUpsRequest[];
   /** Method and id, in order. */
   calls: string[];
   /** What a method fails with, instead of doing anything; `after` fails it when it is done. */
@@ -61,6 +71,7 @@ export function fault(code: Code, reason?: Parameters<typeof rpcError>[1]): Conn
 export async function startResults(): Promise<TestResults> {
   const runs: TestResults['runs'] = new Map();
   const calls: string[] = [];
+  const lookUps: PreviewLookUpsRequest[] = [];
   const faults: TestResults['faults'] = new Map();
   const tenants = new Set<string>();
   const transports: { close(): void }[] = [];
@@ -163,6 +174,21 @@ export async function startResults(): Promise<TestResults> {
               : { materialized: false },
           ),
       }),
+      bind(CacheService, {
+        // Keeps a result of every molecule with an even number of characters.
+        previewLookUps: (request) =>
+          call('preview', request.orgId, request.orgId, () => {
+            lookUps.push(request);
+            const missed = request.smiles.filter((smiles) => smiles.length % 2 === 1);
+            const hits = BigInt(request.smiles.length - missed.length);
+            const misses =
+              missed.length === 0 ? [] : [{ miss: CacheMiss.NEVER_COMPUTED, items: BigInt(missed.length) }];
+            return {
+              tasks: request.tasks.map(({ taskId, task }) => ({ taskId, task, hits, misses })),
+              explained: missed.slice(0, request.explain).map((smiles) => ({ smiles, miss: CacheMiss.NEVER_COMPUTED })),
+            };
+          }),
+      }),
       bind(JobRunService, {
         async describeJobRun({ orgId, jobId }, { signal }) {
           if (results.hangs) await new Promise((resolve) => signal.addEventListener('abort', resolve));
@@ -194,6 +220,7 @@ export async function startResults(): Promise<TestResults> {
   const results: TestResults = {
     address: `127.0.0.1:${server.port}`,
     runs,
+    lookUps,
     calls,
     faults,
     tenants,

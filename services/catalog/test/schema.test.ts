@@ -137,6 +137,7 @@ const BAD_ROWS: Record<string, string> = {
   jobs_meta_parameters_check: `UPDATE jobs_meta SET parameters = '1'`,
   jobs_meta_plan_check: `UPDATE jobs_meta SET plan = '{}'`,
   jobs_meta_cache_policy_check: `UPDATE jobs_meta SET cache_policy = 'sometimes'`,
+  jobs_meta_max_age_s_check: `UPDATE jobs_meta SET max_age_s = -1`,
   jobs_meta_min_confidence_check: `UPDATE jobs_meta SET min_confidence = 1.1`,
   jobs_meta_input_count_check: `UPDATE jobs_meta SET input_count = 0`,
   jobs_meta_planned_tasks_check: `UPDATE jobs_meta SET planned_tasks = 0`,

@@ -25,6 +25,8 @@ export interface ResultsConfig {
   /** An idle tenant connection is closed after this. */
   tenantIdleMs: number;
   statementTimeoutMs: number;
+  /** Results answer later jobs for so many days; undefined is for ever. */
+  cacheTtlDays?: number | undefined;
   /** Wakes those who watch a job at another process of results. */
   redisUrl?: string;
   /** This process's name, shown in pg_stat_activity. */
@@ -54,6 +56,7 @@ export function readResultsConfig(env: Env): ResultsConfig {
     tenantsOpen: r.integer('RESULTS_TENANTS_OPEN', { default: 1000, min: 1, max: 100_000 }),
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
+    cacheTtlDays: r.integer('RESULTS_CACHE_TTL_DAYS', { optional: true, min: 1, max: 36_500 }),
     redisUrl: r.url('REDIS_URL', { optional: true }),
     node: r.string('RESULTS_NODE', { default: 'mad-results' }),
   }));

@@ -12,4 +12,6 @@ export interface Context extends ServiceDeps {
   /** Reads a lease that catalog signed; throws when it is none or has expired. */
   verifyLease: (token: string) => Promise<Lease>;
   feed: JobFeed;
+  /** Results answer later jobs for so many days; undefined is for ever. */
+  cacheTtlDays: number | undefined;
 }

@@ -1,8 +1,15 @@
-import { ExecutionService, JobRunService, JobStatisticsService, PrewarmService } from '@mad/proto/results';
+import {
+  CacheService,
+  ExecutionService,
+  JobRunService,
+  JobStatisticsService,
+  PrewarmService,
+} from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
 import type { Context } from './context.ts';
 import { resultsMigrations, SCHEMA } from './db/schema.ts';
+import { cacheService } from './rpc/cache-service.ts';
 import { executionService } from './rpc/execution-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
 import { jobStatisticsService } from './rpc/job-statistics-service.ts';
@@ -11,6 +18,7 @@ import { prewarmService } from './rpc/prewarm-service.ts';
 /** Everything results serves. */
 export function routes(context: Context): BoundService[] {
   return [
+    bind(CacheService, cacheService(context)),
     bind(ExecutionService, executionService(context)),
     bind(JobRunService, jobRunService(context)),
     bind(JobStatisticsService, jobStatisticsService(context)),

@@ -72,6 +72,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
       feed,
+      cacheTtlDays: config.cacheTtlDays,
       ...deps,
     };
     const verifyUser = createAccessTokenVerifier({ jwks: identityKeys(identity) });

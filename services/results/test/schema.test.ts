@@ -21,6 +21,11 @@ const GOOD_ROWS = `
   INSERT INTO staged_results (task_execution_id, item_no, status) VALUES ('${EXECUTION}', 1, 'scored');
   INSERT INTO result_cache (cache_key, task, input_signature, canonical_job_id, canonical_task_id, canonical_item_no)
     VALUES ('t:' || ${SHA}, 't', ${SHA}, '${JOB}', 'a', 1);
+  INSERT INTO result_cache_history (cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no, metrics_summary,
+    status, hit_count, created_at, reason) VALUES ('t:' || ${SHA}, 1, '${JOB}', 'a', 1, '{}', 'valid', 0, now(), 'better');
+  INSERT INTO cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
+    VALUES ('${OTHER}', '{}', 'x', 1, 0, '');
+  INSERT INTO cache_invalidation_entries (invalidation_id, cache_key, version, status) VALUES ('${OTHER}', 't:' || ${SHA}, 1, 'valid');
   INSERT INTO docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb, rmsd_ub,
     task_execution_id, chunk_no) VALUES ('${JOB}', 'a', 1, 1, 1, '${OTHER}', -7, -8, 0, 0, '${EXECUTION}', 1);
   INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
@@ -41,6 +46,7 @@ const BAD_ROWS: Record<string, string> = {
   jobs_params_check: `UPDATE jobs SET params = '[]'`,
   jobs_timings_check: `UPDATE jobs SET timings = '1'`,
   jobs_metrics_check: `UPDATE jobs SET metrics = '"x"'`,
+  jobs_max_age_s_check: `UPDATE jobs SET max_age_s = 0`,
   jobs_min_confidence_check: `UPDATE jobs SET min_confidence = 1.5`,
   jobs_event_seq_check: `UPDATE jobs SET event_seq = -1`,
   jobs_created_by_check: `UPDATE jobs SET created_by = repeat('x', 37)`,
@@ -99,6 +105,25 @@ const BAD_ROWS: Record<string, string> = {
   result_cache_metrics_summary_check: `UPDATE result_cache SET metrics_summary = '1'`,
   result_cache_status_check: `UPDATE result_cache SET status = 'old'`,
   result_cache_hit_count_check: `UPDATE result_cache SET hit_count = -1`,
+  result_cache_version_check: `UPDATE result_cache SET version = 0`,
+  result_cache_history_pkey: `INSERT INTO result_cache_history SELECT * FROM result_cache_history`,
+  result_cache_history_entry_fkey: `UPDATE result_cache_history SET cache_key = 'x'`,
+  result_cache_history_version_check: `UPDATE result_cache_history SET version = 0`,
+  result_cache_history_metrics_summary_check: `UPDATE result_cache_history SET metrics_summary = '1'`,
+  result_cache_history_status_check: `UPDATE result_cache_history SET status = 'pinned'`,
+  result_cache_history_reason_check: `UPDATE result_cache_history SET reason = 'whim'`,
+  cache_invalidations_pkey: `INSERT INTO cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
+    VALUES ('${OTHER}', '{}', 'x', 0, 0, '')`,
+  cache_invalidations_predicate_check: `UPDATE cache_invalidations SET predicate = '[]'`,
+  cache_invalidations_reason_check: `UPDATE cache_invalidations SET reason = ''`,
+  cache_invalidations_entries_check: `UPDATE cache_invalidations SET entries = -1`,
+  cache_invalidations_jobs_check: `UPDATE cache_invalidations SET jobs = -1`,
+  cache_invalidations_undone_check: `UPDATE cache_invalidations SET undone_at = now()`,
+  cache_invalidations_restored_check: `UPDATE cache_invalidations SET undone_at = now(), restored = -1`,
+  cache_invalidation_entries_pkey: `INSERT INTO cache_invalidation_entries SELECT * FROM cache_invalidation_entries`,
+  cache_invalidation_entries_invalidation_fkey: `UPDATE cache_invalidation_entries SET invalidation_id = '${JOB}'`,
+  cache_invalidation_entries_version_check: `UPDATE cache_invalidation_entries SET version = 0`,
+  cache_invalidation_entries_status_check: `UPDATE cache_invalidation_entries SET status = 'invalid'`,
   docking_results_pkey: `INSERT INTO docking_results SELECT * FROM docking_results`,
   docking_results_replicate_check: `UPDATE docking_results SET replicate = 0`,
   docking_results_pose_rank_check: `UPDATE docking_results SET pose_rank = 0`,
@@ -138,9 +163,11 @@ const suite = schemaSuite({
   goodRows: GOOD_ROWS,
   badRows: BAD_ROWS,
   moreObjectsThan: 100,
-  personal: ['audit_log.user_id', 'jobs.created_by'],
+  personal: ['audit_log.user_id', 'cache_invalidations.created_by', 'cache_invalidations.undone_by', 'jobs.created_by'],
   confidential: [
+    'cache_invalidations.reason',
     'jobs.params',
+    'result_cache.smiles',
     'task_results.hba',
     'task_results.hbd',
     'task_results.logp',

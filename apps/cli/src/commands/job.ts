@@ -4,6 +4,7 @@ import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { uuidv7, type Env } from '@mad/process';
 import { CachePolicy, JobSchema, JobService, JobState, JobWaitingSchema, TenantJobSchema } from '@mad/proto/catalog';
 import { JobEventSchema, JobRunService, PoseSchema, WorkItemSchema } from '@mad/proto/results';
+import { ageOf } from '../cache-text.ts';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
 import { counts, eventRow, hitTable, standingLines, stateName, summary } from '../job-text.ts';
@@ -20,6 +21,8 @@ interface SubmitOptions {
   name: string;
   priority: number;
   cache: string;
+  minConfidence: number;
+  maxAge: string;
   watch?: boolean;
 }
 
@@ -42,6 +45,8 @@ export function jobCommands(mad: Command, env: Env): void {
     .option('--name <name>', 'a name for people', '')
     .option('--priority <n>', '−10 (last) to 10 (first)', Number, 0)
     .option('--cache <policy>', 'use, refresh, bypass or only', 'use')
+    .option('--min-confidence <share>', 'take no earlier result below this, 0–1', Number, 0)
+    .option('--max-age <age>', 'take no earlier result older than this: 45s, 90m, 12h, 30d', '')
     .option('--watch', 'show progress until it ends')
     .action(
       action<SubmitOptions>(env, async ({ settings, output, options }, pipeline) => {
@@ -54,6 +59,8 @@ export function jobCommands(mad: Command, env: Env): void {
           name: options.name,
           priority: options.priority,
           cachePolicy: policyOf(options.cache),
+          minConfidence: options.minConfidence,
+          maxAgeS: ageOf(options.maxAge),
         });
         output.note(`job ${submitted.jobId}`);
         const ended = options.watch ? await watched(signed, submitted.jobId, output) : submitted;

@@ -16,6 +16,7 @@ import { Traces } from './migrations/2026_11_25_0920_traces.ts';
 import { QueueByOrganization } from './migrations/2026_11_25_0921_queue_by_organization.ts';
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 import { TasksAhead } from './migrations/2026_11_25_0931_tasks_ahead.ts';
+import { MaxAge } from './migrations/2026_11_25_1040_max_age.ts';
 
 /** Every table of catalog. */
 export const catalogEntities = [
@@ -47,4 +48,5 @@ export const catalogMigrations = [
   QueueByOrganization,
   Reporting,
   TasksAhead,
+  MaxAge,
 ];

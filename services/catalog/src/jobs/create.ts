@@ -34,6 +34,15 @@ export async function resolveJob(
   orgId: string,
   request: CreateJobRequest,
 ): Promise<ResolvedJob> {
+  return { request, ...(await resolveVersion(context, orgId, request)) };
+}
+
+/** What `resolveJob` does, of whatever names a version and gives it parameters. */
+export async function resolveVersion(
+  context: CatalogContext,
+  orgId: string,
+  request: Pick<CreateJobRequest, 'pipelineId' | 'version' | 'parameters'>,
+): Promise<Omit<ResolvedJob, 'request'>> {
   const { pipelineId, version: wanted } = request;
   const version = await context.pipelineVersions.published(orgId, pipelineId, wanted);
   if (!version) {
@@ -42,7 +51,7 @@ export async function resolveJob(
     throw invalid('version', description);
   }
   const planned = await planTasks(context, orgId, version.spec!, request.parameters ?? {});
-  return { request, version, planned };
+  return { version, planned };
 }
 
 function quotaExceeded(orgId: string, limit: number, queued: number, planned: number): ConnectError {
@@ -94,9 +103,9 @@ export async function createJob(
   const span = currentSpan();
   await tx.execute(
     `INSERT INTO catalog.jobs_meta (job_id, org_id, pipeline_id, pipeline_version_id, molecule_set_id, name, detail,
-       priority, labels, parameters, plan, cache_policy, min_confidence, input_count, planned_tasks, created_by,
-       traceparent)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+       priority, labels, parameters, plan, cache_policy, min_confidence, max_age_s, input_count, planned_tasks,
+       created_by, traceparent)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
     [
       jobId,
       orgId,
@@ -111,6 +120,7 @@ export async function createJob(
       JSON.stringify(tasks.map((task) => toJson(TaskPlanSchema, task))),
       cachePolicyOf(request.cachePolicy),
       request.minConfidence,
+      request.maxAgeS,
       input.count,
       taskCount,
       userId,

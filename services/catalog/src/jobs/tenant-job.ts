@@ -27,6 +27,7 @@ export type RunnableJob = Pick<
   | 'plan'
   | 'cache_policy'
   | 'min_confidence'
+  | 'max_age_s'
   | 'input_count'
   | 'created_by'
   | 'admitted_at'
@@ -46,7 +47,7 @@ export async function readRunnableJob(
     async (tx) => {
       const [row] = await tx.query<RunnableJob>(
         `SELECT org_id, job_id, pipeline_version_id, status, detail, parameters, plan, cache_policy, min_confidence,
-           input_count, created_by, admitted_at, materialized_at, cancel_requested_at, cancel_requested_by
+           max_age_s, input_count, created_by, admitted_at, materialized_at, cancel_requested_at, cancel_requested_by
          FROM catalog.jobs_meta WHERE org_id = $1 AND job_id = $2`,
         [orgId, jobId],
       );
@@ -141,6 +142,7 @@ export async function materializeInTenant(
     parameters: job.parameters,
     cachePolicy: cachePolicyMessage(job.cache_policy),
     minConfidence: job.min_confidence,
+    maxAgeS: job.max_age_s,
     createdBy: job.created_by,
   };
   const options: CallOptions = { timeoutMs: MATERIALIZE_MS, signal };

@@ -39,6 +39,7 @@ export type JobView = Omit<
   JobRow,
   | 'plan'
   | 'min_confidence'
+  | 'max_age_s'
   | 'input_count'
   | 'planned_tasks'
   | 'materialized_at'

@@ -1,20 +1,18 @@
 import type { EntitySchema, MigrationClass } from '@mad/postgres';
 import { AuditEntity } from './entities/audit.ts';
+import { CacheInvalidationEntity, CacheInvalidationEntryEntity } from './entities/cache-invalidation.ts';
+import { ResultCacheEntity, ResultCacheHistoryEntity } from './entities/cache.ts';
 import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
 import { FailureCountEntity, ScoreHistogramEntity } from './entities/statistics.ts';
-import {
-  DockingResultEntity,
-  ResultCacheEntity,
-  StagedResultEntity,
-  TaskExecutionEntity,
-  TaskResultEntity,
-} from './entities/work.ts';
+import { DockingResultEntity, StagedResultEntity, TaskExecutionEntity, TaskResultEntity } from './entities/work.ts';
 import { Jobs } from './migrations/2026_11_21_0900_jobs.ts';
 import { Work } from './migrations/2026_11_21_0901_work.ts';
 import { PosesAndEvents } from './migrations/2026_11_21_0902_poses_and_events.ts';
 import { AuditLog } from './migrations/2026_11_21_0903_audit_log.ts';
 import { ResultBatches } from './migrations/2026_11_25_0950_result_batches.ts';
 import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.ts';
+import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
+import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
 export const SCHEMA = 'results';
@@ -27,6 +25,8 @@ export const resultsMigrations: readonly MigrationClass[] = [
   AuditLog,
   ResultBatches,
   ScoreStatistics,
+  CacheSources,
+  CacheInvalidations,
 ];
 
 export const resultsEntities: readonly EntitySchema[] = [
@@ -39,6 +39,9 @@ export const resultsEntities: readonly EntitySchema[] = [
   StagedResultEntity,
   DockingResultEntity,
   ResultCacheEntity,
+  ResultCacheHistoryEntity,
+  CacheInvalidationEntity,
+  CacheInvalidationEntryEntity,
   ScoreHistogramEntity,
   FailureCountEntity,
   AuditEntity,

@@ -75,6 +75,7 @@ export type ItemRow = Pick<
   | 'result_data'
   | 'confidence_score'
   | 'reused_from_job_id'
+  | 'reused_from_task_id'
   | 'reused_from_item_no'
   | 'error_class'
   | 'error_message'
@@ -88,15 +89,20 @@ export type ItemRow = Pick<
 
 /** The columns of an ItemRow. */
 export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
-  confidence_score, reused_from_job_id, reused_from_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
+  confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
   hba, rotatable_bonds`;
 
-/** `rank` and `bestPose` are set in hits only. */
+/** What a work item shows besides its row; `rank` and `bestPose` in hits only. */
+export interface Shown {
+  scoreUnits: string;
+  invalidated: boolean;
+  rank?: number;
+  bestPose?: PoseRow | undefined;
+}
+
 export function workItemMessage(
   row: ItemRow,
-  scoreUnits: string,
-  rank = 0,
-  bestPose?: PoseRow,
+  { scoreUnits, invalidated, rank = 0, bestPose }: Shown,
 ): MessageInitShape<typeof WorkItemSchema> {
   return {
     taskId: row.task_id,
@@ -115,6 +121,7 @@ export function workItemMessage(
     errorMessage: row.error_message,
     rank,
     properties: propertiesOf(row),
+    resultInvalidated: invalidated,
     bestPose: bestPose === undefined ? undefined : poseMessage(bestPose),
   };
 }

@@ -14,7 +14,15 @@ import { append, type Appended } from '../runs/append.ts';
 import { cancel } from '../runs/cancel.ts';
 import { fail, finish } from '../runs/finish.ts';
 import { readInputs } from '../runs/inputs.ts';
-import { aliveExecutions, policyOf, progressOf, readJob, type JobImage, type Runnable } from '../runs/job-image.ts';
+import {
+  aliveExecutions,
+  demandOf,
+  policyOf,
+  progressOf,
+  readJob,
+  type JobImage,
+  type Runnable,
+} from '../runs/job-image.ts';
 import { checkLease } from '../runs/lease.ts';
 import { materialize } from '../runs/materialize.ts';
 import { ensurePartitions, monthOf, transactOnJob } from '../runs/partitions.ts';
@@ -37,7 +45,7 @@ const NO_POSES = create(PoseColumnsSchema);
 
 /** The payload side of a job: made by catalog's word, run by workers. */
 export function executionService(context: Context): ServiceImpl<typeof ExecutionService> {
-  const { tenants, catalog, verifyLease, feed, logger } = context;
+  const { tenants, catalog, verifyLease, feed, logger, cacheTtlDays } = context;
   const answer = (job: JobImage, runnable: Runnable[]) => ({ progress: progressOf(job), runnable });
 
   return {
@@ -112,7 +120,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       const error =
         errorClass === '' ? undefined : { errorClass: withoutNul(errorClass), errorMessage: withoutNul(errorMessage) };
       const ended = await transactOnJob(tenants, orgId, (tx) =>
-        finish(tx, { id: taskExecutionId, attempt, error, metrics }),
+        finish(tx, { id: taskExecutionId, attempt, error, metrics, cacheTtlDays }),
       );
       feed.moved(orgId, ended.job.row.job_id);
       await settle(context, ctx, { orgId, taskExecutionId, ...ended });
@@ -147,14 +155,14 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
 }
 
 function newJobOf(request: MaterializeJobRequest): NewJob {
-  const { jobId, pipelineVersionId, tasks, parameters = {}, cachePolicy, minConfidence, createdBy } = request;
+  const { jobId, pipelineVersionId, tasks, parameters = {}, cachePolicy, createdBy } = request;
   return {
     jobId,
     pipelineVersionId,
     plans: tasks,
     parameters,
     policy: policyOf(cachePolicy),
-    minConfidence,
+    demand: demandOf(request),
     createdBy,
   };
 }

@@ -4,8 +4,9 @@ import { invalid, nextPageToken, notFound, orgOf, pageOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
 import { FilterError, leavesOutBetter, parseFilter, type HitFilter } from '../domain/hit-filter.ts';
 import { readJob, requireJob } from '../runs/job-image.ts';
-import { eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage, type ItemRow } from './convert.ts';
+import { eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage } from './convert.ts';
 import { isInt32, shapeOf } from './cursor.ts';
+import { invalidatedAmong, type ShownItem } from './invalidated.ts';
 import { readHits, type HitCursor } from './hit-rows.ts';
 import { scoringTask, taskNamed } from './job-tasks.ts';
 import { readBestPoses, readItems, readPoses, sourceOf, type PoseCursor } from './result-rows.ts';
@@ -42,8 +43,19 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         const { rows, next } = await readHits(tx, jobId, task, { filter, bestPerMolecule, after, size });
         const itemNos = rows.map((row) => row.item_no);
         const poses = includeBestPose ? await readBestPoses(tx, jobId, task.taskId, itemNos) : undefined;
+        const invalidated = await invalidatedAmong(
+          tx,
+          rows.map((row) => ({ row, jobId, task: task.plan.task })),
+        );
         return {
-          hits: rows.map((row) => workItemMessage(row, task.plan.scoreUnits, row.rank, poses?.get(row.item_no))),
+          hits: rows.map((row) =>
+            workItemMessage(row, {
+              scoreUnits: task.plan.scoreUnits,
+              invalidated: invalidated.has(row),
+              rank: row.rank,
+              bestPose: poses?.get(row.item_no),
+            }),
+          ),
           nextPageToken: next === undefined ? '' : nextPageToken(query, next),
         };
       });
@@ -61,7 +73,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       return tenants.read(orgId, async (tx) => {
         const job = await requireJob(tx, request.jobId);
         if (request.taskId !== '') taskNamed(job, request.taskId);
-        const found: { row: ItemRow; index: number; units: string }[] = [];
+        const found: (ShownItem & { index: number; scoreUnits: string })[] = [];
         // Task by task: within one, the primary key gives the order.
         for (const [index, { taskId, plan }] of job.tasks.entries()) {
           if (index < taskIndex || found.length > size) continue;
@@ -74,12 +86,16 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
             errorClass,
             limit: size + 1 - found.length,
           });
-          found.push(...rows.map((row) => ({ row, index, units: plan.scoreUnits })));
+          const { task, scoreUnits } = plan;
+          found.push(...rows.map((row) => ({ row, index, jobId: request.jobId, task, scoreUnits })));
         }
         const shown = found.slice(0, size);
         const last = shown.at(-1);
+        const invalidated = await invalidatedAmong(tx, shown);
         return {
-          items: shown.map(({ row, units }) => workItemMessage(row, units)),
+          items: shown.map(({ row, scoreUnits }) =>
+            workItemMessage(row, { scoreUnits, invalidated: invalidated.has(row) }),
+          ),
           nextPageToken: found.length > size ? nextPageToken(query, [last!.index, last!.row.item_no]) : '',
         };
       });

@@ -3,10 +3,10 @@ import type { TenantTx } from '@mad/tenancy';
 import { addEndings, type Endings } from '../domain/counters.ts';
 import { decideFail, decideFinish } from '../domain/execution.ts';
 import { missingOutcome, type ItemError } from '../domain/work-item.ts';
-import { keepResults, type ScoredItem } from './cache.ts';
 import { dropStaged, endFollowers, unblockTasks } from './endings.ts';
 import { lockExecutionAndJob, type Execution } from './execution.ts';
 import { aliveExecutions, applyEndings, taskIn, type JobImage, type Runnable } from './job-image.ts';
+import { keepResults, type ScoredItem } from './keep-results.ts';
 import { leaseLost } from './lease.ts';
 import { closeJob, saveJob } from './save-job.ts';
 import { countEnded } from './statistics.ts';
@@ -24,13 +24,15 @@ export interface Finish {
   /** Set when the engine failed as a whole. */
   error: ItemError | undefined;
   metrics: JsonObject;
+  /** Its results answer later jobs for so long; undefined is for ever. */
+  cacheTtlDays: number | undefined;
 }
 
 /**
  * Ends an execution and all that follows from it, in this one transaction: items, cache entries, followers, later tasks,
  * counters, events, the job. A repeat changes nothing and says everything that is runnable.
  */
-export async function finish(tx: TenantTx, { id, attempt, error, metrics }: Finish): Promise<Ended> {
+export async function finish(tx: TenantTx, { id, attempt, error, metrics, cacheTtlDays }: Finish): Promise<Ended> {
   const { job, execution } = await lockExecutionAndJob(tx, id);
   const decision = decideFinish(execution, attempt);
   if (decision === 'lease_lost') throw leaseLost(id, attempt, execution);
@@ -40,6 +42,7 @@ export async function finish(tx: TenantTx, { id, attempt, error, metrics }: Fini
     attempt,
     error,
     metrics,
+    cacheTtlDays,
   });
 }
 
@@ -66,6 +69,7 @@ interface Ending {
   attempt: number;
   error: ItemError | undefined;
   metrics: JsonObject;
+  cacheTtlDays?: number | undefined;
 }
 
 async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, ending: Ending): Promise<Ended> {
@@ -79,6 +83,7 @@ async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, e
     job,
     task,
     ended.filter((item) => item.status === 'scored'),
+    ending.cacheTtlDays,
   );
   applyEndings(job, taskId, addEndings(endings, await endFollowers(tx, job, taskId, endings, id)));
   await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id });
@@ -111,13 +116,13 @@ async function endItems(tx: TenantTx, execution: Execution, missing: ItemError, 
         service_name = $4, ended_at = now()
       FROM staged_results s
       WHERE s.task_execution_id = $1 AND t.job_id = $2 AND t.task_id = $3 AND t.item_no = s.item_no AND t.status = 'pending'
-      RETURNING t.item_no, t.status, t.input_signature, t.confidence_score, t.score`,
+      RETURNING t.item_no, t.status, t.input_signature, t.smiles, t.confidence_score, t.score`,
     [id, jobId, taskId, engine],
   );
   const unsaid = await tx.query<EndedItem>(
     `UPDATE task_results SET status = 'failed', error_class = $2, error_message = $3, service_name = $4, ended_at = now()
       WHERE task_execution_id = $1 AND status = 'pending'
-      RETURNING item_no, status, input_signature, confidence_score, score`,
+      RETURNING item_no, status, input_signature, smiles, confidence_score, score`,
     [id, missing.errorClass, missing.errorMessage, engine],
   );
   await tx.execute('DELETE FROM staged_results WHERE task_execution_id = $1', [id]);

@@ -5,7 +5,7 @@ import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
 import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { JobRow } from '../db/entities/job.ts';
-import type { CachePolicy } from '../domain/cache-entry.ts';
+import type { CachePolicy, Demand } from '../domain/cache-entry.ts';
 import { afterEndings, sumOf, type Counters, type Endings } from '../domain/counters.ts';
 import { EXECUTION_STATUSES, isAlive } from '../domain/execution.ts';
 import type { JobState } from '../domain/job-state.ts';
@@ -36,8 +36,8 @@ export interface NewEvent {
 }
 
 export const COUNTER_COLUMNS = 'requested, cached, scored, failed, skipped, cancelled, pending';
-const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, timings,
-  metrics, error, event_seq, created_by, created_at, started_at, ended_at, ${COUNTER_COLUMNS}`;
+const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, max_age_s,
+  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, ${COUNTER_COLUMNS}`;
 
 const STATES: Record<JobState, JobStateMessage> = {
   queued: JobStateMessage.QUEUED,
@@ -59,6 +59,12 @@ export const stateMessage = (state: JobState): JobStateMessage => STATES[state];
 export const policyMessage = (policy: CachePolicy): CachePolicyMessage => POLICIES[policy];
 export const policyOf = (message: CachePolicyMessage): CachePolicy =>
   (Object.keys(POLICIES) as CachePolicy[]).find((policy) => POLICIES[policy] === message)!;
+
+/** What a request asks of earlier results; on the wire an age of 0 takes any. */
+export const demandOf = ({ minConfidence, maxAgeS }: { minConfidence: number; maxAgeS: number }): Demand => ({
+  minConfidence,
+  maxAgeS: maxAgeS === 0 ? null : maxAgeS,
+});
 
 interface TaskRow extends Counters {
   task_id: string;

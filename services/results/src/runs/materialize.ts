@@ -27,12 +27,21 @@ export async function materialize(tx: TenantTx, job: NewJob, inputs: Inputs): Pr
 
 /** False when the job is here already. */
 async function insertJob(tx: TenantTx, job: NewJob, items: number): Promise<boolean> {
-  const { jobId, pipelineVersionId, plans, parameters, policy, minConfidence, createdBy } = job;
+  const { jobId, pipelineVersionId, plans, parameters, policy, demand, createdBy } = job;
   // The signature is known when the last item has been seen; until then it names nothing.
   const inserted = await tx.execute(
-    `INSERT INTO jobs (job_id, pipeline_version_id, input_signature, params, cache_policy, min_confidence, created_by,
-        requested, pending) VALUES ($1, $2, repeat('0', 64), $3, $4, $5, $6, $7, $7) ON CONFLICT (job_id) DO NOTHING`,
-    [jobId, pipelineVersionId, JSON.stringify(parameters), policy, minConfidence, createdBy, items * plans.length],
+    `INSERT INTO jobs (job_id, pipeline_version_id, input_signature, params, cache_policy, min_confidence,
+        max_age_s, created_by, requested, pending) VALUES ($1, $2, repeat('0', 64), $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (job_id) DO NOTHING`,
+    [
+      jobId,
+      pipelineVersionId,
+      JSON.stringify(parameters),
+      policy,
+      demand.minConfidence,
+      demand.maxAgeS,
+      createdBy,
+      items * plans.length,
+    ],
   );
   if (inserted === 0) return false;
   await tx.execute(

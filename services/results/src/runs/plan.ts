@@ -1,7 +1,7 @@
 import { toJson, type JsonObject } from '@bufbuild/protobuf';
 import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
 import { invalid } from '@mad/rpc';
-import { canonicalParameters, SignatureError, signatureText } from '../domain/input-signature.ts';
+import { canonicalParameters, SignatureError, signatureText, type SignedPlan } from '../domain/input-signature.ts';
 
 /** The plan's artifacts by parameter, each by the sha256 of its canonical content. */
 function artifactsOf(plan: TaskPlan): Record<string, string> {
@@ -13,10 +13,15 @@ export function runParameters(plan: TaskPlan): JsonObject {
   return canonicalParameters(plan.parameters ?? {}, Object.keys(artifactsOf(plan)));
 }
 
+/** What of the plan determines results, besides the molecule. */
+export function signedPlanOf(plan: TaskPlan): SignedPlan {
+  const { engine, recipe, rdkitVersion, cacheVersion, parameters = {} } = plan;
+  return { engine, recipe, rdkitVersion, cacheVersion, parameters, artifacts: artifactsOf(plan) };
+}
+
 /** The text to hash for a molecule in this task. */
 export function signatureTextOf(plan: TaskPlan): (smiles: string) => string {
-  const { engine, recipe, rdkitVersion, cacheVersion, parameters = {} } = plan;
-  return signatureText({ engine, recipe, rdkitVersion, cacheVersion, parameters, artifacts: artifactsOf(plan) });
+  return signatureText(signedPlanOf(plan));
 }
 
 export function planJson(plan: TaskPlan): string {

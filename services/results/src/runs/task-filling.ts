@@ -3,11 +3,11 @@ import type { JsonObject } from '@bufbuild/protobuf';
 import { uuidv7 } from '@mad/process';
 import type { TaskPlan } from '@mad/proto/results';
 import type { TenantTx } from '@mad/tenancy';
-import { readsCache, type CachePolicy } from '../domain/cache-entry.ts';
+import { readsCache, type CachePolicy, type Demand } from '../domain/cache-entry.ts';
 import { noCounters, type Counters } from '../domain/counters.ts';
 import { beginItem, chunkNo } from '../domain/materialize.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
-import { lookUp, type CacheHit } from './cache.ts';
+import { lookUp, type LookedUp } from './cache.ts';
 import { copyRows, uuidBytes, type CopyTarget, type CopyValue } from './copy.ts';
 import type { Inputs } from './inputs.ts';
 import { signatureTextOf } from './plan.ts';
@@ -19,7 +19,8 @@ export interface NewJob {
   plans: TaskPlan[];
   parameters: JsonObject;
   policy: CachePolicy;
-  minConfidence: number;
+  /** What it asks of earlier results. */
+  demand: Demand;
   createdBy: string;
 }
 
@@ -54,6 +55,7 @@ const ITEMS: CopyTarget = {
     hbd: 'int2',
     hba: 'int2',
     rotatable_bonds: 'int2',
+    cache_miss: 'text',
   },
 };
 
@@ -97,22 +99,25 @@ export class TaskFilling {
     for (let start = 0; start < smiles.length; start += BATCH) {
       const signatures = smiles.slice(start, start + BATCH).map((one) => hash('sha256', textOf(one)));
       signatures.forEach(onSignature);
-      const hits = readsCache(this.#job.policy)
-        ? await lookUp(this.#tx, this.#plan.task, signatures, this.#job.minConfidence)
-        : new Map<string, CacheHit>();
+      const found = readsCache(this.#job.policy)
+        ? await lookUp(this.#tx, this.#plan.task, signatures, this.#job.demand)
+        : undefined;
       const known = this.#executions.length;
-      const rows = signatures.map((signature, index) => this.#begin(start + index, signature, hits.get(signature)));
+      const rows = signatures.map((signature, index) =>
+        this.#begin(start + index, signature, found && (found.get(signature) ?? { miss: 'never_computed' })),
+      );
       await this.#insertExecutions(known);
       await copyRows(this.#tx, ITEMS, rows);
     }
   }
 
-  /** Decides one item; `index` is its place in the input, from 0. */
-  #begin(index: number, signature: string, hit: CacheHit | undefined): CopyValue[] {
+  /** Decides one item; `index` is its place in the input, from 0; `found` what was looked up, if it was. */
+  #begin(index: number, signature: string, found: LookedUp | undefined): CopyValue[] {
     const itemNo = index + 1;
     const { policy } = this.#job;
     const upstream = this.#upstream.map((statuses) => statuses[index]!);
-    const beginning = beginItem({ policy, hit, upstream, leader: this.#leaders.get(signature) });
+    const { hit, miss } = found ?? {};
+    const beginning = beginItem({ policy, hit, miss, upstream, leader: this.#leaders.get(signature) });
     const { status } = beginning;
     this.statuses.push(status);
     this.counters.requested += 1;
@@ -148,6 +153,7 @@ export class TaskFilling {
       properties?.hbd ?? null,
       properties?.hba ?? null,
       properties?.rotatableBonds ?? null,
+      miss ?? null,
     ];
   }
 

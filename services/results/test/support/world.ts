@@ -45,6 +45,7 @@ export interface JobOptions {
   plans?: Plan[];
   policy?: CachePolicy;
   minConfidence?: number;
+  maxAgeS?: number;
   /** What catalog announces; default: what it has. */
   inputCount?: number;
 }
@@ -130,7 +131,11 @@ export interface World {
 const WORKER = 'worker-1';
 
 /** Opens a world. With `redisUrl` its results uses Redis; `logger` gets what results logs. */
-export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logger?: Logger } = {}): Promise<World> {
+export async function openWorld({
+  redisUrl,
+  logger,
+  cacheTtlDays,
+}: { redisUrl?: string; logger?: Logger; cacheTtlDays?: number } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
     inputs: new Map(),
@@ -158,6 +163,7 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',
+        cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
       },
       { logger: logger ?? createLogger('results', { level: 'error' }) },
@@ -227,7 +233,11 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
         password: database.password,
         connectionBudget: 20,
       });
-      return { orgId, database, token: await userToken({ orgId, permissions: ['jobs.read'] }) };
+      return {
+        orgId,
+        database,
+        token: await userToken({ orgId, permissions: ['jobs.read', 'cache.read', 'cache.manage'] }),
+      };
     },
     async materialize(org, options = {}) {
       const { jobId = uuidv7(), plans = [similarity()] } = options;
@@ -245,6 +255,7 @@ export async function openWorld({ redisUrl, logger }: { redisUrl?: string; logge
         inputCount: options.inputCount ?? smiles.length,
         cachePolicy: options.policy ?? CachePolicy.USE,
         minConfidence: options.minConfidence ?? 0,
+        maxAgeS: options.maxAgeS ?? 0,
         createdBy: uuidv7(),
       };
       return Object.assign(await world.asCatalog.materializeJob(request), { jobId });

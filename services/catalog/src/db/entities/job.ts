@@ -22,6 +22,7 @@ export interface JobRow {
   plan: JsonValue[];
   cache_policy: CachePolicyName;
   min_confidence: number;
+  max_age_s: number;
   input_count: number;
   planned_tasks: number;
   requested: string;
@@ -68,6 +69,11 @@ export const JobEntity = new EntitySchema<JobRow>({
     plan: { type: 'jsonb', comment: 'Confidential: the resolved tasks; nothing in them changes after submission' },
     cache_policy: { type: 'text', default: 'use' },
     min_confidence: { type: 'double precision', default: 0 },
+    max_age_s: {
+      type: 'integer',
+      default: 0,
+      comment: 'Internal: earlier results older than this are not taken, seconds; 0 takes any',
+    },
     input_count: { type: 'integer' },
     planned_tasks: {
       type: 'integer',

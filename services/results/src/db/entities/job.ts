@@ -23,6 +23,7 @@ export interface JobRow extends Counters {
   params: Record<string, unknown>;
   cache_policy: CachePolicy;
   min_confidence: number;
+  max_age_s: number | null;
   timings: Record<string, unknown>;
   metrics: Record<string, unknown>;
   error: string;
@@ -49,6 +50,11 @@ export const JobEntity = new EntitySchema<JobRow>({
     params: { type: 'jsonb', default: {}, comment: 'Confidential: parameters as the user sees them' },
     cache_policy: { type: 'enum', enum: [...CACHE_POLICIES], enumName: 'cache_policy', default: 'use' },
     min_confidence: { type: 'double precision', default: 0 },
+    max_age_s: {
+      type: 'integer',
+      nullable: true,
+      comment: 'Internal: earlier results older than this are not taken, seconds; null takes any',
+    },
     timings: { type: 'jsonb', default: {}, comment: 'Internal: milliseconds waited and run, once ended' },
     metrics: { type: 'jsonb', default: {} },
     error: { type: 'text', default: '' },

@@ -1,5 +1,5 @@
 import { EntitySchema } from '@mad/postgres';
-import type { CacheEntryStatus } from '../../domain/cache-entry.ts';
+import { CACHE_MISSES, type CacheMiss } from '../../domain/cache-entry.ts';
 import { EXECUTION_STATUSES, type ExecutionStatus } from '../../domain/execution.ts';
 import { WORK_STATUSES, type WorkStatus } from '../../domain/work-item.ts';
 
@@ -85,6 +85,7 @@ export interface TaskResultRow {
   hbd: number | null;
   hba: number | null;
   rotatable_bonds: number | null;
+  cache_miss: CacheMiss | null;
 }
 
 const FROZEN = "Confidential: of the molecule, as frozen with the job's input";
@@ -128,6 +129,13 @@ export const TaskResultEntity = new EntitySchema<TaskResultRow>({
     hbd: { type: 'smallint', nullable: true, comment: `${FROZEN}: hydrogen bond donors` },
     hba: { type: 'smallint', nullable: true, comment: `${FROZEN}: hydrogen bond acceptors` },
     rotatable_bonds: { type: 'smallint', nullable: true, comment: FROZEN },
+    cache_miss: {
+      type: 'enum',
+      enum: [...CACHE_MISSES],
+      enumName: 'cache_miss',
+      nullable: true,
+      comment: 'Internal: why no earlier result answered it; null when one did, or none was looked for',
+    },
   },
 });
 
@@ -196,44 +204,5 @@ export const DockingResultEntity = new EntitySchema<DockingResultRow>({
     chunk_no: { type: 'integer' },
     pose_uri: { type: 'text', nullable: true },
     metadata: { type: 'jsonb', nullable: true },
-  },
-});
-
-/** A row of results.result_cache. */
-export interface ResultCacheRow {
-  cache_key: string;
-  task: string;
-  input_signature: string;
-  canonical_job_id: string;
-  canonical_task_id: string;
-  canonical_item_no: number;
-  confidence_score: number | null;
-  artifact_map: Record<string, unknown>;
-  metrics_summary: Record<string, unknown>;
-  status: CacheEntryStatus;
-  hit_count: number;
-  last_used_at: Date | null;
-  created_at: Date;
-  expires_at: Date | null;
-}
-
-export const ResultCacheEntity = new EntitySchema<ResultCacheRow>({
-  name: 'result_cache',
-  schema: 'results',
-  columns: {
-    cache_key: { type: 'text', primary: true, primaryKeyConstraintName: 'result_cache_pkey' },
-    task: { type: 'text' },
-    input_signature: { type: 'text' },
-    canonical_job_id: { type: 'uuid' },
-    canonical_task_id: { type: 'text' },
-    canonical_item_no: { type: 'integer' },
-    confidence_score: { type: 'double precision', nullable: true },
-    artifact_map: { type: 'jsonb', default: {} },
-    metrics_summary: { type: 'jsonb', default: {} },
-    status: { type: 'text', default: 'valid' },
-    hit_count: { type: 'bigint', default: 0 },
-    last_used_at: { type: 'timestamptz', nullable: true },
-    created_at: { type: 'timestamptz', default: () => 'now()' },
-    expires_at: { type: 'timestamptz', nullable: true },
   },
 });
