@@ -253,6 +253,7 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
   const { spec } = (await pipelines.getPipelineVersion({ orgId, pipelineId, version: 1 })).pipelineVersion!;
   const rows = [{ smiles: 'CCCCO', name: 'butanol' }];
   const parameters = { reference: IMATINIB };
+  const statistics = client(results.JobStatisticsService);
   const { jobId: otherJobId } = (
     await jobs.createJob({ ...by(), pipelineId, moleculeSetId, parameters: { reference: 'CCCCCC' } })
   ).job!;
