@@ -1,10 +1,18 @@
 import { databaseName, loginName } from './names.ts';
 
 /** Something that is undertaken with a tenant. */
-export type OperationKind = 'provision' | 'suspend' | 'resume' | 'migrate';
+export type OperationKind = 'provision' | 'suspend' | 'resume' | 'migrate' | 'rotate';
 
 export type StepName =
-  'create_database' | 'admit_logins' | 'verify' | 'close_connections' | 'open_connections' | 'migrate';
+  | 'create_database'
+  | 'admit_logins'
+  | 'verify'
+  | 'close_connections'
+  | 'open_connections'
+  | 'migrate'
+  | 'renew_login'
+  | 'verify_login'
+  | 'switch_login';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -55,6 +63,13 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   suspend: { steps: ['close_connections'], announces: false, onFailure: 'retry' },
   resume: { steps: ['open_connections'], opens: true, announces: true, onFailure: 'retry' },
   migrate: { steps: ['migrate'], announces: true, onFailure: 'stop', cancellable: true },
+  // The login in use is touched by no step: whatever fails, the tenant has one that works.
+  rotate: {
+    steps: ['renew_login', 'verify_login', 'switch_login'],
+    announces: true,
+    onFailure: 'stop',
+    cancellable: true,
+  },
 };
 
 export function firstStep(kind: OperationKind): StepName {

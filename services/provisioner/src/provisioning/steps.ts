@@ -12,6 +12,7 @@ import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
 import { ensureTemplate } from '../servers/template.ts';
 import { remember, type Held } from '../operations/lease.ts';
+import { ROTATION_STEPS } from '../rotation/steps.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
 /** What steps work with. */
@@ -20,6 +21,8 @@ export interface StepContext {
   master: MasterKeys;
   connections: ServerConnections;
   owners: SchemaOwners;
+  /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
+  rotateGraceMs: number;
 }
 
 /** One tenant as the steps see it. */
@@ -37,7 +40,12 @@ export interface Findings {
 }
 
 /** What a step does, given the provisioner's connection to the tenant's server. */
-type Step = (context: StepContext, client: pg.ClientBase, subject: Subject, held: Held) => Promise<Findings | void>;
+export type Step = (
+  context: StepContext,
+  client: pg.ClientBase,
+  subject: Subject,
+  held: Held,
+) => Promise<Findings | void>;
 
 /** The tenant, its server and its logins' passwords. */
 export async function loadSubject(
@@ -132,4 +140,6 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
     );
     return { schemaVersion: done.version, fingerprint: done.fingerprint, applied: done.applied };
   },
+
+  ...ROTATION_STEPS,
 };
