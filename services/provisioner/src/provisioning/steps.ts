@@ -3,13 +3,14 @@ import type pg from 'pg';
 import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
-import { schemaApp, schemaOwner } from '../domain/names.ts';
+import { schemaApp, schemaOwner, schemaReader } from '../domain/names.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
+import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
 import { remember, type Held } from '../operations/lease.ts';
 import { ROTATION_STEPS } from '../rotation/steps.ts';
@@ -81,6 +82,11 @@ export async function loadSubject(
 }
 
 const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
+const rolesOf = (schema: string): rights.SchemaRoles => ({
+  owner: schemaOwner(schema),
+  app: schemaApp(schema),
+  reader: schemaReader(schema),
+});
 
 /** Every step by name. Each may be begun anew after any crash. */
 export const STEPS: Readonly<Record<StepName, Step>> = {
@@ -131,6 +137,27 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
 
   async open_connections(_context, client, subject) {
     await database.openConnections(client, subject.tenant.database_name, namesOf(subject));
+  },
+
+  async close_writes({ connections }, client, subject) {
+    const { tenant, server } = subject;
+    const roles = rolesOf(tenant.schema);
+    await rights.ensureReader(client, roles.reader);
+    await connections.as(server, connections.adminLogin(server, tenant.database_name), (inside) =>
+      rights.grantReading(inside, tenant.schema, roles),
+    );
+    await rights.letRead(client, namesOf(subject), roles);
+    await rights.endWrites(client, tenant.database_name, namesOf(subject));
+  },
+
+  async open_writes({ connections }, client, subject) {
+    const { tenant, server } = subject;
+    const roles = rolesOf(tenant.schema);
+    await rights.letWrite(client, namesOf(subject), roles);
+    if (!(await rights.hasReader(client, roles.reader))) return;
+    await connections.as(server, connections.adminLogin(server, tenant.database_name), (inside) =>
+      rights.revokeReading(inside, tenant.schema, roles),
+    );
   },
 
   async migrate({ connections, owners }, client, { tenant, server }) {

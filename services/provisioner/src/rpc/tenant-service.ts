@@ -56,6 +56,11 @@ export function tenantService(context: ProvisionerContext): BoundService {
       return { tenants: rows.map(tenantMessage) };
     },
 
+    async freezeTenants({ orgId }, ctx) {
+      const rows = await switchTenants(context, orgId.toLowerCase(), 'freeze', ctx);
+      return { tenants: rows.map(tenantMessage) };
+    },
+
     async resumeTenants({ orgId }, ctx) {
       const rows = await switchTenants(context, orgId.toLowerCase(), 'resume', ctx);
       return { tenants: rows.map(tenantMessage) };
