@@ -126,10 +126,15 @@ export class DataSources {
     else if (this.#open.size > this.#options.maxOpen) this.#evict();
   }
 
-  /** Replaces the tenant's data source on next use if it is of an older generation. */
+  /**
+   * Something about the tenant changed: its data source is replaced on next use if it is of an older generation. Within
+   * one, the login may be another: what is running goes on, but nothing waits idle under the login before.
+   */
   retire(orgId: string, generation: bigint): void {
     const tenant = this.#open.get(orgId);
-    if (tenant !== undefined && tenant.route.generation < generation) this.#retire(tenant);
+    if (tenant === undefined) return;
+    if (tenant.route.generation < generation) this.#retire(tenant);
+    else tenant.pool.closeIdle();
   }
 
   /** Whether a connection of the tenant is open under this route. */

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { applicationName, cancelStatement, createTx, mustReconnect } from '@mad/postgres';
 import { currentSpan, MINUTE_MS, SECOND_MS, spanned } from '@mad/process';
-import { TenantState, type Route } from '@mad/proto/provisioner';
+import type { Route } from '@mad/proto/provisioner';
 import type pg from 'pg';
 import { BudgetExhausted, PoolEnded, ServerUnavailable } from './budget-errors.ts';
 import type { Slot } from './budget-slot.ts';
@@ -246,7 +246,7 @@ class RoutedTenants implements Tenants {
         });
       }
       if (signal?.aborted) throw signal.reason;
-      if (lost) throw await this.#explain(tenant.route, error, failure);
+      if (lost) throw await this.#explain(tenant.route, intent, error, failure);
       throw error;
     } finally {
       signal?.removeEventListener('abort', onAbort);
@@ -262,15 +262,19 @@ class RoutedTenants implements Tenants {
   }
 
   /** Why the connection was lost: the provisioner may have ended it on purpose, before its change reached us. */
-  async #explain({ orgId, generation }: Route, cause: unknown, failure: Failure | undefined): Promise<Error> {
+  async #explain(
+    { orgId, generation }: Route,
+    intent: Intent,
+    cause: unknown,
+    failure: Failure | undefined,
+  ): Promise<Error> {
     const told =
       failure === undefined ? unavailable(this.#about(orgId), cause) : failed(failure, this.#about(orgId), cause);
     this.#routes.forget(orgId);
     try {
       const route = await this.#routes.get(orgId);
       if (route.generation === generation) return told;
-      if (route.state !== TenantState.READY) return refusalOf(route, 'transact') ?? moved(this.#about(orgId), cause);
-      return moved(this.#about(orgId), cause);
+      return refusalOf(route, intent) ?? moved(this.#about(orgId), cause);
     } catch {
       return told;
     }

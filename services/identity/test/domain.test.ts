@@ -4,7 +4,7 @@ import { formatApiToken, parseApiToken, tokenPrefix } from '../src/domain/api-to
 import { auditPayload, type AuditEntry } from '../src/domain/audit-chain.ts';
 import { KEY_LIFE_MS, planRotation, signingKeyAt } from '../src/domain/key-rotation.ts';
 import { chargeAttempt, type LoginAttempts } from '../src/domain/login-backoff.ts';
-import { allowedUse, resumed, suspended } from '../src/domain/organization-status.ts';
+import { allowedUse, frozen, resumed, suspended } from '../src/domain/organization-status.ts';
 import { builtInRoles, exceeding, permissionCatalogue, scopedPermissions } from '../src/domain/permissions.ts';
 import { badQuota, DEFAULT_QUOTAS, withDefaults } from '../src/domain/quotas.ts';
 import { readPermissionCatalogue } from '../src/permission-catalogue.ts';
@@ -137,6 +137,10 @@ test('a status allows use, suspension and resumption as it should', () => {
   expect(suspended('erased')).toBeUndefined();
   expect(suspended('provisioning')).toBeUndefined();
   expect(resumed('suspended')).toBe('active');
+  expect(resumed('read_only')).toBe('active');
+  expect([frozen('active'), frozen('suspended'), frozen('read_only')]).toEqual(['read_only', 'read_only', 'read_only']);
+  expect(frozen('provisioning')).toBeUndefined();
+  expect(frozen('erased')).toBeUndefined();
   expect(resumed('erasing')).toBeUndefined();
   expect(resumed('provisioning')).toBeUndefined();
 });

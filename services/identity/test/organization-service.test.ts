@@ -211,6 +211,28 @@ test('a suspended organization is told to the provisioner, and nobody of it gets
   await mad.as().sessions.exchangeToken({ token: token.secret });
 });
 
+test('a read-only organization is told to the provisioner; its people get in and read, and change nothing until it is resumed', async () => {
+  const { orgId, admin, adminEmail } = await mad.organization('museum');
+  await active(orgId);
+  const credentials = { email: adminEmail, password: PASSWORD, organization: 'museum' };
+  const session = await mad.as().sessions.login(credentials);
+  const request = { orgId, requestId: randomUUID(), reason: 'audit' };
+  const { organization } = await mad.platform.organizations.freezeOrganization(request);
+  expect(organization!.status).toBe(OrganizationStatus.READ_ONLY);
+  expect(await mad.platform.organizations.freezeOrganization(request)).toMatchObject({ organization });
+  await eventually('told', async () => (mad.neighbour.calls.includes(`freeze ${orgId}`) ? true : undefined));
+  await mad.as().sessions.refreshSession({ refreshToken: session.tokens!.refreshToken });
+  expect((await admin.organizations.getOrganization({ orgId })).organization!.status).toBe(
+    OrganizationStatus.READ_ONLY,
+  );
+  const error = await failure(admin.tokens.createToken({ orgId, name: 'ci' }));
+  expect([error.code, error.rawMessage]).toEqual([Code.FailedPrecondition, 'the organization is read-only']);
+
+  await mad.platform.organizations.resumeOrganization({ orgId, requestId: randomUUID() });
+  await eventually('told', async () => (mad.neighbour.calls.includes(`resume ${orgId}`) ? true : undefined));
+  await admin.tokens.createToken({ orgId, name: 'ci' });
+});
+
 test('an organization that is not in use yet cannot be suspended', async () => {
   mad.neighbour.state = TenantState.CREATING;
   try {

@@ -41,7 +41,7 @@ export interface Neighbour {
   address: string;
   /** What EnsureTenant answers. */
   state: TenantState;
-  /** `ensure <org>`, `suspend <org>`, `resume <org>`, in order. */
+  /** `ensure <org>`, `suspend <org>`, `freeze <org>`, `resume <org>`, in order. */
   calls: string[];
   /** Organizations that were to be opened ahead of time, in order. */
   warmed: string[];
@@ -63,6 +63,10 @@ async function startNeighbour(): Promise<Neighbour> {
       },
       async suspendTenants({ orgId }) {
         calls.push(`suspend ${orgId}`);
+        return {};
+      },
+      async freezeTenants({ orgId }) {
+        calls.push(`freeze ${orgId}`);
         return {};
       },
       async resumeTenants({ orgId }) {

@@ -40,6 +40,12 @@ export interface ProvisionerConfig {
   stockPerMinute: number;
   /** How long the leavings of a failed operation wait for somebody to go on with it. */
   cleanupGraceMs: number;
+  /** A login is replaced when its password is so old, in days; 0: only when asked for. */
+  rotateAfterDays: number;
+  /** Logins replaced per minute at most. */
+  rotatePerMinute: number;
+  /** How long sessions under a login that is no longer in use may go on. */
+  rotateGraceMs: number;
 }
 
 const ADDRESS = /^[^\s:]+:\d{1,5}$/;
@@ -77,6 +83,9 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
       cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
+      rotateAfterDays: r.integer('PROVISIONER_ROTATE_AFTER_DAYS', { default: 30, min: 0, max: 3_650 }),
+      rotatePerMinute: r.integer('PROVISIONER_ROTATE_PER_MINUTE', { default: 30, min: 1, max: 6_000 }),
+      rotateGraceMs: r.integer('PROVISIONER_ROTATE_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
     };
   });
 }

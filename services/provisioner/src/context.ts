@@ -17,6 +17,8 @@ export interface ProvisionerContext {
   changes: ChangeFeed;
   /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
+  /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
+  rotateGraceMs: number;
   /** The region of organizations that name none. */
   defaultRegion: string;
   logger: Logger;

@@ -14,6 +14,7 @@ import { provisionerEntities } from './db/schema.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
+import { RotationKeeper } from './rotation/rotation-keeper.ts';
 import { deliverAuditEvents, QUEUES } from './queue.ts';
 import { routes } from './routes.ts';
 import { upsertServer } from './servers/registration.ts';
@@ -40,7 +41,7 @@ export async function startProvisioner(config: ProvisionerConfig, deps: ServiceD
 
 async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: AsyncDisposableStack): Promise<RpcServer> {
   const { logger } = deps;
-  const { masterKeys: master, stepLeaseMs: leaseMs } = config;
+  const { masterKeys: master, stepLeaseMs: leaseMs, rotateGraceMs } = config;
   const to = serviceTransports({ service: 'provisioner', privateJwk: config.servicePrivateJwk });
 
   const database = await openDatabase({
@@ -68,7 +69,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   open.defer(() => connections.close());
   const owners = new SchemaOwners(config.tenantSchemas, to);
   open.defer(() => owners.close());
-  const runs = new Runs({ database, boss, master, connections, owners, logger, leaseMs });
+  const runs = new Runs({ database, boss, master, connections, owners, logger, leaseMs, rotateGraceMs });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
@@ -82,6 +83,17 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     everyMs: config.sweepMs,
   });
   open.defer(() => stock.close());
+  const rotation = new RotationKeeper({
+    database,
+    connections,
+    runs,
+    logger,
+    leaseMs,
+    afterDays: config.rotateAfterDays,
+    perMinute: config.rotatePerMinute,
+    everyMs: config.sweepMs,
+  });
+  open.defer(() => rotation.close());
   // Before the sweeper, which waits for the runs it began.
   open.defer(() => runs.close());
   const changes = new ChangeFeed(database, logger);
@@ -99,6 +111,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     runs,
     changes,
     leaseMs,
+    rotateGraceMs,
     defaultRegion,
     logger,
   };

@@ -3,7 +3,7 @@ import { uuidv7 } from '@mad/process';
 import { databaseName, loginName, MAX_SCHEMA_LENGTH, migrationsText, templateName } from '../src/domain/names.ts';
 import { place, type Candidate } from '../src/domain/placement.ts';
 import { firstStep, mayCleanUp, objectsOf, PLANS, stepAfter, type OperationKind } from '../src/domain/plan.ts';
-import { ensureAnswer, resumeAnswer, suspendAnswer, TENANT_STATES } from '../src/domain/tenant-state.ts';
+import { ensureAnswer, freezeAnswer, resumeAnswer, suspendAnswer, TENANT_STATES } from '../src/domain/tenant-state.ts';
 
 describe('plans', () => {
   test.each(Object.keys(PLANS) as OperationKind[])('%s goes through its steps once and ends', (kind) => {
@@ -106,19 +106,29 @@ describe('states', () => {
       expect(ensureAnswer(state)).toBe(expected);
     }
   });
-  test('only what is whole and idle is suspended; only what is suspended is resumed', () => {
+  test('only what is whole and idle is suspended; only what is shut or read-only is resumed', () => {
     for (const state of TENANT_STATES) {
-      for (const step of [null, 'migrate', 'close_connections', 'open_connections']) {
+      for (const step of [null, 'migrate', 'close_connections', 'open_connections', 'close_writes', 'open_writes']) {
         if (suspendAnswer(state, step) === 'switch') {
           expect([state, step]).toEqual([expect.stringMatching(/^(ready|read_only)$/), null]);
         }
-        if (resumeAnswer(state, step) === 'switch') expect([state, step]).toEqual(['suspended', null]);
+        if (freezeAnswer(state, step) === 'switch') {
+          expect([state, step]).toEqual([expect.stringMatching(/^(ready|suspended)$/), null]);
+        }
+        if (resumeAnswer(state, step) === 'switch') {
+          expect([state, step]).toEqual([expect.stringMatching(/^(suspended|read_only)$/), null]);
+        }
       }
     }
     expect(suspendAnswer('creating', 'verify')).toBe('wait');
     expect(suspendAnswer('suspended', null)).toBe('nothing');
     expect(suspendAnswer('suspended', 'close_connections')).toBe('finish');
     expect(resumeAnswer('suspended', 'close_connections')).toBe('wait');
+    expect(resumeAnswer('read_only', 'open_writes')).toBe('finish');
     expect(resumeAnswer('ready', null)).toBe('nothing');
+    expect(freezeAnswer('read_only', null)).toBe('nothing');
+    expect(freezeAnswer('read_only', 'open_connections')).toBe('wait');
+    expect(freezeAnswer('moving', null)).toBe('wait');
+    expect(freezeAnswer('erased', null)).toBe('nothing');
   });
 });

@@ -91,6 +91,7 @@ const BAD_ROWS: Record<string, string> = {
   tenant_credentials_data_key_fkey: credential(ORG, 'b', 2, false),
   tenant_credentials_slot_check: credential(ORG, 'c', 1, false),
   tenant_credentials_role_name_check: `UPDATE tenant_credentials SET role_name = 'postgres'`,
+  tenant_credentials_retire_check: 'UPDATE tenant_credentials SET sessions_before = now()',
   idx_tenant_credentials_active: credential(ORG, 'b', 1, true),
   cleanup_records_pkey: cleanup(ORG, 'mad_results_2'),
   cleanup_records_object_key: cleanup(OTHER, 'mad_results_1'),

@@ -12,9 +12,10 @@ import { progressBar } from '../progress.ts';
 import { asPlatform, type Signed } from '../session.ts';
 import type { GlobalFlags, Settings } from '../settings.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
+import { rotateCommand } from './rotate.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -39,6 +40,7 @@ export function databaseCommands(mad: Command, env: Env): void {
         );
       }),
     );
+  rotateCommand(db, env);
   schemaDocsCommand(db, env);
   mad
     .command('migrate')

@@ -82,10 +82,15 @@ export function organizationCommands(mad: Command, env: Env): void {
       }),
     );
   summaryCommand(org, env);
-  for (const verb of ['suspend', 'resume'] as const) {
+  const verbs = {
+    suspend: 'refuse all use of an organization; nothing is lost',
+    'read-only': 'refuse all changes to an organization; reading goes on',
+    resume: 'open an organization for all use that is suspended or read-only',
+  };
+  for (const verb of Object.keys(verbs) as (keyof typeof verbs)[]) {
     org
       .command(`${verb} <slug>`)
-      .description(verb === 'suspend' ? 'refuse all use of an organization; nothing is lost' : 'end a suspension')
+      .description(verbs[verb])
       .action(
         action(env, async ({ settings, output }, slug) => {
           const platform = await asPlatform(settings);
@@ -93,7 +98,11 @@ export function organizationCommands(mad: Command, env: Env): void {
           const client = platform.api.client(OrganizationService);
           const request = { orgId, requestId: uuidv7() };
           const { organization } =
-            verb === 'suspend' ? await client.suspendOrganization(request) : await client.resumeOrganization(request);
+            verb === 'suspend'
+              ? await client.suspendOrganization(request)
+              : verb === 'read-only'
+                ? await client.freezeOrganization(request)
+                : await client.resumeOrganization(request);
           output.answer(
             jsonOf(OrganizationSchema, organization),
             `${slug} is ${OrganizationStatus[organization!.status].toLowerCase()}`,

@@ -68,7 +68,8 @@ function waitingFor(error: unknown): string {
     case 'NO_SERVER_AVAILABLE':
       return "waiting: no server of the organization's region takes another database";
     case 'TENANT_SUSPENDED':
-      return 'waiting: the organization is suspended';
+      // Suspended, or read-only.
+      return `waiting: ${(error as ConnectError).rawMessage}`;
     case 'CONNECTION_BUDGET_EXHAUSTED':
     case 'DATABASE_UNAVAILABLE':
       return "waiting for the organization's database";
@@ -117,8 +118,9 @@ async function ensureTenant(context: CatalogContext, orgId: string, signal?: Abo
       throw rpcError(Code.FailedPrecondition, 'PROVISIONING_FAILED', message, about);
     }
     case TenantState.SUSPENDED:
-    case TenantState.READ_ONLY:
       throw rpcError(Code.FailedPrecondition, 'TENANT_SUSPENDED', 'the organization is suspended', about);
+    case TenantState.READ_ONLY:
+      throw rpcError(Code.FailedPrecondition, 'TENANT_SUSPENDED', 'the organization is read-only', about);
     default:
       throw rpcError(Code.Unavailable, 'TENANT_PROVISIONING', "the organization's database is being made", about);
   }

@@ -14,5 +14,10 @@ export function suspended(status: OrganizationStatusName): OrganizationStatusNam
 
 /** The status after resuming, or undefined when an organization in this status cannot be resumed. */
 export function resumed(status: OrganizationStatusName): OrganizationStatusName | undefined {
-  return status === 'suspended' || status === 'active' ? 'active' : undefined;
+  return status === 'suspended' || status === 'read_only' || status === 'active' ? 'active' : undefined;
+}
+
+/** The status after making read-only, or undefined when that cannot be done to an organization in this status. */
+export function frozen(status: OrganizationStatusName): OrganizationStatusName | undefined {
+  return status === 'active' || status === 'suspended' || status === 'read_only' ? 'read_only' : undefined;
 }

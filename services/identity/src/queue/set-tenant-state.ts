@@ -12,6 +12,7 @@ export async function setTenantState(work: TenantWork, orgId: string, signal: Ab
   const before = (await standingOf(work.database, orgId))?.status;
   const options = { signal, timeoutMs: PATIENCE_MS };
   if (before === 'suspended') await work.tenants.suspendTenants({ orgId }, options);
+  else if (before === 'read_only') await work.tenants.freezeTenants({ orgId }, options);
   else if (before === 'active') await work.tenants.resumeTenants({ orgId }, options);
   else return;
   const after = (await standingOf(work.database, orgId))?.status;

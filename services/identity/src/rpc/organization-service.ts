@@ -7,6 +7,7 @@ import {
   OrganizationService,
   OrganizationSettingsSchema,
   ResumeOrganizationResponseSchema,
+  FreezeOrganizationResponseSchema,
   SuspendOrganizationResponseSchema,
   UpdateOrganizationResponseSchema,
   UpdateOrganizationSettingsResponseSchema,
@@ -23,7 +24,7 @@ import {
   requester,
 } from '../organization-scope.ts';
 import { ENSURE_TENANT } from '../queue/queues.ts';
-import { resumeOrganization, suspendOrganization } from './organization-state.ts';
+import { freezeOrganization, resumeOrganization, suspendOrganization } from './organization-state.ts';
 import { getOrganizationUse, listOrganizationUse } from './organization-use.ts';
 import { ORGANIZATION_COLUMNS, organizationMessage, requestedQuotas } from './organization.ts';
 
@@ -165,6 +166,15 @@ export function organizationService(context: IdentityContext): ServiceImpl<typeo
       return changeOrganizationAsPlatform(context, ctx, method, request, async (tx) => {
         const row = await suspendOrganization(tx, ctx, boss, request);
         return create(SuspendOrganizationResponseSchema, { organization: organizationMessage(row) });
+      });
+    },
+
+    async freezeOrganization(request, ctx) {
+      requireName('reason', request.reason, { mayBeEmpty: true });
+      const method = OrganizationService.method.freezeOrganization;
+      return changeOrganizationAsPlatform(context, ctx, method, request, async (tx) => {
+        const row = await freezeOrganization(tx, ctx, boss, request);
+        return create(FreezeOrganizationResponseSchema, { organization: organizationMessage(row) });
       });
     },
 

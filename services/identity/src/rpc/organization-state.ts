@@ -1,10 +1,14 @@
 import { Code, type HandlerContext } from '@connectrpc/connect';
 import type { Boss, Tx } from '@mad/postgres';
-import type { ResumeOrganizationRequest, SuspendOrganizationRequest } from '@mad/proto/identity';
+import type {
+  FreezeOrganizationRequest,
+  ResumeOrganizationRequest,
+  SuspendOrganizationRequest,
+} from '@mad/proto/identity';
 import { rpcError } from '@mad/rpc';
 import { recordAudit } from '../audit/record.ts';
 import type { OrganizationRow } from '../db/entities/organization.ts';
-import { resumed, suspended, type OrganizationStatusName } from '../domain/organization-status.ts';
+import { frozen, resumed, suspended, type OrganizationStatusName } from '../domain/organization-status.ts';
 import { SET_TENANT_STATE } from '../queue/queues.ts';
 import { ORGANIZATION_COLUMNS } from './organization.ts';
 
@@ -54,7 +58,22 @@ export async function suspendOrganization(
   return row;
 }
 
-/** Resumes a suspended organization; its people sign in anew. */
+/** Makes an organization read-only: its people keep their sessions, and can change nothing. */
+export async function freezeOrganization(
+  tx: Tx,
+  ctx: HandlerContext,
+  boss: Boss,
+  request: FreezeOrganizationRequest,
+): Promise<OrganizationRow> {
+  const { orgId, requestId, reason } = request;
+  const row = await changeStatus(tx, boss, orgId, frozen, 'made read-only');
+  const metadata = { reason };
+  const fact = { action: 'organizations.freeze', entityType: 'organization', entityId: orgId, requestId, metadata };
+  await recordAudit(tx, ctx, orgId, fact);
+  return row;
+}
+
+/** Resumes an organization that is suspended or read-only; after a suspension its people sign in anew. */
 export async function resumeOrganization(
   tx: Tx,
   ctx: HandlerContext,

@@ -8,6 +8,7 @@ import { Queue } from './migrations/2026_11_21_0901_queue.ts';
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
+import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -23,4 +24,4 @@ export const provisionerEntities = [
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock];
+export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock, Rotation];

@@ -42,6 +42,11 @@ export function schemaApp(schema: string): string {
   return `mad_${schema}_app`;
 }
 
+/** The role that logins of a read-only database hold in the place of the other. */
+export function schemaReader(schema: string): string {
+  return `mad_${schema}_reader`;
+}
+
 /** One migration of a schema, as its owner lists it. */
 export interface ListedMigration {
   name: string;

@@ -1,10 +1,20 @@
 import { databaseName, loginName } from './names.ts';
 
 /** Something that is undertaken with a tenant. */
-export type OperationKind = 'provision' | 'suspend' | 'resume' | 'migrate';
+export type OperationKind = 'provision' | 'suspend' | 'freeze' | 'resume' | 'migrate' | 'rotate';
 
 export type StepName =
-  'create_database' | 'admit_logins' | 'verify' | 'close_connections' | 'open_connections' | 'migrate';
+  | 'create_database'
+  | 'admit_logins'
+  | 'verify'
+  | 'close_connections'
+  | 'open_connections'
+  | 'close_writes'
+  | 'open_writes'
+  | 'migrate'
+  | 'renew_login'
+  | 'verify_login'
+  | 'switch_login';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -27,8 +37,8 @@ export interface Plan {
    * anew.
    */
   steps: readonly StepName[];
-  /** The tenant is READY afterwards, under a new generation. */
-  opens?: true;
+  /** The state the tenant is in afterwards, under a new generation where it was not before; where not, it stays. */
+  opens?: 'ready' | 'read_only';
   /** What it made on the server is the tenant's from then on, so that its cleanup records go. */
   keepsObjects?: true;
   /** Routers are told of the end; where not, they were told at the beginning. */
@@ -46,15 +56,24 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   // Which server and which passwords was settled when the tenant was asked for.
   provision: {
     steps: ['create_database', 'admit_logins', 'verify'],
-    opens: true,
+    opens: 'ready',
     keepsObjects: true,
     announces: true,
     onFailure: 'fail_tenant',
   },
   // A suspension must be carried through.
   suspend: { steps: ['close_connections'], announces: false, onFailure: 'retry' },
-  resume: { steps: ['open_connections'], opens: true, announces: true, onFailure: 'retry' },
+  // Routers are told first, unless it was suspended: then they may come only when nothing can be written any more.
+  freeze: { steps: ['close_writes', 'open_connections'], opens: 'read_only', announces: true, onFailure: 'retry' },
+  resume: { steps: ['open_writes', 'open_connections'], opens: 'ready', announces: true, onFailure: 'retry' },
   migrate: { steps: ['migrate'], announces: true, onFailure: 'stop', cancellable: true },
+  // The login in use is touched by no step: whatever fails, the tenant has one that works.
+  rotate: {
+    steps: ['renew_login', 'verify_login', 'switch_login'],
+    announces: true,
+    onFailure: 'stop',
+    cancellable: true,
+  },
 };
 
 export function firstStep(kind: OperationKind): StepName {

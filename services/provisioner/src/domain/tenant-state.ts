@@ -47,7 +47,7 @@ export function isUsable(state: TenantStateName): boolean {
   return state === 'ready' || state === 'read_only';
 }
 
-/** What suspending or resuming finds to do with a tenant. */
+/** What suspending, making read-only or resuming finds to do with a tenant. */
 export type SwitchAnswer = 'switch' | 'finish' | 'nothing' | 'wait';
 
 /**
@@ -60,9 +60,17 @@ export function suspendAnswer(state: TenantStateName, step: string | null): Swit
   return isUsable(state) && step === null ? 'switch' : 'wait';
 }
 
-/** For resuming: only a suspended tenant has anything to resume. */
+/** For making read-only: a suspended tenant may be read again afterwards. */
+export function freezeAnswer(state: TenantStateName, step: string | null): SwitchAnswer {
+  if (state === 'failed' || state === 'erased' || state === 'erasing') return 'nothing';
+  if (step !== null) return step === 'close_writes' ? 'finish' : 'wait';
+  if (state === 'read_only') return 'nothing';
+  return state === 'ready' || state === 'suspended' ? 'switch' : 'wait';
+}
+
+/** For resuming: only a tenant that is suspended or read-only has anything to resume. */
 export function resumeAnswer(state: TenantStateName, step: string | null): SwitchAnswer {
-  if (state !== 'suspended') return 'nothing';
+  if (state !== 'suspended' && state !== 'read_only') return 'nothing';
   if (step === null) return 'switch';
-  return step === 'open_connections' ? 'finish' : 'wait';
+  return step === 'open_writes' || step === 'open_connections' ? 'finish' : 'wait';
 }

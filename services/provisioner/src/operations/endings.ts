@@ -20,14 +20,13 @@ export async function succeed(
   findings: Findings,
 ): Promise<void> {
   const { orgId, schema, kind } = held;
-  const { opens = false, keepsObjects = false, announces } = PLANS[kind];
+  const { opens = null, keepsObjects = false, announces } = PLANS[kind];
   const { schemaVersion, fingerprint, applied = [] } = findings;
   await database.asSystem(async (tx) => {
     await lockHeld(tx, held);
     await tx.execute(
       `UPDATE provisioner.tenants SET step = NULL, step_owner = NULL, step_lease_until = NULL, last_error = '',
-         state = CASE WHEN $3 THEN 'ready' ELSE state END,
-         generation = generation + CASE WHEN $3 THEN 1 ELSE 0 END,
+         state = coalesce($3, state), generation = generation + CASE WHEN $3 <> state THEN 1 ELSE 0 END,
          ready_at = coalesce(ready_at, now()), schema_version = coalesce($4, schema_version),
          fingerprint = coalesce($5, fingerprint), updated_at = now()
        WHERE org_id = $1 AND schema = $2`,

@@ -3,15 +3,17 @@ import type pg from 'pg';
 import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
-import { schemaApp, schemaOwner } from '../domain/names.ts';
+import { schemaApp, schemaOwner, schemaReader } from '../domain/names.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
+import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
 import { remember, type Held } from '../operations/lease.ts';
+import { ROTATION_STEPS } from '../rotation/steps.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
 /** What steps work with. */
@@ -20,6 +22,8 @@ export interface StepContext {
   master: MasterKeys;
   connections: ServerConnections;
   owners: SchemaOwners;
+  /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
+  rotateGraceMs: number;
 }
 
 /** One tenant as the steps see it. */
@@ -37,7 +41,12 @@ export interface Findings {
 }
 
 /** What a step does, given the provisioner's connection to the tenant's server. */
-type Step = (context: StepContext, client: pg.ClientBase, subject: Subject, held: Held) => Promise<Findings | void>;
+export type Step = (
+  context: StepContext,
+  client: pg.ClientBase,
+  subject: Subject,
+  held: Held,
+) => Promise<Findings | void>;
 
 /** The tenant, its server and its logins' passwords. */
 export async function loadSubject(
@@ -73,6 +82,11 @@ export async function loadSubject(
 }
 
 const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
+const rolesOf = (schema: string): rights.SchemaRoles => ({
+  owner: schemaOwner(schema),
+  app: schemaApp(schema),
+  reader: schemaReader(schema),
+});
 
 /** Every step by name. Each may be begun anew after any crash. */
 export const STEPS: Readonly<Record<StepName, Step>> = {
@@ -125,6 +139,27 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
     await database.openConnections(client, subject.tenant.database_name, namesOf(subject));
   },
 
+  async close_writes({ connections }, client, subject) {
+    const { tenant, server } = subject;
+    const roles = rolesOf(tenant.schema);
+    await rights.ensureReader(client, roles.reader);
+    await connections.as(server, connections.adminLogin(server, tenant.database_name), (inside) =>
+      rights.grantReading(inside, tenant.schema, roles),
+    );
+    await rights.letRead(client, namesOf(subject), roles);
+    await rights.endWrites(client, tenant.database_name, namesOf(subject));
+  },
+
+  async open_writes({ connections }, client, subject) {
+    const { tenant, server } = subject;
+    const roles = rolesOf(tenant.schema);
+    await rights.letWrite(client, namesOf(subject), roles);
+    if (!(await rights.hasReader(client, roles.reader))) return;
+    await connections.as(server, connections.adminLogin(server, tenant.database_name), (inside) =>
+      rights.revokeReading(inside, tenant.schema, roles),
+    );
+  },
+
   async migrate({ connections, owners }, client, { tenant, server }) {
     const login = connections.migratorLogin(server, tenant.database_name);
     const done = await database.whileConnectable(client, tenant.database_name, login.user, () =>
@@ -132,4 +167,6 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
     );
     return { schemaVersion: done.version, fingerprint: done.fingerprint, applied: done.applied };
   },
+
+  ...ROTATION_STEPS,
 };

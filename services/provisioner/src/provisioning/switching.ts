@@ -4,7 +4,7 @@ import { SECOND_MS, sleep } from '@mad/process';
 import { actorOf, callerOf, rpcError, type Actor } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
-import { resumeAnswer, suspendAnswer, type SwitchAnswer } from '../domain/tenant-state.ts';
+import { freezeAnswer, resumeAnswer, suspendAnswer, type SwitchAnswer } from '../domain/tenant-state.ts';
 import { appendChange } from './changes.ts';
 import { answerBy } from './ensure.ts';
 import { begin, type Held } from '../operations/lease.ts';
@@ -12,10 +12,14 @@ import { begin, type Held } from '../operations/lease.ts';
 const RETRY_MS = SECOND_MS;
 const POLL_MS = 50;
 
-type Direction = 'suspend' | 'resume';
+type Direction = 'suspend' | 'freeze' | 'resume';
+
+const ANSWERS = { suspend: suspendAnswer, freeze: freezeAnswer, resume: resumeAnswer };
+/** What routers are told first; of a resumption they hear at its end. */
+const STATES = { suspend: 'suspended', freeze: 'read_only', resume: undefined };
 
 /**
- * Suspends or resumes every tenant of an organization and waits until the servers enforce it. Routers are told first:
+ * Suspends, makes read-only or resumes every tenant of an organization and waits until the servers enforce it. Routers are told first:
  * the state and the generation change at once, the databases' rights within the same second. Throws UNAVAILABLE while
  * a tenant is being made or migrated; a repeat finishes what an interrupted request began.
  */
@@ -56,18 +60,18 @@ async function turn(
   direction: Direction,
   actor: Actor,
 ): Promise<{ waits: boolean; held: Held[] }> {
-  const answerOf = ({ state, step }: TenantRow): SwitchAnswer =>
-    direction === 'suspend' ? suspendAnswer(state, step) : resumeAnswer(state, step);
-  const answers = rows.map(answerOf);
+  const answers = rows.map(({ state, step }): SwitchAnswer => ANSWERS[direction](state, step));
   const held: Held[] = [];
   for (const [index, row] of rows.entries()) {
     if (answers[index] !== 'switch') continue;
     const key = { orgId: row.org_id, schema: row.schema };
     held.push(await begin(tx, key, direction, { leaseMs, actor }));
-    if (direction === 'resume') continue;
+    const state = STATES[direction];
+    // A suspended tenant that is to be read again stays shut until nothing can be written any more.
+    if (state === undefined || row.state === 'suspended') continue;
     await tx.execute(
-      `UPDATE provisioner.tenants SET state = 'suspended', generation = generation + 1 WHERE org_id = $1 AND schema = $2`,
-      [key.orgId, key.schema],
+      'UPDATE provisioner.tenants SET state = $3, generation = generation + 1 WHERE org_id = $1 AND schema = $2',
+      [key.orgId, key.schema, state],
     );
     await appendChange(tx, key);
   }

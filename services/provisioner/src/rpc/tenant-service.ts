@@ -21,6 +21,7 @@ import { begin } from '../operations/lease.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { describeTenants } from './describe-tenants.ts';
+import { rotateTenantCredentials } from './rotate-tenant-credentials.ts';
 import { stateName, tenantMessage } from './messages.ts';
 
 const REGION = /^[a-z][a-z0-9-]{0,62}$/;
@@ -52,6 +53,11 @@ export function tenantService(context: ProvisionerContext): BoundService {
 
     async suspendTenants({ orgId }, ctx) {
       const rows = await switchTenants(context, orgId.toLowerCase(), 'suspend', ctx);
+      return { tenants: rows.map(tenantMessage) };
+    },
+
+    async freezeTenants({ orgId }, ctx) {
+      const rows = await switchTenants(context, orgId.toLowerCase(), 'freeze', ctx);
       return { tenants: rows.map(tenantMessage) };
     },
 
@@ -140,6 +146,11 @@ export function tenantService(context: ProvisionerContext): BoundService {
         throw rpcError(Code.Unavailable, 'TENANT_PROVISIONING', 'the migration goes on elsewhere', { schema }, options);
       }
       return { tenant: tenantMessage(await tenantOf(key.orgId, schema)), applied: outcome.findings.applied ?? [] };
+    },
+
+    async rotateTenantCredentials(request, ctx) {
+      owners.of(request.schema);
+      return rotateTenantCredentials(context, request, ctx);
     },
 
     getFleetHealth: () => health(),

@@ -99,6 +99,31 @@ export async function closeConnections(
   }
 }
 
+/**
+ * Gives a login that exists another password; the server is sent only what it stores. Sessions of the login go on.
+ * Returns the server's time afterwards, as text: every session under the password before began earlier.
+ */
+export async function setPassword(client: pg.ClientBase, { name, password }: LoginRole): Promise<string> {
+  await client.query(`ALTER ROLE ${id(name)} PASSWORD ${text(await scramVerifier(password))}`);
+  const { rows } = await client.query<{ now: string }>('SELECT clock_timestamp()::text AS now');
+  return rows[0]!.now;
+}
+
+/** Takes a login's password away: nobody gets in as it, whatever they know. Its sessions go on. */
+export async function clearPassword(client: pg.ClientBase, login: string): Promise<void> {
+  await client.query(`ALTER ROLE ${id(login)} PASSWORD NULL`);
+}
+
+/** Ends a login's sessions, or those that began before a time of the server's. Returns how many there were. */
+export async function endSessions(client: pg.ClientBase, login: string, before: string | null = null): Promise<number> {
+  const { rowCount } = await client.query(
+    `SELECT pg_terminate_backend(pid, $3) FROM pg_stat_activity
+     WHERE usename = $1 AND ($2::timestamptz IS NULL OR backend_start < $2)`,
+    [login, before, TERMINATE_MS],
+  );
+  return rowCount ?? 0;
+}
+
 /** Lets the tenant's logins in again. Repeatable. */
 export async function openConnections(
   client: pg.ClientBase,

@@ -31,6 +31,9 @@ export interface CredentialRow {
   data_key_version: number;
   active: boolean;
   created_at: Date;
+  set_at: Date;
+  retire_at: Date | null;
+  sessions_before: Date | null;
 }
 
 export const CredentialEntity = new EntitySchema<CredentialRow>({
@@ -45,5 +48,8 @@ export const CredentialEntity = new EntitySchema<CredentialRow>({
     data_key_version: { type: 'integer' },
     active: { type: 'boolean' },
     created_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
+    set_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
+    retire_at: { type: 'timestamptz', precision: 3, nullable: true },
+    sessions_before: { type: 'timestamptz', nullable: true },
   },
 });

@@ -1,0 +1,76 @@
+import { sleep } from '@mad/process';
+import { beginRotation } from './begin.ts';
+import type { Held } from '../operations/lease.ts';
+import type { Runs } from '../operations/runs.ts';
+import { retireLogins, type RetirementOptions } from './retirement.ts';
+
+/** A tenant whose rotation failed is left alone for this long, so that the others come to their turn. */
+const FAILED_REST = '1 hour';
+
+export interface RotationOptions extends RetirementOptions {
+  runs: Runs;
+  leaseMs: number;
+  /** A login is replaced when its password is so old; 0: only when asked for. */
+  afterDays: number;
+  /** Rotations begun per minute at most, over all processes and whoever asked for them. */
+  perMinute: number;
+  /** Time between two passes, in milliseconds. */
+  everyMs: number;
+}
+
+/** Replaces the logins with the oldest passwords and ends what is left of replaced ones. Any number of processes may. */
+export class RotationKeeper {
+  readonly #options: RotationOptions;
+  readonly #stop = new AbortController();
+  readonly #running: Promise<void>;
+
+  constructor(options: RotationOptions) {
+    this.#options = options;
+    this.#running = this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { everyMs, logger, runs } = this.#options;
+    while (!this.#stop.signal.aborted) {
+      try {
+        await retireLogins(this.#options);
+        const held = await this.#begin();
+        await Promise.all(held.map((one) => runs.carryOut(one)));
+      } catch (error) {
+        logger.warn({ error }, 'looking after the logins failed');
+      }
+      await sleep(everyMs, this.#stop.signal).catch(() => undefined);
+    }
+  }
+
+  /** Begins what is due and allowed, oldest first. Suspended tenants wait: nobody gets in with their logins anyway. */
+  async #begin(): Promise<Held[]> {
+    const { database, leaseMs, afterDays, perMinute } = this.#options;
+    if (afterDays === 0) return [];
+    return database.asSystem(async (tx) => {
+      // Processes count one after the other.
+      await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('mad.rotation', 0))`);
+      const due = await tx.query<{ org_id: string; schema: string }>(
+        `SELECT t.org_id, t.schema FROM provisioner.tenant_credentials c JOIN provisioner.tenants t USING (org_id, schema)
+         WHERE c.active AND c.set_at < now() - $1 * interval '1 day' AND t.state IN ('ready', 'read_only')
+           AND t.step IS NULL AND NOT EXISTS (SELECT FROM provisioner.operations o
+             WHERE o.org_id = t.org_id AND o.schema = t.schema AND o.kind = 'rotate' AND o.state = 'failed'
+               AND o.started_at > now() - interval '${FAILED_REST}')
+         ORDER BY c.set_at LIMIT greatest(0, $2 - (SELECT count(*) FROM provisioner.operations
+           WHERE kind = 'rotate' AND started_at > now() - interval '1 minute'))
+         FOR UPDATE OF t SKIP LOCKED`,
+        [afterDays, perMinute],
+      );
+      const held: Held[] = [];
+      for (const { org_id: orgId, schema } of due) {
+        held.push(await beginRotation(tx, { orgId, schema }, { leaseMs, actor: { actorKind: 'service' } }));
+      }
+      return held;
+    });
+  }
+}
