@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import type { Env } from '@mad/process';
+import { backupCommands } from './commands/backup.ts';
 import { databaseCommands } from './commands/database.ts';
 import { demoCommand } from './commands/demo.ts';
 import { healthCommand } from './commands/health.ts';
@@ -39,6 +40,7 @@ export function program(env: Env): Command {
     jobCommands,
     databaseCommands,
     operationCommands,
+    backupCommands,
   ]) {
     add(mad, env);
   }

@@ -3,6 +3,7 @@ import { migrate, migrationStatus, revert, schemaFingerprint, type MigrationClas
 import type { Logger } from '@mad/process';
 import { TenantSchemaService, type DatabaseTarget } from '@mad/proto/tenancy';
 import { bind, invalid, type BoundService } from '@mad/rpc';
+import { listTables, makePartitions } from './tenant-tables.ts';
 import { unavailable, isConnectionLoss, isRouteRefused } from './tenant-errors.ts';
 
 export interface TenantSchemaOptions {
@@ -55,6 +56,26 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
         const { applied, unknown } = await migrationStatus(options);
         return { fingerprint: await fingerprint(options.url), version: versionOf([...applied, ...unknown]) };
       });
+    },
+
+    async listTables({ target, snapshot }) {
+      const options = migratorOptions(target);
+      return onDatabase(target, async () => {
+        const { applied, unknown } = await migrationStatus(options);
+        const { tables, sequences } = await listTables(options.url, options.ownerRole, schema, snapshot);
+        const sized = tables.map((table) => ({ ...table, sizeBytes: BigInt(table.sizeBytes) }));
+        return { tables: sized, sequences, version: versionOf([...applied, ...unknown]) };
+      });
+    },
+
+    async makePartitions({ target, partitions }) {
+      const { url, ownerRole } = migratorOptions(target);
+      partitions.forEach(({ name, partitionOf, bound }, index) => {
+        if (name === '' || partitionOf === '' || !/^(FOR VALUES |DEFAULT$)/.test(bound)) {
+          throw invalid(`partitions[${index}]`, 'needs a name, partition_of, and a bound: FOR VALUES … or DEFAULT');
+        }
+      });
+      return onDatabase(target, async () => ({ made: await makePartitions(url, ownerRole, schema, partitions) }));
     },
   });
 

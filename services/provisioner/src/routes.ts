@@ -1,5 +1,6 @@
 import type { BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from './context.ts';
+import { backupService } from './rpc/backup-service.ts';
 import { operationService } from './rpc/operation-service.ts';
 import { routeService } from './rpc/route-service.ts';
 import { serverService } from './rpc/server-service.ts';
@@ -7,5 +8,11 @@ import { tenantService } from './rpc/tenant-service.ts';
 
 /** Everything provisioner serves. */
 export function routes(context: ProvisionerContext): BoundService[] {
-  return [tenantService(context), routeService(context), serverService(context), operationService(context)];
+  return [
+    tenantService(context),
+    routeService(context),
+    serverService(context),
+    operationService(context),
+    backupService(context),
+  ];
 }

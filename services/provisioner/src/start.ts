@@ -5,9 +5,11 @@ import {
   identityKeys,
   serviceTransports,
 } from '@mad/auth';
+import { openObjectStore } from '@mad/object-store';
 import { openBoss, openDatabase, postgresErrorInterceptor } from '@mad/postgres';
 import type { Logger, Metrics } from '@mad/process';
 import { serveRpc, type RpcServer } from '@mad/rpc';
+import { scheduleBackups } from './backups/schedule.ts';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
@@ -74,7 +76,8 @@ async function compose(
   open.defer(() => connections.close());
   const owners = new SchemaOwners(config.tenantSchemas, to);
   open.defer(() => owners.close());
-  const runs = new Runs({ database, boss, master, connections, owners, logger, leaseMs });
+  const objects = openObjectStore(config.objectStoreUrl);
+  const runs = new Runs({ database, boss, master, connections, owners, objects, logger, leaseMs });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
@@ -93,7 +96,10 @@ async function compose(
   const changes = new ChangeFeed(database, logger);
   await deliverAuditEvents(boss, identity);
 
-  const { defaultRegion } = config;
+  const { defaultRegion, replacedKeepMs, backupPolicy } = config;
+  const backups = { database, runs, objects, owners, leaseMs, backupPolicy, logger };
+  await scheduleBackups(boss, backups);
+
   const context: ProvisionerContext = {
     database,
     boss,
@@ -102,7 +108,10 @@ async function compose(
     owners,
     runs,
     changes,
+    objects,
     leaseMs,
+    replacedKeepMs,
+    backupPolicy,
     defaultRegion,
     logger,
   };

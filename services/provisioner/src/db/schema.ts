@@ -1,3 +1,4 @@
+import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
@@ -7,6 +8,7 @@ import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tena
 import { Queue } from './migrations/2026_11_21_0901_queue.ts';
 import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
+import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -17,9 +19,11 @@ export const provisionerEntities = [
   OperationEntity,
   CleanupEntity,
   StockEntity,
+  BackupEntity,
+  BackupPolicyEntity,
   ChangeCounterEntity,
   ChangeEntity,
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Operations, TenantStock];
+export const provisionerMigrations = [ServersAndTenants, Queue, Operations, TenantStock, Backups];

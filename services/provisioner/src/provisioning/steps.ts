@@ -1,3 +1,4 @@
+import type { ObjectStore } from '@mad/object-store';
 import type { Database } from '@mad/postgres';
 import type pg from 'pg';
 import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
@@ -20,6 +21,7 @@ export interface StepContext {
   master: MasterKeys;
   connections: ServerConnections;
   owners: SchemaOwners;
+  objects: ObjectStore;
 }
 
 /** One tenant as the steps see it. */
@@ -36,8 +38,17 @@ export interface Findings {
   applied?: string[];
 }
 
-/** What a step does, given the provisioner's connection to the tenant's server. */
-type Step = (context: StepContext, client: pg.ClientBase, subject: Subject, held: Held) => Promise<Findings | void>;
+/**
+ * What a step does, given the provisioner's connection to the tenant's server. One that takes long ends by the reason of
+ * `stop` when that is aborted.
+ */
+export type Step = (
+  context: StepContext,
+  client: pg.ClientBase,
+  subject: Subject,
+  held: Held,
+  stop: AbortSignal,
+) => Promise<Findings | void>;
 
 /** The tenant, its server and its logins' passwords. */
 export async function loadSubject(
@@ -74,8 +85,8 @@ export async function loadSubject(
 
 const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
 
-/** Every step by name. Each may be begun anew after any crash. */
-export const STEPS: Readonly<Record<StepName, Step>> = {
+/** The steps of making, shutting and migrating tenants. Each may be begun anew after any crash. */
+export const PROVISIONING_STEPS = {
   async create_database({ database: db, connections, owners }, client, { tenant, server }, held) {
     const { template, version } = await ensureTemplate(client, {
       connections,
@@ -132,4 +143,4 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
     );
     return { schemaVersion: done.version, fingerprint: done.fingerprint, applied: done.applied };
   },
-};
+} satisfies Partial<Record<StepName, Step>>;

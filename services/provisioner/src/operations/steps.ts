@@ -1,0 +1,6 @@
+import type { StepName } from '../domain/plan.ts';
+import { BACKUP_STEPS } from '../backups/steps.ts';
+import { PROVISIONING_STEPS, type Step } from '../provisioning/steps.ts';
+
+/** Every step by name. Each may be begun anew after any crash. */
+export const STEPS: Readonly<Record<StepName, Step>> = { ...PROVISIONING_STEPS, ...BACKUP_STEPS };
