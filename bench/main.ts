@@ -3,6 +3,7 @@ import { hostFacts } from './host.ts';
 import { readLibrary, type Library } from './library.ts';
 import { judge, keepResult, table, type JudgedLine } from './report.ts';
 import type { Bench, Row } from './row.ts';
+import { archive } from './rows/archive.ts';
 import { fairClaim } from './rows/fair-claim.ts';
 import { ormRead } from './rows/orm-read.ts';
 import { provisionCold } from './rows/provision-cold.ts';
@@ -27,6 +28,7 @@ const ROWS: readonly Row[] = [
   ormRead,
   fairClaim,
   registration,
+  archive,
   provisionCold,
   provisionWarm,
 ];

@@ -57,6 +57,19 @@ export function fileStore(folder: URL): ObjectStore {
       return disk.getStream(key);
     },
     exists: async (key) => disk.exists(checkKey(key)),
+    async list(below) {
+      const keys: string[] = [];
+      let paginationToken: string | undefined;
+      do {
+        const page = await disk.listAll(checkKey(below), { paginationToken }).catch((error: unknown) => {
+          if ((error as { cause?: { code?: string } }).cause?.code === 'ENOENT') return undefined;
+          throw error;
+        });
+        for (const one of page?.objects ?? []) if (one.isFile) keys.push(one.key);
+        paginationToken = page?.paginationToken;
+      } while (paginationToken !== undefined);
+      return keys.sort();
+    },
     async delete(key) {
       await disk.delete(checkKey(key));
       await disk.deleteAll(draftsOf(key));

@@ -18,6 +18,8 @@ export interface ObjectStore {
   /** The content piece by piece. Throws ObjectNotFoundError. */
   stream(key: string): Promise<Readable>;
   exists(key: string): Promise<boolean>;
+  /** The keys right below a folder like `metadata`, sorted. Empty when there is no such folder. */
+  list(folder: string): Promise<string[]>;
   /** Removes the object, and what writers of it that died left behind; nothing happens when there is none. */
   delete(key: string): Promise<void>;
 }

@@ -56,6 +56,13 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       await store.delete('x/none');
     });
 
+    test('lists what is right below a folder, sorted', async () => {
+      const store = await open();
+      for (const key of ['y/b', 'y/a', 'y/deeper/c', 'z/d']) await store.putIfAbsent(key, Buffer.from(key));
+      expect(await store.list('y')).toEqual(['y/a', 'y/b']);
+      expect(await store.list('none')).toEqual([]);
+    });
+
     test('a deleted object is gone', async () => {
       const store = await open();
       await store.putIfAbsent('x/gone', Buffer.from('content'));
@@ -88,6 +95,7 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       await expect(store.get(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.stream(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.exists(key)).rejects.toThrow(InvalidKeyError);
+      await expect(store.list(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.delete(key)).rejects.toThrow(InvalidKeyError);
     });
   });

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { readdir, readFile, writeFile, copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -316,6 +317,31 @@ describe('an archive that is not what it was', () => {
     await writeFile(path, Buffer.from(text, 'latin1'));
     await mad.rows.query('DELETE FROM provisioner.data_keys WHERE org_id = $1 AND version = 2', [orgId]);
     await refused(backup, /^ARCHIVE_KEY_UNAVAILABLE/);
+  });
+});
+
+describe('under another master key', () => {
+  test('nothing is made, tried or restored, and the error says why; with the right one everything is as it was', async () => {
+    const orgId = await tenant({ animals: 10 });
+    const backup = await backUp(orgId);
+    const before = await inside(nameOf(orgId), (client) => contentOf(client, SCHEMA));
+    const right = mad.environment.PROVISIONER_MASTER_KEY!;
+    await mad.stop();
+    mad.environment.PROVISIONER_MASTER_KEY = randomBytes(32).toString('base64');
+    await mad.start();
+    try {
+      const { operation } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
+      for (const end of [await ended(operation), await verify(backup.backupId), await restore(backup.backupId)]) {
+        expect(end.state).toBe(OperationState.FAILED);
+        expect(end.error).toMatch(/does not open: the master key is another one/);
+      }
+    } finally {
+      await mad.stop();
+      mad.environment.PROVISIONER_MASTER_KEY = right;
+      await mad.start();
+    }
+    expect((await verify(backup.backupId)).error).toBe('');
+    expect(await inside(nameOf(orgId), (client) => contentOf(client, SCHEMA))).toEqual(before);
   });
 });
 

@@ -21,6 +21,7 @@ import { jsonOf, table, type Output } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { asPlatform } from '../session.ts';
 import { watchOperation } from '../watch-operation.ts';
+import { localVerb } from './database.ts';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -138,6 +139,24 @@ export function backupCommands(mad: Command, env: Env): void {
         output.answer({ ok: true, backup_id: backupId }, `${backupId} is removed`);
       }),
     );
+  const metadata = backup.command('metadata').description('backups of the metadata database, on its own machine');
+  const verb = (name: string, described: string, run: string): void => {
+    metadata
+      .command(name)
+      .description(described)
+      .action(
+        action(env, async ({ settings }, ...archive) => {
+          await localVerb(settings, [run, '--home', settings.home, ...(settings.json ? ['--json'] : []), ...archive]);
+        }),
+      );
+  };
+  verb('create', 'archive it as it is now; its keys go into an archive of their own', 'metadata-backup');
+  verb('verify <archive>', 'restore it into a database of its own, compare every row, drop that', 'metadata-verify');
+  verb(
+    'restore <archive>',
+    'put it in the place of the metadata database; the system must be down',
+    'metadata-restore',
+  );
   backup
     .command('policy <organization>')
     .description('how often an organization (slug or id) is backed up; with both options, sets it')

@@ -9,6 +9,8 @@ import { copyOut, copyTarget, prepareSession, qualified } from './snapshot.ts';
 export interface LoadOptions {
   /** Owns the tables. */
   role: string;
+  /** What is brought to order before the commit. */
+  settle?: (client: pg.ClientBase) => Promise<void>;
   signal: AbortSignal;
   onProgress: (rawBytes: number) => void;
 }
@@ -21,7 +23,7 @@ export interface LoadOptions {
 export async function loadArchive(
   client: pg.ClientBase,
   reader: ArchiveReader,
-  { role, signal, onProgress }: LoadOptions,
+  { role, signal, onProgress, settle }: LoadOptions,
 ): Promise<ArchiveManifest> {
   const { tables } = reader.plan;
   await prepareSession(client, role);
@@ -30,7 +32,7 @@ export async function loadArchive(
   for (const table of tables) await client.query(`ALTER TABLE ${qualified(table)} DISABLE TRIGGER USER`);
   // What migrations put in is in the archive as well. Also: rows of a table that was emptied in the same transaction are
   // laid down one after the other, so that they are read in the archive's order again, and need no later clean-up.
-  if (tables.length > 0) await client.query(`TRUNCATE ${tables.map(qualified).join(', ')}`);
+  if (tables.length > 0) await client.query(`TRUNCATE ${tables.map(qualified).join(', ')} CASCADE`);
   for (const table of tables) {
     const into = client.query(copyFrom(`COPY ${copyTarget(table)} FROM STDIN WITH (FREEZE)`));
     const { rows } = await reader.table(into, { signal, onProgress });
@@ -42,6 +44,7 @@ export async function loadArchive(
     await client.query('SELECT setval($1::regclass, $2, $3)', [qualified({ schema, name }), value, called]);
   }
   for (const table of tables) await client.query(`ALTER TABLE ${qualified(table)} ENABLE TRIGGER USER`);
+  await settle?.(client);
   await client.query('COMMIT');
   for (const table of tables) await client.query(`ANALYZE ${qualified(table)}`);
   return manifest;

@@ -102,7 +102,7 @@ function upTo(migrations: readonly ListedMigration[], version: string): ListedMi
 }
 
 /** Sequences know no transactions: these are their values now. */
-async function sequenceValues(
+export async function sequenceValues(
   client: pg.ClientBase,
   schema: string,
   names: readonly string[],
