@@ -298,6 +298,8 @@ describe('an archive that is not what it was', () => {
     // Another backup of the same organization in its place.
     await copyFile(await archiveOf(await backUp(orgId)), path);
     await refused(backup, /^ARCHIVE_SWAPPED/);
+    const swapped = (await mad.backups().getBackup({ backupId: backup.backupId })).backup!;
+    expect(swapped.verifyError).toMatch(/^ARCHIVE_SWAPPED/);
     await writeFile(path, whole);
     expect((await verify(backup.backupId)).error).toBe('');
     expect((await mad.backups().getBackup({ backupId: backup.backupId })).backup!.verifyError).toBe('');
@@ -382,6 +384,13 @@ describe('listing and removing', () => {
     await mad.backups().deleteBackup({ backupId: made[0]!.backupId });
     await expect(readFile(path)).rejects.toThrow('ENOENT');
     expect((await failure(mad.backups().getBackup({ backupId: made[0]!.backupId }))).code).toBe(Code.NotFound);
+    for (let wait = 0; wait < 300 && !mad.events.some(({ action }) => action === 'backups.delete'); wait += 1)
+      await delay(50);
+    expect(mad.events.find(({ action }) => action === 'backups.delete')).toMatchObject({
+      orgId,
+      actorKind: 'platform',
+      metadata: { backup_id: made[0]!.backupId },
+    });
     const forged = Buffer.from(JSON.stringify(['x', ['yesterday', "' OR 1=1"]])).toString('base64url');
     expect((await failure(mad.backups().listBackups({ orgId, pageToken: forged }))).code).toBe(Code.InvalidArgument);
   });

@@ -1,13 +1,14 @@
 import type { ObjectStore } from '@mad/object-store';
 import type { Database, Tx } from '@mad/postgres';
+import type { BackupRow } from '../db/entities/backup.ts';
 import { conflict, lockBackup } from './begin.ts';
 
 /**
  * Notes that a backup is to go; from then on nothing is begun with it. Throws NOT_FOUND, and FAILED_PRECONDITION while
  * something is done with it.
  */
-export async function withdraw(tx: Tx, backupId: string): Promise<void> {
-  await lockBackup(tx, backupId);
+export async function withdraw(tx: Tx, backupId: string): Promise<BackupRow> {
+  const backup = await lockBackup(tx, backupId);
   const used = await tx.execute(
     `SELECT FROM provisioner.operations WHERE state = 'running' AND params ->> 'backup_id' = $1`,
     [backupId],
@@ -16,6 +17,7 @@ export async function withdraw(tx: Tx, backupId: string): Promise<void> {
   await tx.execute('UPDATE provisioner.backups SET deleting_at = coalesce(deleting_at, now()) WHERE backup_id = $1', [
     backupId,
   ]);
+  return backup;
 }
 
 /** Removes the archives of withdrawn backups, then their rows: what a crash interrupts is found again. */

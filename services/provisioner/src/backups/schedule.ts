@@ -1,6 +1,6 @@
 import type { ObjectStore } from '@mad/object-store';
 import type { Boss, Database } from '@mad/postgres';
-import type { Logger } from '@mad/process';
+import { MINUTE_MS, type Logger } from '@mad/process';
 import { beyondRetention } from '../domain/backup-rules.ts';
 import type { TenantKey } from '../domain/plan.ts';
 import type { Held } from '../operations/lease.ts';
@@ -12,12 +12,17 @@ import { removeWithdrawn, withdraw } from './removal.ts';
 /** The queue of the clock's messages. */
 export const BACKUP_QUEUE = 'backup-schedule';
 const EVERY_FIVE_MINUTES = '*/5 * * * *';
-/** Begun at each look at most; each waits for its turn, and the rest for the next look. */
-const BACKUPS_AT_ONCE = 20;
+/** A look goes on until nothing is due, this long at most: the next one begins where it stopped. */
+const LOOK_MS = 4 * MINUTE_MS;
+/** Under way at once, as many as a process carries out: one that only waits for its turn would keep its tenant busy. */
+const AT_ONCE = 2;
+const BATCH = 50;
 /** Tried at each look at most: a try costs as much as a restore. */
 const TRIES_AT_ONCE = 1;
 /** A tenant's newest backup is tried again after so long. */
 const TRY_EVERY = '7 days';
+/** One that failed is asked for again after so long. */
+const RETRY_AFTER = '1 hour';
 const ACTOR = { actorKind: 'service' } as const;
 
 /** How often a tenant is backed up, and how many of these backups are kept. */
@@ -39,38 +44,59 @@ export interface ScheduleOptions {
 
 /** Looks every five minutes, in one of the processes, what is due. */
 export async function scheduleBackups(boss: Boss, options: ScheduleOptions): Promise<void> {
-  await boss.work(BACKUP_QUEUE, () => doWhatIsDue(options));
+  await boss.work(BACKUP_QUEUE, ({ signal }) => doWhatIsDue(options, signal));
   await boss.schedule(BACKUP_QUEUE, EVERY_FIVE_MINUTES);
 }
 
-/** Begins the backups and the tries that are due, and removes what nobody keeps. Does not wait for what it begins. */
-export async function doWhatIsDue(options: ScheduleOptions): Promise<void> {
-  await beginDue(options);
+/** Makes the backups that are due, tries one that was made before, and removes what nobody keeps. */
+async function doWhatIsDue(options: ScheduleOptions, signal: AbortSignal): Promise<void> {
+  await makeDue(options, signal);
   await beginTries(options);
   await retire(options);
 }
 
-/** A tenant is due when its last scheduled backup, whole or under way, was asked for so long ago; failed ones do not count. */
+/**
+ * A tenant is due when its last scheduled backup, whole or under way, was asked for so long ago. Those that failed do not
+ * count, but are not asked for again at once.
+ */
 const DUE_SQL = `
   SELECT t.org_id AS "orgId", t.schema FROM provisioner.tenants t
     LEFT JOIN provisioner.backup_policies p USING (org_id)
-    LEFT JOIN LATERAL (SELECT max(b.created_at) AS at FROM provisioner.backups b
-      JOIN provisioner.operations o USING (operation_id)
-      WHERE b.org_id = t.org_id AND b.schema = t.schema AND b.scheduled
-        AND (b.completed_at IS NOT NULL OR o.state = 'running')) last ON true
+    LEFT JOIN LATERAL (SELECT max(b.created_at) AS asked,
+        max(b.created_at) FILTER (WHERE b.completed_at IS NOT NULL OR o.state = 'running') AS made
+      FROM provisioner.backups b JOIN provisioner.operations o USING (operation_id)
+      WHERE b.org_id = t.org_id AND b.schema = t.schema AND b.scheduled) last ON true
   WHERE t.state IN ('ready', 'read_only', 'suspended') AND t.step IS NULL AND t.schema = ANY ($1)
     AND coalesce(p.every_hours, $2) > 0
-    AND coalesce(last.at, '-infinity') <= now() - coalesce(p.every_hours, $2) * interval '1 hour'
-  ORDER BY last.at NULLS FIRST, t.created_at LIMIT ${BACKUPS_AT_ONCE}`;
+    AND coalesce(last.made, '-infinity') <= now() - coalesce(p.every_hours, $2) * interval '1 hour'
+    AND coalesce(last.asked, '-infinity') <= now() - interval '${RETRY_AFTER}'
+  ORDER BY last.made NULLS FIRST, t.created_at LIMIT ${BATCH}`;
 
-async function beginDue(options: ScheduleOptions): Promise<void> {
+async function makeDue(options: ScheduleOptions, signal: AbortSignal): Promise<void> {
   const { database, owners, leaseMs, backupPolicy } = options;
-  const due = await database.asSystem((tx) => tx.query<TenantKey>(DUE_SQL, [owners.schemas, backupPolicy.everyHours]));
-  for (const key of due) {
-    await undertake(options, key, async () => {
-      const request = { leaseMs, actor: ACTOR, scheduled: true };
-      return (await database.asSystem((tx) => beginBackup(tx, key, request))).held;
-    });
+  const over = AbortSignal.timeout(LOOK_MS);
+  const seen = new Set<string>();
+  for (;;) {
+    const due = await database.asSystem((tx) =>
+      tx.query<TenantKey>(DUE_SQL, [owners.schemas, backupPolicy.everyHours]),
+    );
+    // What could not be begun is due still: the next look tries it again.
+    const fresh = due.filter(({ orgId, schema }) => !seen.has(`${orgId} ${schema}`));
+    if (fresh.length === 0) return;
+    const worker = async (): Promise<void> => {
+      for (let key = fresh.shift(); key !== undefined; key = fresh.shift()) {
+        if (signal.aborted || over.aborted) return;
+        seen.add(`${key.orgId} ${key.schema}`);
+        const mine = key;
+        const beginOne = async (): Promise<Held> => {
+          const request = { leaseMs, actor: ACTOR, scheduled: true };
+          return (await database.asSystem((tx) => beginBackup(tx, mine, request))).held;
+        };
+        await undertake(options, mine, beginOne, AbortSignal.any([signal, over]));
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, worker));
+    if (signal.aborted || over.aborted) return;
   }
 }
 
@@ -90,15 +116,27 @@ async function beginTries(options: ScheduleOptions): Promise<void> {
   const { database, leaseMs } = options;
   const due = await database.asSystem((tx) => tx.query<TenantKey & { backupId: string }>(TRIES_SQL));
   for (const { backupId, ...key } of due) {
-    await undertake(options, key, () =>
-      database.asSystem((tx) => beginWithBackup(tx, backupId, 'verify_backup', { leaseMs, actor: ACTOR })),
-    );
+    const beginTry = (): Promise<Held> =>
+      database.asSystem((tx) => beginWithBackup(tx, backupId, 'verify_backup', { leaseMs, actor: ACTOR }));
+    await undertake(options, key, beginTry, AbortSignal.abort());
   }
 }
 
-async function undertake({ runs, logger }: ScheduleOptions, key: TenantKey, begin: () => Promise<Held>): Promise<void> {
+/** Begins it and waits for its end or for the signal: it goes on without anybody waiting. */
+async function undertake(
+  { runs, logger }: ScheduleOptions,
+  key: TenantKey,
+  beginIt: () => Promise<Held>,
+  enough: AbortSignal,
+): Promise<void> {
   try {
-    void runs.carryOut(await begin());
+    const run = runs.carryOut(await beginIt());
+    if (enough.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const leave = (): void => resolve();
+    enough.addEventListener('abort', leave);
+    await Promise.race([run, promise]);
+    enough.removeEventListener('abort', leave);
   } catch (error) {
     // Busy, or erased meanwhile: the next look sees what it is then.
     logger.info({ org_id: key.orgId, schema: key.schema, error }, 'a backup that was due was not begun');

@@ -4,6 +4,7 @@ import type pg from 'pg';
 import { copyName, replacedName, schemaApp, schemaOwner, type ListedMigration } from '../domain/names.ts';
 import type { StepName } from '../domain/plan.ts';
 import { lockHeld, noteResult, type Held } from '../operations/lease.ts';
+import { Cancelled } from '../operations/stops.ts';
 import { appendChange } from '../provisioning/changes.ts';
 import type { Step, StepContext, Subject } from '../provisioning/steps.ts';
 import { findDataKey } from '../secrets/data-keys.ts';
@@ -17,6 +18,8 @@ import { completeBackup, findBackup, noteKey, noteTry } from './backup-rows.ts';
 import { loadArchive } from './load.ts';
 import { withSnapshot } from './snapshot.ts';
 import { watched } from './watched.ts';
+
+const MAX_REASON_LENGTH = 500;
 
 /** What operations with a backup are told. */
 export interface BackupParams {
@@ -94,7 +97,7 @@ export const BACKUP_STEPS = {
   async build_copy(context, client, { server: place }, held, stop) {
     const { connections, owners } = context;
     const owner = owners.of(held.schema);
-    await reading(context, held, stop, async (reader) => {
+    const build = async (reader: ArchiveReader): Promise<void> => {
       const [archived] = reader.plan.schemas;
       checkMigrations(archived!.migrations, await owner.migrations());
       const name = copyName(held.schema, held.operationId);
@@ -110,7 +113,8 @@ export const BACKUP_STEPS = {
           partitions.map((table) => ({ name: table.name, partitionOf: table.partition_of, bound: table.bound })),
         ),
       );
-    });
+    };
+    await tried(context, held, stop, () => reading(context, held, stop, build));
   },
 
   async load_copy(context, client, { server: place }, held, stop) {
@@ -118,8 +122,8 @@ export const BACKUP_STEPS = {
     const { backup_id: backupId } = paramsOf(held);
     const { raw_bytes: total } = await findBackup(database, backupId);
     const login = connections.migratorLogin(place, copyName(held.schema, held.operationId));
-    try {
-      await server.whileConnectable(client, login.database, login.user, () =>
+    await tried(context, held, stop, () =>
+      server.whileConnectable(client, login.database, login.user, () =>
         watched(database, held, stop, (progress, signal) =>
           reading(context, held, signal, (reader) =>
             connections.as(place, login, (inside) =>
@@ -131,13 +135,8 @@ export const BACKUP_STEPS = {
             ),
           ),
         ),
-      );
-    } catch (error) {
-      if (error instanceof ArchiveError) {
-        await database.asSystem((tx) => noteTry(tx, backupId, error.message));
-      }
-      throw error;
-    }
+      ),
+    );
     await database.asSystem((tx) => noteTry(tx, backupId, ''));
   },
 
@@ -168,6 +167,19 @@ export const BACKUP_STEPS = {
     return { schemaVersion: done.version, fingerprint: done.fingerprint };
   },
 } satisfies Partial<Record<StepName, Step>>;
+
+/** Notes why a backup could not be restored, unless the try itself was given up. */
+async function tried<T>({ database }: StepContext, held: Held, stop: AbortSignal, fn: () => Promise<T>): Promise<T> {
+  try {
+    return await fn();
+  } catch (error) {
+    if (!stop.aborted && !(error instanceof Cancelled)) {
+      const reason = error instanceof Error ? error.message : String(error);
+      await database.asSystem((tx) => noteTry(tx, paramsOf(held).backup_id, reason.slice(0, MAX_REASON_LENGTH)));
+    }
+    throw error;
+  }
+}
 
 /** Routers are told, and the database that is about to be replaced gets its end noted: in one commit. Repeatable. */
 async function beginSwap(

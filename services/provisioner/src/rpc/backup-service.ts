@@ -12,6 +12,7 @@ import type { BackupPolicyRow } from '../db/entities/backup.ts';
 import { OPERATION_COLUMNS, type OperationRow } from '../db/entities/operation.ts';
 import { replacedName } from '../domain/names.ts';
 import type { Held } from '../operations/lease.ts';
+import { recordAudit } from '../provisioning/audit.ts';
 import { backupMessage, type BackupWithState } from './backup.ts';
 import { operationMessage } from './operation.ts';
 
@@ -22,7 +23,7 @@ const SELECT = `
   FROM provisioner.backups b JOIN provisioner.operations o USING (operation_id)`;
 
 export function backupService(context: ProvisionerContext): BoundService {
-  const { database, owners, runs, leaseMs, replacedKeepMs, backupPolicy } = context;
+  const { database, boss, owners, runs, leaseMs, replacedKeepMs, backupPolicy } = context;
 
   const request = (ctx: HandlerContext): BeginRequest => ({ leaseMs, actor: actorOf(callerOf(ctx)) });
 
@@ -99,10 +100,10 @@ export function backupService(context: ProvisionerContext): BoundService {
       return { operation: await started(held) };
     },
 
-    async dropReplacedDatabase({ operationId }) {
+    async dropReplacedDatabase({ operationId }, ctx) {
       const databaseName = await database.asSystem(async (tx) => {
-        const [found] = await tx.query<Pick<OperationRow, 'kind' | 'state' | 'schema'>>(
-          'SELECT kind, state, schema FROM provisioner.operations WHERE operation_id = $1',
+        const [found] = await tx.query<Pick<OperationRow, 'kind' | 'state' | 'schema' | 'org_id'>>(
+          'SELECT kind, state, schema, org_id FROM provisioner.operations WHERE operation_id = $1',
           [operationId],
         );
         if (found === undefined || found.kind !== 'restore') throw notFound('operation', operationId);
@@ -115,13 +116,20 @@ export function backupService(context: ProvisionerContext): BoundService {
           `UPDATE provisioner.cleanup_records SET keep_until = now() WHERE object_kind = 'database' AND object_name = $1`,
           [name],
         );
-        return there > 0 ? name : '';
+        if (there === 0) return '';
+        const fact = { orgId: found.org_id, schema: found.schema, action: 'backups.drop_replaced' };
+        await recordAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)), metadata: { database: name } });
+        return name;
       });
       return { databaseName };
     },
 
-    async deleteBackup({ backupId }) {
-      await database.asSystem((tx) => withdraw(tx, backupId));
+    async deleteBackup({ backupId }, ctx) {
+      await database.asSystem(async (tx) => {
+        const { org_id: orgId, schema } = await withdraw(tx, backupId);
+        const fact = { orgId, schema, action: 'backups.delete', metadata: { backup_id: backupId } };
+        await recordAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)) });
+      });
       await removeWithdrawn(context, backupId);
       return {};
     },
@@ -136,17 +144,20 @@ export function backupService(context: ProvisionerContext): BoundService {
       return { policy: policyMessage(own) };
     },
 
-    async setBackupPolicy({ orgId, everyHours, keep }) {
-      const [own] = await database.asSystem((tx) =>
-        tx.query<BackupPolicyRow>(
+    async setBackupPolicy({ orgId, everyHours, keep }, ctx) {
+      const own = await database.asSystem(async (tx) => {
+        const [row] = await tx.query<BackupPolicyRow>(
           `INSERT INTO provisioner.backup_policies (org_id, every_hours, keep) VALUES ($1, $2, $3)
            ON CONFLICT (org_id) DO UPDATE
              SET every_hours = excluded.every_hours, keep = excluded.keep, updated_at = now()
            RETURNING every_hours, keep`,
           [orgId, everyHours, keep],
-        ),
-      );
-      return { policy: policyMessage(own!) };
+        );
+        const fact = { orgId, schema: 'policy', action: 'backups.set_policy', metadata: { everyHours, keep } };
+        await recordAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)) });
+        return row!;
+      });
+      return { policy: policyMessage(own) };
     },
   });
 }

@@ -142,12 +142,11 @@ export async function exchange(
     [current, next],
     TERMINATE_MS,
   ]);
+  // One text, one transaction.
   await client.query(`
-    BEGIN;
     ALTER DATABASE ${id(current)} RENAME TO ${id(replaced)};
     ALTER DATABASE ${id(next)} RENAME TO ${id(current)};
-    COMMIT;`);
-  await client.query(`ALTER DATABASE ${id(current)} ALLOW_CONNECTIONS true`);
+    ALTER DATABASE ${id(current)} ALLOW_CONNECTIONS true;`);
 }
 
 /** Drops a database and whoever is in it; nothing when there is none. */
