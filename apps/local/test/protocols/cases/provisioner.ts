@@ -1,4 +1,4 @@
-import { RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
+import { BackupService, RouteService, ServerService, TenantService } from '@mad/proto/provisioner';
 import type { Case } from '../case.ts';
 
 /** Every service of the provisioner. */
@@ -25,6 +25,14 @@ export const provisionerCases: Case[] = [
     method: 'ListServers',
     as: 'platform',
     responses: () => [{ servers: [{ name: 'local', region: 'local' }] }],
+  },
+  {
+    name: 'how often an organization is backed up, for the platform',
+    service: BackupService,
+    method: 'GetBackupPolicy',
+    as: 'platform',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ policy: { everyHours: 24, keep: 7 }, isDefault: true }],
   },
   {
     name: "a tenant's route, for results",
