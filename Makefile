@@ -6,7 +6,7 @@ INSTALLED := node_modules/.mad-installed
 GENERATED := libs/proto/src/gen/.mad-generated
 CONTRACTS := $(shell find proto -name '*.proto' -not -path 'proto/third_party/*') proto/buf.gen.yaml proto/generate.sh
 
-.PHONY: help install up down demo test bench health health-continuous migrate migrate-results migration seed shell logs reset compose-secrets lint format
+.PHONY: help install up down demo test bench health health-continuous migrate migrate-results backup restore migration seed shell logs reset compose-secrets lint format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -47,6 +47,12 @@ migrate: install ## bring the metadata database to the newest version
 
 migrate-results: install ## bring every tenant's database to the newest version
 	@$(MAD) migrate-results
+
+backup: install ## back up every organization's database, or one: make backup ORG=acme
+	@$(MAD) backup create $(or $(ORG),--all)
+
+restore: install ## put a backup in its database's place: make restore BACKUP=<id> (mad backup list)
+	@$(MAD) backup restore --yes "$(BACKUP)"
 
 migration: install ## scaffold a migration from entity differences: make migration NAME=add_x SERVICE=catalog
 	@$(MAD) migration --service "$(or $(SERVICE),catalog)" "$(NAME)"

@@ -3,6 +3,7 @@ import { hostFacts } from './host.ts';
 import { readLibrary, type Library } from './library.ts';
 import { judge, keepResult, table, type JudgedLine } from './report.ts';
 import type { Bench, Row } from './row.ts';
+import { archive } from './rows/archive.ts';
 import { fairClaim } from './rows/fair-claim.ts';
 import { noisyNeighbour } from './rows/noisy-neighbour.ts';
 import { ingest } from './rows/ingest.ts';
@@ -35,6 +36,7 @@ const ROWS: readonly Row[] = [
   topHits,
   fairClaim,
   registration,
+  archive,
   provisionCold,
   provisionWarm,
 ];

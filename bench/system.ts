@@ -40,6 +40,8 @@ export interface BenchSystem extends SystemReady {
   newTenant(): Promise<Route>;
   /** Makes a real organization; returns its id and a transport to `to` with a token of somebody who may do all there. */
   newOrganization(to: ServiceName): Promise<{ orgId: string; transport: GrpcTransport }>;
+  /** A transport to `to` with the token of the platform's administrator. */
+  platform(to: ServiceName): Promise<GrpcTransport>;
   close(): Promise<void>;
 }
 
@@ -114,6 +116,11 @@ export async function startSystem(settings: Readonly<Record<string, string>> = {
       const act = { orgId, reason: 'bench' };
       const { tokens } = await createClient(SessionService, asAdministrator).actOnOrganization(act);
       return { orgId, transport: open(to, [bearer(tokens!.accessToken)]) };
+    },
+    async platform(to) {
+      const sessions = createClient(SessionService, open('identity', []));
+      const login = await sessions.login(ready.secrets.administrator);
+      return open(to, [bearer(login.tokens!.accessToken)]);
     },
     async close() {
       for (const one of transports) one.close();

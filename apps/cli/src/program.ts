@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import type { Env } from '@mad/process';
+import { backupCommands } from './commands/backup.ts';
 import { cacheCommands } from './commands/cache.ts';
 import { databaseCommands } from './commands/database.ts';
 import { demoCommand } from './commands/demo.ts';
@@ -43,6 +44,7 @@ export function program(env: Env): Command {
     cacheCommands,
     databaseCommands,
     operationCommands,
+    backupCommands,
   ]) {
     add(mad, env);
   }

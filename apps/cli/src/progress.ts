@@ -3,7 +3,8 @@ import type { Output } from './output.ts';
 
 /** A bar on stderr for people at a terminal; nothing where nobody watches. */
 export interface Progress {
-  update(done: number, detail?: string): void;
+  /** `total` where it has become another. */
+  update(done: number, detail?: string, total?: number): void;
   stop(): void;
 }
 
@@ -17,5 +18,11 @@ export function progressBar(output: Output, what: string, total: number): Progre
     barsize: 30,
   });
   bar.start(total, 0, { detail: '' });
-  return { update: (done, detail = '') => bar.update(done, { detail }), stop: () => bar.stop() };
+  return {
+    update: (done, detail = '', now = total) => {
+      bar.setTotal(now);
+      bar.update(done, { detail });
+    },
+    stop: () => bar.stop(),
+  };
 }

@@ -7,6 +7,7 @@ import { readTenantSchemas } from '@mad/provisioner';
 import { writeComposeSecrets } from './compose-secrets.ts';
 import { bootstrap, migrateMetadata, migratorUrl } from './databases.ts';
 import { environmentOf } from './environment.ts';
+import { backUpMetadata, localPlace, restoreMetadata, verifyMetadata, type MetadataPlace } from './metadata-backup.ts';
 import type { Ports } from './ports.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
@@ -46,6 +47,9 @@ const verbs: Record<string, () => Promise<void>> = {
   erd,
   secrets,
   environment,
+  'metadata-backup': metadataBackup,
+  'metadata-verify': metadataVerify,
+  'metadata-restore': metadataRestore,
 };
 
 const run = verbs[verb ?? ''];
@@ -100,6 +104,36 @@ async function migrate(): Promise<void> {
   for (const [schema, migrations] of values.json ? [] : Object.entries(ran)) {
     process.stdout.write(`${schema}: ${migrations.length === 0 ? 'up to date' : migrations.join(', ')}\n`);
   }
+}
+
+async function metadataBackup(): Promise<void> {
+  const made = await onMetadata(backUpMetadata);
+  answer(made, `${made.archive}: ${made.rows} rows, ${made.sizeBytes} bytes; keys by themselves in ${made.keys}`);
+}
+
+async function metadataVerify(): Promise<void> {
+  const rows = await onMetadata((place) => verifyMetadata(place, name));
+  answer({ ok: true, archive: name, rows }, `${name} is whole: ${rows} rows`);
+}
+
+async function metadataRestore(): Promise<void> {
+  if (runningState(home) !== undefined) throw new Error('the system runs; run: mad down');
+  const { rows, replaced } = await onMetadata((place) => restoreMetadata(place, name));
+  const kept = replaced === undefined ? '' : `; ${replaced} holds what it replaced`;
+  answer({ ok: true, archive: name, rows, replaced: replaced ?? '' }, `${name} is restored: ${rows} rows${kept}`);
+}
+
+function answer(value: unknown, text: string): void {
+  process.stdout.write(`${values.json ? JSON.stringify(value) : text}\n`);
+}
+
+async function onMetadata<T>(fn: (place: MetadataPlace) => Promise<T>): Promise<T> {
+  const known = await readSecrets(home);
+  if (!known) throw new Error(`${home} holds no local system; run: mad up`);
+  return withPostgres(home, (adminUrl, port) => {
+    const migrateUrl = migratorUrl({ host: '127.0.0.1', port, database: METADATA }, known);
+    return fn(localPlace(home, known, { adminUrl, migrateUrl, database: METADATA }));
+  });
 }
 
 async function shell(): Promise<void> {

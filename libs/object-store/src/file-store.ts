@@ -1,8 +1,16 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
+import { createWriteStream } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { fileURLToPath } from 'node:url';
 import { Disk } from 'flydrive';
 import { FSDriver } from 'flydrive/drivers/fs';
 import { checkKey, ObjectNotFoundError, type ObjectStore } from './object-store.ts';
+
+/** Where the drafts of streamed content of one key are, so that deleting the key finds what a dead writer left. */
+const draftsOf = (key: string): string => `drafts/${createHash('sha256').update(key).digest('hex')}`;
 
 /** Objects as files below a folder, which is made when missing. */
 export function fileStore(folder: URL): ObjectStore {
@@ -24,6 +32,22 @@ export function fileStore(folder: URL): ObjectStore {
       }
       return true;
     },
+    async putStreamIfAbsent(key, content) {
+      if (await disk.exists(checkKey(key))) {
+        content.destroy();
+        return false;
+      }
+      const draft = `${draftsOf(key)}/${randomUUID()}`;
+      const path = fileURLToPath(new URL(draft, `${folder.href.replace(/\/$/, '')}/`));
+      try {
+        await mkdir(dirname(path), { recursive: true });
+        await pipeline(content, createWriteStream(path, { mode: 0o600, flush: true }));
+        await disk.move(draft, key);
+      } finally {
+        await disk.delete(draft).catch(() => undefined);
+      }
+      return true;
+    },
     async get(key) {
       await requireObject(key);
       return disk.getBytes(key);
@@ -33,8 +57,22 @@ export function fileStore(folder: URL): ObjectStore {
       return disk.getStream(key);
     },
     exists: async (key) => disk.exists(checkKey(key)),
+    async list(below) {
+      const keys: string[] = [];
+      let paginationToken: string | undefined;
+      do {
+        const page = await disk.listAll(checkKey(below), { paginationToken }).catch((error: unknown) => {
+          if ((error as { cause?: { code?: string } }).cause?.code === 'ENOENT') return undefined;
+          throw error;
+        });
+        for (const one of page?.objects ?? []) if (one.isFile) keys.push(one.key);
+        paginationToken = page?.paginationToken;
+      } while (paginationToken !== undefined);
+      return keys.sort();
+    },
     async delete(key) {
       await disk.delete(checkKey(key));
+      await disk.deleteAll(draftsOf(key));
     },
   };
 }

@@ -8,12 +8,19 @@ import type { Readable } from 'node:stream';
 export interface ObjectStore {
   /** Keeps the content unless the key has one already. True when it was written by this call. */
   putIfAbsent(key: string, content: Uint8Array): Promise<boolean>;
+  /**
+   * The same for content of any size, piece by piece; it is on the disk when this resolves. Rejects with what `content`
+   * fails with, and then nothing is kept.
+   */
+  putStreamIfAbsent(key: string, content: Readable): Promise<boolean>;
   /** The whole content. Throws ObjectNotFoundError. */
   get(key: string): Promise<Uint8Array>;
   /** The content piece by piece. Throws ObjectNotFoundError. */
   stream(key: string): Promise<Readable>;
   exists(key: string): Promise<boolean>;
-  /** Removes the object; nothing happens when there is none. */
+  /** The keys right below a folder like `metadata`, sorted. Empty when there is no such folder. */
+  list(folder: string): Promise<string[]>;
+  /** Removes the object, and what writers of it that died left behind; nothing happens when there is none. */
   delete(key: string): Promise<void>;
 }
 

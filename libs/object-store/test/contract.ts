@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, expect, test } from '@jest/globals';
 import { InvalidKeyError, ObjectNotFoundError, type ObjectStore } from '@mad/object-store';
@@ -12,6 +13,25 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       expect(Buffer.from(await store.get('orgs/a/artifacts/one')).equals(content)).toBe(true);
       const streamed = await buffer(await store.stream('orgs/a/artifacts/one'));
       expect(streamed.equals(content)).toBe(true);
+    });
+
+    test('keeps streamed content of any size, and nothing of content that failed', async () => {
+      const store = await open();
+      const piece = Buffer.alloc(100_000, 5);
+      expect(await store.putStreamIfAbsent('x/streamed', Readable.from(Array.from({ length: 30 }, () => piece)))).toBe(
+        true,
+      );
+      expect((await store.get('x/streamed')).length).toBe(3_000_000);
+      expect(await store.putStreamIfAbsent('x/streamed', Readable.from([piece]))).toBe(false);
+      expect((await store.get('x/streamed')).length).toBe(3_000_000);
+      const broken = Readable.from(
+        (function* () {
+          yield piece;
+          throw new Error('the source broke');
+        })(),
+      );
+      await expect(store.putStreamIfAbsent('x/broken', broken)).rejects.toThrow('the source broke');
+      expect(await store.exists('x/broken')).toBe(false);
     });
 
     test('a key keeps its first content', async () => {
@@ -34,6 +54,13 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       await expect(store.stream('x/none')).rejects.toThrow(ObjectNotFoundError);
       expect(await store.exists('x/none')).toBe(false);
       await store.delete('x/none');
+    });
+
+    test('lists what is right below a folder, sorted', async () => {
+      const store = await open();
+      for (const key of ['y/b', 'y/a', 'y/deeper/c', 'z/d']) await store.putIfAbsent(key, Buffer.from(key));
+      expect(await store.list('y')).toEqual(['y/a', 'y/b']);
+      expect(await store.list('none')).toEqual([]);
     });
 
     test('a deleted object is gone', async () => {
@@ -64,9 +91,11 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
     ])('refuses the key %j in every method', async (key) => {
       const store = await open();
       await expect(store.putIfAbsent(key, Buffer.from('x'))).rejects.toThrow(InvalidKeyError);
+      await expect(store.putStreamIfAbsent(key, Readable.from(['x']))).rejects.toThrow(InvalidKeyError);
       await expect(store.get(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.stream(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.exists(key)).rejects.toThrow(InvalidKeyError);
+      await expect(store.list(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.delete(key)).rejects.toThrow(InvalidKeyError);
     });
   });

@@ -5,6 +5,7 @@ import { TenantSchemaService, type DatabaseTarget } from '@mad/proto/tenancy';
 import { bind, invalid, type BoundService } from '@mad/rpc';
 import { failureOf } from './failure.ts';
 import { unavailable } from './tenant-errors.ts';
+import { listTables, makePartitions } from './tenant-tables.ts';
 
 export interface TenantSchemaOptions {
   /** The tenant schema, e.g. `results`: also the Postgres schema inside every database. */
@@ -56,6 +57,26 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
         const { applied, unknown } = await migrationStatus(options);
         return { fingerprint: await fingerprint(options.url), version: versionOf([...applied, ...unknown]) };
       });
+    },
+
+    async listTables({ target, snapshot }) {
+      const options = migratorOptions(target);
+      return onDatabase(target, async () => {
+        const { applied, unknown } = await migrationStatus(options);
+        const { tables, sequences } = await listTables(options.url, options.ownerRole, schema, snapshot);
+        const sized = tables.map((table) => ({ ...table, sizeBytes: BigInt(table.sizeBytes) }));
+        return { tables: sized, sequences, version: versionOf([...applied, ...unknown]) };
+      });
+    },
+
+    async makePartitions({ target, partitions }) {
+      const { url, ownerRole } = migratorOptions(target);
+      partitions.forEach(({ name, partitionOf, bound }, index) => {
+        if (name === '' || partitionOf === '' || !/^(FOR VALUES |DEFAULT$)/.test(bound)) {
+          throw invalid(`partitions[${index}]`, 'needs a name, partition_of, and a bound: FOR VALUES … or DEFAULT');
+        }
+      });
+      return onDatabase(target, async () => ({ made: await makePartitions(url, ownerRole, schema, partitions) }));
     },
   });
 

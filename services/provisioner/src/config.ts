@@ -1,5 +1,6 @@
-import { MINUTE_MS, readEnv, SECOND_MS, type Env, type EnvReader } from '@mad/process';
+import { DAY_MS, MINUTE_MS, readEnv, SECOND_MS, type Env, type EnvReader } from '@mad/process';
 import { privateJwkSetting, serviceKeysSetting, type ServiceIdentity, type ServiceKeys } from '@mad/auth';
+import type { BackupPolicy } from './backups/schedule.ts';
 import { MAX_SCHEMA_LENGTH } from './domain/names.ts';
 import { parseMasterKeys, type MasterKeys } from './secrets/master-key.ts';
 import { SERVER_DEFAULTS, type ServerRegistration } from './servers/registration.ts';
@@ -46,6 +47,12 @@ export interface ProvisionerConfig {
   rotatePerMinute: number;
   /** How long sessions under a login that is no longer in use may go on. */
   rotateGraceMs: number;
+  /** Where archives are kept. */
+  objectStoreUrl: string;
+  /** Of organizations that have no policy of their own. */
+  backupPolicy: BackupPolicy;
+  /** How long the database a restore replaced is kept unless the request says. */
+  replacedKeepMs: number;
 }
 
 const ADDRESS = /^[^\s:]+:\d{1,5}$/;
@@ -83,6 +90,12 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
       cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
+      objectStoreUrl: r.url('OBJECT_STORE_URL'),
+      backupPolicy: {
+        everyHours: r.integer('PROVISIONER_BACKUP_EVERY_HOURS', { default: 24, min: 0, max: 8_760 }),
+        keep: r.integer('PROVISIONER_BACKUP_KEEP', { default: 7, min: 1, max: 1_000 }),
+      },
+      replacedKeepMs: r.integer('PROVISIONER_REPLACED_KEEP_MS', { default: 7 * DAY_MS, min: 0 }),
       rotateAfterDays: r.integer('PROVISIONER_ROTATE_AFTER_DAYS', { default: 30, min: 0, max: 3_650 }),
       rotatePerMinute: r.integer('PROVISIONER_ROTATE_PER_MINUTE', { default: 30, min: 1, max: 6_000 }),
       rotateGraceMs: r.integer('PROVISIONER_ROTATE_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),

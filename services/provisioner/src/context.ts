@@ -1,5 +1,7 @@
+import type { ObjectStore } from '@mad/object-store';
 import type { Boss, Database } from '@mad/postgres';
 import type { Logger } from '@mad/process';
+import type { BackupPolicy } from './backups/schedule.ts';
 import type { ChangeFeed } from './provisioning/change-feed.ts';
 import type { Runs } from './operations/runs.ts';
 import type { MasterKeys } from './secrets/master-key.ts';
@@ -15,10 +17,15 @@ export interface ProvisionerContext {
   owners: SchemaOwners;
   runs: Runs;
   changes: ChangeFeed;
+  objects: ObjectStore;
   /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
+  /** How long the database a restore replaced is kept unless the request says, in milliseconds. */
+  replacedKeepMs: number;
+  /** Of organizations that have none of their own. */
+  backupPolicy: BackupPolicy;
   /** The region of organizations that name none. */
   defaultRegion: string;
   logger: Logger;

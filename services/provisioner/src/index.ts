@@ -1,3 +1,13 @@
+export { ArchiveError, type ArchiveFault } from './backups/archive-error.ts';
+export {
+  archiveMetadata,
+  KEYS_FOLDER,
+  listMetadataArchives,
+  loadMetadata,
+  METADATA_FOLDER,
+  type MetadataSchema,
+} from './backups/metadata.ts';
+export { parseMasterKeys } from './secrets/master-key.ts';
 export { parseServers, readProvisionerConfig, readTenantSchemas, type ProvisionerConfig } from './config.ts';
 export { provisionerEntities, provisionerMigrations } from './db/schema.ts';
 export { migrateProvisioner } from './migrate.ts';

@@ -3,10 +3,12 @@ import { createClient, type Transport } from '@connectrpc/connect';
 import type { Boss } from '@mad/postgres';
 import { SECOND_MS } from '@mad/process';
 import { AuditEventSchema, AuditService } from '@mad/proto/identity';
+import { BACKUP_QUEUE } from './backups/schedule.ts';
 import { AUDIT_QUEUE, type AuditMessage } from './provisioning/audit.ts';
 
 /** The queues this service owns. An audit event is delivered however long identity is away. */
 export const QUEUES = {
+  [BACKUP_QUEUE]: { retryLimit: 0 },
   [AUDIT_QUEUE]: { retryLimit: 1_000, retryDelayMs: SECOND_MS, retryDelayMaxMs: 60 * SECOND_MS },
 };
 

@@ -1,5 +1,6 @@
 import type { BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from './context.ts';
+import { backupService } from './rpc/backup-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
 import { operationService } from './rpc/operation-service.ts';
 import { routeService } from './rpc/route-service.ts';
@@ -13,6 +14,7 @@ export function routes(context: ProvisionerContext): BoundService[] {
     routeService(context),
     serverService(context),
     operationService(context),
+    backupService(context),
     fleetStatisticsService(context),
   ];
 }

@@ -5,9 +5,11 @@ import {
   identityKeys,
   serviceTransports,
 } from '@mad/auth';
+import { openObjectStore } from '@mad/object-store';
 import { openBoss, openDatabase, postgresErrorInterceptor } from '@mad/postgres';
 import type { ServiceDeps } from '@mad/process';
 import { serveRpc, type RpcServer } from '@mad/rpc';
+import { scheduleBackups } from './backups/schedule.ts';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
@@ -69,7 +71,8 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   open.defer(() => connections.close());
   const owners = new SchemaOwners(config.tenantSchemas, to);
   open.defer(() => owners.close());
-  const runs = new Runs({ database, boss, master, connections, owners, logger, leaseMs, rotateGraceMs });
+  const objects = openObjectStore(config.objectStoreUrl);
+  const runs = new Runs({ database, boss, master, connections, owners, objects, logger, leaseMs, rotateGraceMs });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
@@ -101,7 +104,10 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
 
   if (deps.metrics) registerFleetMetrics(deps.metrics, database);
 
-  const { defaultRegion } = config;
+  const { defaultRegion, replacedKeepMs, backupPolicy } = config;
+  const backups = { database, runs, objects, owners, leaseMs, backupPolicy, logger };
+  await scheduleBackups(boss, backups);
+
   const context: ProvisionerContext = {
     database,
     boss,
@@ -110,8 +116,11 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     owners,
     runs,
     changes,
+    objects,
     leaseMs,
     rotateGraceMs,
+    replacedKeepMs,
+    backupPolicy,
     defaultRegion,
     logger,
   };

@@ -27,6 +27,7 @@ describe('configuration', () => {
     expect(new Set(problems.map((problem) => problem.split(':')[0]))).toEqual(
       new Set([
         'MAD_SERVICE_KEYS',
+        'OBJECT_STORE_URL',
         'PROVISIONER_DATABASE_URL',
         'PROVISIONER_MASTER_KEY',
         'PROVISIONER_PORT',

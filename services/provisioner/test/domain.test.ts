@@ -17,7 +17,7 @@ describe('plans', () => {
 
   test('every object a tenant gets is named before it is made', () => {
     const key = { orgId: uuidv7(), schema: 'results' };
-    const objects = objectsOf('provision', key);
+    const objects = objectsOf('provision', key, uuidv7());
     expect(objects.map(({ name }) => name).sort()).toEqual(
       [
         databaseName('results', key.orgId),
@@ -25,7 +25,7 @@ describe('plans', () => {
         loginName('results', key.orgId, 'b'),
       ].sort(),
     );
-    expect(objectsOf('migrate', key)).toEqual([]);
+    expect(objectsOf('migrate', key, uuidv7())).toEqual([]);
   });
 });
 

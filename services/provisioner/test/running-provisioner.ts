@@ -1,8 +1,13 @@
 import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { createClient, type Client, type Interceptor } from '@connectrpc/connect';
 import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/postgres';
 import type { AuditEvent } from '@mad/proto/identity';
 import {
+  BackupService,
   FleetStatisticsService,
   OperationService,
   RouteService,
@@ -24,6 +29,10 @@ import { noteMigrations, serveIdentity, serveSchemaOwner, silent } from './neigh
 
 const SERVICES = ['identity', 'catalog', 'results', 'gateway', 'provisioner'] as const;
 
+const BACKUP_PERMISSIONS = ['create', 'read', 'verify', 'restore', 'delete', 'schedule'].map(
+  (verb) => `platform.backups.${verb}`,
+);
+
 /** Provisioner with its neighbours, on databases of its own. */
 export interface RunningProvisioner {
   schema: string;
@@ -42,6 +51,9 @@ export interface RunningProvisioner {
   servers(): Client<typeof ServerService>;
   operations(): Client<typeof OperationService>;
   statistics(): Client<typeof FleetStatisticsService>;
+  backups(): Client<typeof BackupService>;
+  /** The folder of the object store. */
+  objectsFolder: string;
   /** The transport of a service, e.g. for `openTenants`. */
   transport(service: string): GrpcTransport;
   stop(): Promise<void>;
@@ -89,7 +101,9 @@ export async function runProvisioner({
   const owner = await serveSchemaOwner(schema, migrations ?? noteMigrations(schema));
   const keys = await testServiceKeys(SERVICES);
 
+  const objectsFolder = await mkdtemp(join(tmpdir(), 'mad-objects-'));
   const settings: Record<string, string> = {
+    OBJECT_STORE_URL: pathToFileURL(objectsFolder).href,
     PROVISIONER_PORT: '0',
     PROVISIONER_DATABASE_URL: metadata.pooledUrl('mad_provisioner'),
     PROVISIONER_SYSTEM_URL: metadata.pooledUrl('mad_provisioner_system'),
@@ -159,6 +173,12 @@ export async function runProvisioner({
         FleetStatisticsService,
         as(() => platformToken({ permissions: ['platform.servers.read'] })),
       ),
+    backups: () =>
+      createClient(
+        BackupService,
+        as(() => platformToken({ permissions: BACKUP_PERMISSIONS })),
+      ),
+    objectsFolder,
     async start() {
       running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });
     },
@@ -182,6 +202,7 @@ export async function runProvisioner({
       for (const transport of transports) transport.close();
       await self.stop();
       await Promise.all([identity.close(), owner.close()]);
+      await rm(objectsFolder, { recursive: true, force: true });
       await rows.end();
       await metadata.drop();
       const names = await admin.query<{ name: string }>(

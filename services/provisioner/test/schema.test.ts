@@ -28,6 +28,8 @@ const GOOD_ROWS = `
     VALUES ('${ORG}', '${OPERATION}', '${ORG}', 'results', '${SERVER}', 'database', 'mad_results_1');
   INSERT INTO tenant_stock (stock_id, server_id, schema, database_name, template)
     VALUES ('${ORG}', '${SERVER}', 'results', 'mad_results_stock_1', 'mad_results_template_1');
+  INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}');
+  INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 24, 7);
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
   INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
 
@@ -109,6 +111,15 @@ const BAD_ROWS: Record<string, string> = {
   tenant_stock_claim_check: `UPDATE tenant_stock SET state = 'claimed'`,
   idx_tenant_stock_org_id_schema: `UPDATE tenant_stock SET state = 'claimed', org_id = '${ORG}';
     ${stock('mad_results_stock_2')}; UPDATE tenant_stock SET state = 'claimed', org_id = '${ORG}'`,
+  backups_pkey: `INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}')`,
+  backups_operation_id_fkey: `UPDATE backups SET operation_id = '${NOBODY}'`,
+  backups_schema_check: `UPDATE backups SET schema = 'Results!'`,
+  backups_completed_check: `UPDATE backups SET completed_at = now()`,
+  backups_counts_check: `UPDATE backups SET size_bytes = -1`,
+  backups_tables_check: `UPDATE backups SET tables = '{}'`,
+  backup_policies_pkey: `INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 1, 1)`,
+  backup_policies_every_hours_check: `UPDATE backup_policies SET every_hours = -1`,
+  backup_policies_keep_check: `UPDATE backup_policies SET keep = 0`,
   tenant_change_counters_pkey: `INSERT INTO tenant_change_counters (schema) VALUES ('results')`,
   tenant_change_counters_last_seq_check: `UPDATE tenant_change_counters SET last_seq = -1`,
   tenant_changes_pkey: change(1),

@@ -133,7 +133,7 @@ async function listTenants({ api }: Signed): Promise<Tenant[]> {
 }
 
 /** Runs a verb that needs the databases themselves, which only the local system's program can reach. */
-async function localVerb(settings: Settings, args: string[]): Promise<void> {
+export async function localVerb(settings: Settings, args: string[]): Promise<void> {
   if (settings.remote) {
     throw new CommandFailure('this needs the databases themselves and works on the local system only', EXIT.refused);
   }

@@ -5,8 +5,8 @@ import { OperationSchema, OperationService, OperationState, type Operation } fro
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
 import { jsonOf, table } from '../output.ts';
-import { progressBar } from '../progress.ts';
 import { asPlatform } from '../session.ts';
+import { watchOperation } from '../watch-operation.ts';
 
 /** operation list, get, watch, cancel: what is undertaken with the organizations' databases. */
 export function operationCommands(mad: Command, env: Env): void {
@@ -53,17 +53,7 @@ export function operationCommands(mad: Command, env: Env): void {
     .action(
       action(env, async ({ settings, output }, operationId) => {
         const { api } = await asPlatform(settings);
-        let last: Operation | undefined;
-        let bar: ReturnType<typeof progressBar> | undefined;
-        for await (const { operation: now } of api.client(OperationService).watchOperation({ operationId })) {
-          last = now!;
-          bar ??= progressBar(output, last.kind, Number(last.progress!.total));
-          bar.update(Number(last.progress!.done), last.step);
-        }
-        bar?.stop();
-        if (last === undefined || last.state === OperationState.RUNNING) {
-          throw new CommandFailure('the stream ended before the operation did: watch it again', EXIT.unavailable);
-        }
+        const last = await watchOperation(api, output, operationId);
         output.answer(jsonOf(OperationSchema, last), summary(last));
         if (last.state !== OperationState.SUCCEEDED) process.exitCode = EXIT.failed;
       }),

@@ -1,3 +1,4 @@
+import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
@@ -8,6 +9,7 @@ import { Queue } from './migrations/2026_11_21_0901_queue.ts';
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
+import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
 
 /** Every table of provisioner. */
@@ -19,9 +21,11 @@ export const provisionerEntities = [
   OperationEntity,
   CleanupEntity,
   StockEntity,
+  BackupEntity,
+  BackupPolicyEntity,
   ChangeCounterEntity,
   ChangeEntity,
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock, Rotation];
+export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock, Backups, Rotation];

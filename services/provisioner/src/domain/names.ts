@@ -5,7 +5,7 @@ export type Slot = 'a' | 'b';
 
 function bare(orgId: string): string {
   const digits = orgId.replaceAll('-', '').toLowerCase();
-  if (!/^[0-9a-f]{32}$/.test(digits)) throw new TypeError('not an organization id');
+  if (!/^[0-9a-f]{32}$/.test(digits)) throw new TypeError('not an id');
   return digits;
 }
 
@@ -30,6 +30,21 @@ const STOCK_DIGITS = 16;
 /** A database that waits for an organization, by some random digits. */
 export function stockName(schema: string, digits: string): string {
   return `mad_${schema}_stock_${digits.slice(0, STOCK_DIGITS)}`;
+}
+
+/** The last digits of an id, which are its random ones. */
+function digitsOf(id: string): string {
+  return bare(id).slice(-STOCK_DIGITS);
+}
+
+/** The database an operation restores an archive into. */
+export function copyName(schema: string, operationId: string): string {
+  return `mad_${schema}_copy_${digitsOf(operationId)}`;
+}
+
+/** The database a restore took the place of, from then on. */
+export function replacedName(schema: string, operationId: string): string {
+  return `mad_${schema}_old_${digitsOf(operationId)}`;
 }
 
 /** The role that owns the objects inside every database of the schema. */

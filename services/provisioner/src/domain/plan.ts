@@ -1,7 +1,8 @@
-import { databaseName, loginName } from './names.ts';
+import { copyName, databaseName, loginName } from './names.ts';
 
 /** Something that is undertaken with a tenant. */
-export type OperationKind = 'provision' | 'suspend' | 'freeze' | 'resume' | 'migrate' | 'rotate';
+export type OperationKind =
+  'provision' | 'suspend' | 'freeze' | 'resume' | 'migrate' | 'rotate' | 'backup' | 'verify_backup' | 'restore';
 
 export type StepName =
   | 'create_database'
@@ -14,7 +15,13 @@ export type StepName =
   | 'migrate'
   | 'renew_login'
   | 'verify_login'
-  | 'switch_login';
+  | 'switch_login'
+  | 'write_archive'
+  | 'build_copy'
+  | 'load_copy'
+  | 'drop_copy'
+  | 'migrate_copy'
+  | 'swap_in';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -50,6 +57,13 @@ export interface Plan {
   onFailure: 'fail_tenant' | 'stop' | 'retry';
   /** Whether it may be given up before any of its steps begins; one that has begun is carried through. */
   cancellable?: true;
+  /** From this step on it must be carried through: not given up, and tried again and again. */
+  carriedThroughFrom?: StepName;
+  /**
+   * It may take hours: such ones leave room for others, may be given up in the middle of a step, and are when the tenant
+   * is to be suspended.
+   */
+  long?: true;
 }
 
 export const PLANS: Readonly<Record<OperationKind, Plan>> = {
@@ -74,7 +88,31 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     onFailure: 'stop',
     cancellable: true,
   },
+  backup: { steps: ['write_archive'], announces: false, onFailure: 'stop', cancellable: true, long: true },
+  verify_backup: {
+    steps: ['build_copy', 'load_copy', 'drop_copy'],
+    announces: false,
+    onFailure: 'stop',
+    cancellable: true,
+    long: true,
+  },
+  restore: {
+    steps: ['build_copy', 'load_copy', 'migrate_copy', 'swap_in'],
+    opens: 'ready',
+    announces: true,
+    onFailure: 'stop',
+    cancellable: true,
+    carriedThroughFrom: 'swap_in',
+    long: true,
+  },
 };
+
+/** Whether an operation that is at this step can no longer be given up. */
+export function mustBeCarriedThrough(kind: OperationKind, step: StepName): boolean {
+  const { cancellable, carriedThroughFrom } = PLANS[kind];
+  if (cancellable !== true) return true;
+  return carriedThroughFrom !== undefined && stepIndex(kind, step) >= stepIndex(kind, carriedThroughFrom);
+}
 
 export function firstStep(kind: OperationKind): StepName {
   return PLANS[kind].steps[0]!;
@@ -93,7 +131,9 @@ export function stepAfter(kind: OperationKind, step: StepName): StepName | undef
 }
 
 /** What an operation makes on the server, by name: recorded for cleaning up before it begins. */
-export function objectsOf(kind: OperationKind, { orgId, schema }: TenantKey): ExternalObject[] {
+export function objectsOf(kind: OperationKind, { orgId, schema }: TenantKey, operationId: string): ExternalObject[] {
+  if (kind === 'verify_backup' || kind === 'restore')
+    return [{ kind: 'database', name: copyName(schema, operationId) }];
   if (kind !== 'provision') return [];
   return [
     { kind: 'database', name: databaseName(schema, orgId) },
@@ -104,7 +144,7 @@ export function objectsOf(kind: OperationKind, { orgId, schema }: TenantKey): Ex
 
 /** What decides whether the leavings of an operation may be removed. */
 export interface Leavings {
-  operation: 'running' | 'succeeded' | 'failed';
+  operation: 'running' | 'succeeded' | 'failed' | 'cancelled';
   /** Whether the tenant still belongs to that operation, and not to a later one. */
   current: boolean;
   /** Whether some run holds the tenant's lease. */
@@ -114,10 +154,10 @@ export interface Leavings {
 
 /**
  * Leavings are removed when their operation has failed and nobody came to go on with it for a while, when it succeeded
- * without them, or when a later operation took its place; and never under the hands of a run that holds the tenant.
+ * without them or was given up, or when a later operation took its place; and never under the hands of a run that holds the tenant.
  */
 export function mayCleanUp({ operation, current, leased, endedMsAgo }: Leavings, graceMs: number): boolean {
   if (leased) return false;
   if (operation === 'failed') return endedMsAgo >= graceMs;
-  return operation === 'succeeded' || !current;
+  return operation === 'succeeded' || operation === 'cancelled' || !current;
 }

@@ -51,7 +51,10 @@ function isDue(leaving: Leaving, graceMs: number): boolean {
 export async function cleanUp(options: CleanupOptions): Promise<number> {
   const { database, logger, graceMs } = options;
   const found = await database.asSystem((tx) =>
-    tx.query<Leaving>(`${LEAVINGS_SQL} ORDER BY r.object_kind, r.created_at LIMIT ${BATCH}`),
+    tx.query<Leaving>(
+      `${LEAVINGS_SQL} WHERE r.keep_until IS NULL OR r.keep_until <= now()
+       ORDER BY r.object_kind, r.created_at LIMIT ${BATCH}`,
+    ),
   );
   let removed = 0;
   // Databases go before roles, as the order of the kinds has it: a role with rights on a database cannot be dropped.

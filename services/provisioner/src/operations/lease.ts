@@ -77,7 +77,7 @@ export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options
     key.schema,
     operationId,
   ]);
-  await remember(tx, held, objectsOf(kind, key));
+  await remember(tx, held, objectsOf(kind, key, operationId));
   return held;
 }
 
@@ -111,7 +111,8 @@ export async function insertOperation(
 /** Shows which step is being done, and how many were. */
 async function noteStep(tx: Tx, { operationId, kind, step }: Held): Promise<void> {
   await tx.execute(
-    `UPDATE provisioner.operations SET step = $2, progress_done = $3, progress_total = $4, updated_at = now()
+    `UPDATE provisioner.operations SET step = $2, progress_done = $3, progress_total = $4, progress_unit = 'steps',
+       updated_at = now()
      WHERE operation_id = $1`,
     [operationId, step, stepIndex(kind, step), PLANS[kind].steps.length],
   );
@@ -132,7 +133,7 @@ export async function claim(db: Database, key: TenantKey, leaseMs: number): Prom
     if (row === undefined) return undefined;
     const { operation_id: operationId, kind, params } = row;
     const held: Held = { ...key, owner, operationId, kind, step: row.step!, params };
-    await remember(tx, held, objectsOf(kind, key));
+    await remember(tx, held, objectsOf(kind, key, operationId));
     return held;
   });
 }
@@ -166,6 +167,28 @@ export async function advance(db: Database, held: Held, next: StepName, leaseMs:
     await noteStep(tx, then);
     return then;
   }, RELAXED);
+}
+
+/** Shows how many bytes of its step are done; the total grows where it was guessed too low. */
+export async function noteBytes(db: Database, { operationId }: Held, done: number, total: number): Promise<void> {
+  await db.asSystem(
+    (tx) =>
+      tx.execute(
+        `UPDATE provisioner.operations SET progress_done = $2, progress_total = greatest($2, $3), progress_unit = 'bytes',
+           updated_at = now()
+         WHERE operation_id = $1 AND state = 'running'`,
+        [operationId, Math.round(done), Math.round(total)],
+      ),
+    RELAXED,
+  );
+}
+
+/** Adds to what came of the operation. */
+export async function noteResult(tx: Tx, { operationId }: Held, result: JsonObject): Promise<void> {
+  await tx.execute(
+    'UPDATE provisioner.operations SET result = result || $2::jsonb, updated_at = now() WHERE operation_id = $1',
+    [operationId, JSON.stringify(result)],
+  );
 }
 
 /** Whether somebody asked for the operation's end. */

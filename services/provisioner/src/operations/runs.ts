@@ -1,12 +1,16 @@
 import { SECOND_MS, type Logger } from '@mad/process';
-import { PLANS, stepAfter, type TenantKey } from '../domain/plan.ts';
-import { loadSubject, STEPS, type Findings, type StepContext } from '../provisioning/steps.ts';
+import { mustBeCarriedThrough, PLANS, stepAfter, type TenantKey } from '../domain/plan.ts';
+import { loadSubject, type Findings, type StepContext } from '../provisioning/steps.ts';
 import { lockByName } from '../servers/tenant-database.ts';
 import { cancel, fail, succeed, type EndingContext } from './endings.ts';
 import { advance, claim, isCancelRequested, LeaseLost, renew, type Held } from './lease.ts';
+import { STEPS } from './steps.ts';
+import { Cancelled, Interrupted } from './stops.ts';
 
 /** Runs at once in this process: each holds a connection to a server and copies a database. */
 const MAX_RUNS = 4;
+/** Of these, such as may take hours. */
+const MAX_LONG_RUNS = 2;
 
 export interface RunsOptions extends StepContext, EndingContext {
   logger: Logger;
@@ -25,9 +29,10 @@ export type Outcome =
 export class Runs {
   readonly #options: RunsOptions;
   readonly #running = new Set<Promise<Outcome>>();
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
   readonly #closing = new AbortController();
   #active = 0;
+  #activeLong = 0;
 
   constructor(options: RunsOptions) {
     this.#options = options;
@@ -37,6 +42,16 @@ export class Runs {
   async resume(key: TenantKey): Promise<Outcome> {
     const held = await claim(this.#options.database, key, this.#options.leaseMs);
     return held === undefined ? { state: 'left' } : this.carryOut(held);
+  }
+
+  /** The same for somebody who waits for none of it, and whom `close` waits for. Never rejects. */
+  resumeLater(key: TenantKey): void {
+    const resumed = this.resume(key).catch((error: unknown): Outcome => {
+      this.#options.logger.warn({ org_id: key.orgId, schema: key.schema, error }, 'going on with a tenant failed');
+      return { state: 'left' };
+    });
+    this.#running.add(resumed);
+    void resumed.finally(() => this.#running.delete(resumed));
   }
 
   /** Carries an operation out, whoever waits for it: it goes on when the caller's request ends. Never rejects. */
@@ -49,8 +64,8 @@ export class Runs {
 
   /** Lets steps in progress finish; what follows them is left to the next process. */
   async close(): Promise<void> {
-    this.#closing.abort();
-    await Promise.all(this.#running);
+    this.#closing.abort(new Interrupted('the process is closing'));
+    while (this.#running.size > 0) await Promise.all(this.#running);
   }
 
   async #admitted(held: Held): Promise<Outcome> {
@@ -65,12 +80,17 @@ export class Runs {
       });
     }, leaseMs / 3);
     try {
-      await this.#turn();
+      const long = PLANS[held.kind].long ?? false;
+      await this.#turn(long);
       try {
         return await this.#run(held, lost.signal);
       } finally {
         this.#active -= 1;
-        this.#waiting.shift()?.();
+        if (long) this.#activeLong -= 1;
+        // All of them look again: the first in line may be one that has to wait for something else.
+        const waiting = [...this.#waiting];
+        this.#waiting.clear();
+        for (const wake of waiting) wake();
       }
     } catch (error) {
       logger.error({ ...about, error }, 'a run broke off');
@@ -80,9 +100,12 @@ export class Runs {
     }
   }
 
-  async #turn(): Promise<void> {
-    while (this.#active >= MAX_RUNS) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  async #turn(long: boolean): Promise<void> {
+    while (this.#active >= MAX_RUNS || (long && this.#activeLong >= MAX_LONG_RUNS)) {
+      await new Promise<void>((resolve) => this.#waiting.add(resolve));
+    }
     this.#active += 1;
+    if (long) this.#activeLong += 1;
   }
 
   async #run(started: Held, lost: AbortSignal): Promise<Outcome> {
@@ -97,11 +120,12 @@ export class Runs {
         await lockByName(client, `mad.tenant.${held.schema}.${held.orgId}`, 30 * SECOND_MS);
         await renew(database, held, leaseMs);
         const found: Findings = {};
+        const stop = AbortSignal.any([lost, this.#closing.signal]);
         for (;;) {
-          lost.throwIfAborted();
-          if (this.#closing.signal.aborted) throw new Interrupted();
-          if (PLANS[held.kind].cancellable && (await isCancelRequested(database, held))) throw new Cancelled();
-          Object.assign(found, await STEPS[held.step](this.#options, client, subject, held));
+          stop.throwIfAborted();
+          const mayBeGivenUp = !mustBeCarriedThrough(held.kind, held.step);
+          if (mayBeGivenUp && (await isCancelRequested(database, held))) throw new Cancelled('its end was asked for');
+          Object.assign(found, await STEPS[held.step](this.#options, client, subject, held, stop));
           const next = stepAfter(held.kind, held.step);
           if (next === undefined) return found;
           held = await advance(database, held, next, leaseMs);
@@ -133,7 +157,9 @@ export class Runs {
   /** What must be carried through is tried again at the next pass; the rest ends. */
   async #fail(held: Held, error: unknown): Promise<void> {
     const reason = reasonOf(error);
-    if (PLANS[held.kind].onFailure === 'retry') return this.#release(held, reason);
+    const { onFailure, carriedThroughFrom } = PLANS[held.kind];
+    const again = carriedThroughFrom !== undefined && mustBeCarriedThrough(held.kind, held.step);
+    if (onFailure === 'retry' || again) return this.#release(held, reason);
     try {
       await fail(this.#options, held, reason);
     } catch (failure) {
@@ -156,16 +182,6 @@ export class Runs {
       logger.warn({ org_id: orgId, schema, error: failure }, 'releasing a lease failed');
     }
   }
-}
-
-/** The process is closing. */
-class Interrupted extends Error {
-  override readonly name = 'Interrupted';
-}
-
-/** Somebody asked for the operation's end. */
-class Cancelled extends Error {
-  override readonly name = 'Cancelled';
 }
 
 const MAX_REASON_LENGTH = 500;

@@ -53,7 +53,8 @@ export class Sweeper {
          ORDER BY t.created_at LIMIT ${BATCH}`,
       ),
     );
-    await Promise.all(undone.map(({ org_id: orgId, schema }) => runs.resume({ orgId, schema })));
+    // Not waited for: a backup may take hours, and others have work to do meanwhile.
+    for (const { org_id: orgId, schema } of undone) runs.resumeLater({ orgId, schema });
     if (!this.#stop.signal.aborted) await cleanUp(this.#options);
   }
 }

@@ -1,3 +1,4 @@
+import type { ObjectStore } from '@mad/object-store';
 import type { Database } from '@mad/postgres';
 import type pg from 'pg';
 import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
@@ -13,7 +14,6 @@ import * as database from '../servers/tenant-database.ts';
 import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
 import { remember, type Held } from '../operations/lease.ts';
-import { ROTATION_STEPS } from '../rotation/steps.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
 /** What steps work with. */
@@ -24,6 +24,7 @@ export interface StepContext {
   owners: SchemaOwners;
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
+  objects: ObjectStore;
 }
 
 /** One tenant as the steps see it. */
@@ -40,12 +41,16 @@ export interface Findings {
   applied?: string[];
 }
 
-/** What a step does, given the provisioner's connection to the tenant's server. */
+/**
+ * What a step does, given the provisioner's connection to the tenant's server. One that takes long ends by the reason of
+ * `stop` when that is aborted.
+ */
 export type Step = (
   context: StepContext,
   client: pg.ClientBase,
   subject: Subject,
   held: Held,
+  stop: AbortSignal,
 ) => Promise<Findings | void>;
 
 /** The tenant, its server and its logins' passwords. */
@@ -88,8 +93,8 @@ const rolesOf = (schema: string): rights.SchemaRoles => ({
   reader: schemaReader(schema),
 });
 
-/** Every step by name. Each may be begun anew after any crash. */
-export const STEPS: Readonly<Record<StepName, Step>> = {
+/** The steps of making, shutting and migrating tenants. Each may be begun anew after any crash. */
+export const PROVISIONING_STEPS = {
   async create_database({ database: db, connections, owners }, client, { tenant, server }, held) {
     const { template, version } = await ensureTemplate(client, {
       connections,
@@ -167,6 +172,4 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
     );
     return { schemaVersion: done.version, fingerprint: done.fingerprint, applied: done.applied };
   },
-
-  ...ROTATION_STEPS,
-};
+} satisfies Partial<Record<StepName, Step>>;

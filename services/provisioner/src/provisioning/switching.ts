@@ -7,10 +7,12 @@ import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { freezeAnswer, resumeAnswer, suspendAnswer, type SwitchAnswer } from '../domain/tenant-state.ts';
 import { appendChange } from './changes.ts';
 import { answerBy } from './ensure.ts';
+import { PLANS } from '../domain/plan.ts';
 import { begin, type Held } from '../operations/lease.ts';
 
 const RETRY_MS = SECOND_MS;
 const POLL_MS = 50;
+const LONG_KINDS = Object.entries(PLANS).flatMap(([kind, { long }]) => (long ? [kind] : []));
 
 type Direction = 'suspend' | 'freeze' | 'resume';
 
@@ -63,6 +65,7 @@ async function turn(
   const answers = rows.map(({ state, step }): SwitchAnswer => ANSWERS[direction](state, step));
   const held: Held[] = [];
   for (const [index, row] of rows.entries()) {
+    if (answers[index] === 'wait') await askToGiveWay(tx, row);
     if (answers[index] !== 'switch') continue;
     const key = { orgId: row.org_id, schema: row.schema };
     held.push(await begin(tx, key, direction, { leaseMs, actor }));
@@ -76,6 +79,15 @@ async function turn(
     await appendChange(tx, key);
   }
   return { waits: answers.some((answer) => answer === 'wait' || answer === 'finish'), held };
+}
+
+/** What may take hours is given up rather than waited for; it is asked for again by whoever needs it. */
+async function askToGiveWay(tx: Tx, { operation_id: operationId }: TenantRow): Promise<void> {
+  await tx.execute(
+    `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now()
+     WHERE operation_id = $1 AND state = 'running' AND kind = ANY ($2)`,
+    [operationId, LONG_KINDS],
+  );
 }
 
 function notYet(orgId: string, cause?: unknown): Error {

@@ -5,7 +5,7 @@ import { OperationService } from '@mad/proto/provisioner';
 import { bind, nextPageToken, notFound, pageOf, rpcError, type BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import type { OperationRow } from '../db/entities/operation.ts';
-import { PLANS } from '../domain/plan.ts';
+import { mustBeCarriedThrough, type StepName } from '../domain/plan.ts';
 import { operationMessage, operationStateName } from './operation.ts';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -76,13 +76,14 @@ export function operationService({ database, changes }: ProvisionerContext): Bou
 
     async cancelOperation({ operationId }) {
       const row = await database.asSystem(async (tx) => {
-        const [found] = await tx.query<Pick<OperationRow, 'kind' | 'state'>>(
-          'SELECT kind, state FROM provisioner.operations WHERE operation_id = $1 FOR UPDATE',
+        const [found] = await tx.query<Pick<OperationRow, 'kind' | 'state' | 'step'>>(
+          'SELECT kind, state, step FROM provisioner.operations WHERE operation_id = $1 FOR UPDATE',
           [operationId],
         );
         if (found === undefined) throw notFound('operation', operationId);
         if (found.state === 'running') {
-          if (!PLANS[found.kind].cancellable) throw refused(operationId, `${found.kind} must be carried through`);
+          if (mustBeCarriedThrough(found.kind, found.step as StepName))
+            throw refused(operationId, `${found.kind} must be carried through`);
           await tx.execute(
             `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()),
                updated_at = now() WHERE operation_id = $1`,

@@ -42,7 +42,27 @@ export function unwrapDataKey(
   row: Pick<DataKeyRow, 'org_id' | 'version' | 'wrapped_key' | 'master_key_version'>,
 ): DataKey {
   const sealed = { sealed: row.wrapped_key, version: row.master_key_version };
-  return { orgId: row.org_id, version: row.version, key: master.open(sealed, keyAad(row.org_id, row.version)) };
+  try {
+    return { orgId: row.org_id, version: row.version, key: master.open(sealed, keyAad(row.org_id, row.version)) };
+  } catch (cause) {
+    const message = `the data key of ${row.org_id} does not open: the master key is another one, or the row was changed`;
+    throw new Error(message, { cause });
+  }
+}
+
+/** The organization's data key of a version; undefined when it was destroyed. Throws like `unwrapDataKey`. */
+export async function findDataKey(
+  tx: Tx,
+  master: MasterKeys,
+  orgId: string,
+  version: number,
+): Promise<DataKey | undefined> {
+  const [row] = await tx.query<DataKeyRow>(
+    `SELECT org_id, version, wrapped_key, master_key_version FROM provisioner.data_keys
+     WHERE org_id = $1 AND version = $2`,
+    [orgId, version],
+  );
+  return row === undefined ? undefined : unwrapDataKey(master, row);
 }
 
 /** A new random password of 32 bytes, printable. */

@@ -1,6 +1,11 @@
 import { Code, ConnectError, createClient, type Client } from '@connectrpc/connect';
 import { backoff, MINUTE_MS, SECOND_MS, sleep } from '@mad/process';
-import { TenantSchemaService, type MigrateDatabaseResponse } from '@mad/proto/tenancy';
+import {
+  TenantSchemaService,
+  type ListTablesResponse,
+  type MigrateDatabaseResponse,
+  type Table,
+} from '@mad/proto/tenancy';
 import { invalid, type GrpcTransport } from '@mad/rpc';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { ListedMigration } from '../domain/names.ts';
@@ -19,6 +24,21 @@ export interface SchemaOwner {
   migrations(): Promise<ListedMigration[]>;
   /** Brings a database to a version (empty: the newest), as `role`. */
   migrate(server: ServerRow, login: Login, role: string, version: string): Promise<MigrateDatabaseResponse>;
+  /** What holds a database's data, as `role` sees it through an exported snapshot. */
+  tables(
+    server: ServerRow,
+    login: Login,
+    role: string,
+    snapshot: string,
+    signal: AbortSignal,
+  ): Promise<ListTablesResponse>;
+  /** Makes the partitions that are missing, as `role`. */
+  makePartitions(
+    server: ServerRow,
+    login: Login,
+    role: string,
+    partitions: Pick<Table, 'name' | 'partitionOf' | 'bound'>[],
+  ): Promise<void>;
 }
 
 /** The owners of all tenant schemas, by the schema's name. */
@@ -66,6 +86,15 @@ function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
       }
       return listed.list;
     },
+    tables({ host, port, sslmode }, login, role, snapshot, signal) {
+      const target = { host, port, sslmode, role, ...login };
+      return patiently(() => client.listTables({ target, snapshot }, { timeoutMs: MINUTE_MS, signal }));
+    },
+    async makePartitions({ host, port, sslmode }, login, role, partitions) {
+      if (partitions.length === 0) return;
+      const target = { host, port, sslmode, role, ...login };
+      await patiently(() => client.makePartitions({ target, partitions }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
+    },
     migrate({ host, port, sslmode }, login, role, version) {
       const target = { host, port, sslmode, role, ...login };
       return patiently(() => client.migrateDatabase({ target, version }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
@@ -73,7 +102,7 @@ function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
   };
 }
 
-/** Repeats a call that found nobody there; both of ours may be repeated. */
+/** Repeats a call that found nobody there; all of ours may be repeated. */
 async function patiently<T>(call: () => Promise<T>): Promise<T> {
   const until = performance.now() + PATIENCE_MS;
   for (let attempt = 0; ; attempt += 1) {

@@ -73,22 +73,35 @@ async function makeTemplate(
 ): Promise<void> {
   const draft = `${template}_draft`;
   await remember(draft);
-  await dropDatabase(client, draft);
-  await client.query(`CREATE DATABASE ${id(draft)} TEMPLATE template0 STRATEGY WAL_LOG`);
-  await client.query(`REVOKE ALL ON DATABASE ${id(draft)} FROM PUBLIC`);
-  // Only here, for extensions that need no superuser: rights on a database are not copied with it.
-  await client.query(`GRANT CREATE ON DATABASE ${id(draft)} TO ${id(schemaOwner(schema))}`);
-  await connections.as(server, connections.adminLogin(server, draft), (inside) => prepareSchema(inside, schema));
-  const migrator = connections.migratorLogin(server, draft);
-  await whileConnectable(client, draft, migrator.user, async () => {
-    const version = versionOf(migrations);
-    const reached = await owner.migrate(server, migrator, schemaOwner(schema), version);
-    if (reached.version !== version) throw new Error(`the template reached ${reached.version} instead of ${version}`);
-  });
+  await buildDatabase(client, draft, versionOf(migrations), { connections, server, schema, owner });
   await client.query(`ALTER DATABASE ${id(draft)} ALLOW_CONNECTIONS false`);
   await client.query('SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1', [draft]);
   await client.query(`ALTER DATABASE ${id(draft)} RENAME TO ${id(template)}`);
   await keep(draft);
+}
+
+/**
+ * Makes an empty database of a version of the schema, from nothing: by the owner's migrations. What an earlier attempt left
+ * under the name goes first. PUBLIC has no rights on it.
+ */
+export async function buildDatabase(
+  client: pg.ClientBase,
+  database: string,
+  version: string,
+  { connections, server, schema, owner }: Pick<TemplateOptions, 'connections' | 'server' | 'schema' | 'owner'>,
+): Promise<void> {
+  await dropDatabase(client, database);
+  await client.query(`CREATE DATABASE ${id(database)} TEMPLATE template0 STRATEGY WAL_LOG`);
+  await client.query(`REVOKE ALL ON DATABASE ${id(database)} FROM PUBLIC`);
+  // For extensions that need no superuser.
+  await client.query(`GRANT CREATE ON DATABASE ${id(database)} TO ${id(schemaOwner(schema))}`);
+  await connections.as(server, connections.adminLogin(server, database), (inside) => prepareSchema(inside, schema));
+  const migrator = connections.migratorLogin(server, database);
+  await whileConnectable(client, database, migrator.user, async () => {
+    const reached = await owner.migrate(server, migrator, schemaOwner(schema), version);
+    if (reached.version !== version) throw new Error(`${database} reached ${reached.version} instead of ${version}`);
+  });
+  await client.query(`REVOKE CREATE ON DATABASE ${id(database)} FROM ${id(schemaOwner(schema))}`);
 }
 
 /** The schema, owned by its owner; what the owner makes in it, now and later, is open to the role with the grants. */

@@ -153,6 +153,27 @@ export async function renameDatabase(client: pg.ClientBase, from: string, to: st
   await client.query(`ALTER DATABASE ${id(from)} RENAME TO ${id(to)}`);
 }
 
+/**
+ * Gives `current` the name `replaced` and `next` the name `current`: both or neither. The replaced one lets nobody in.
+ * Whoever is in one of them is thrown out.
+ */
+export async function exchange(
+  client: pg.ClientBase,
+  { current, replaced, next }: { current: string; replaced: string; next: string },
+): Promise<void> {
+  // Nobody may come in between the end of the sessions and the names' change.
+  for (const one of [current, next]) await client.query(`ALTER DATABASE ${id(one)} ALLOW_CONNECTIONS false`);
+  await client.query('SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity WHERE datname = ANY ($1)', [
+    [current, next],
+    TERMINATE_MS,
+  ]);
+  // One text, one transaction.
+  await client.query(`
+    ALTER DATABASE ${id(current)} RENAME TO ${id(replaced)};
+    ALTER DATABASE ${id(next)} RENAME TO ${id(current)};
+    ALTER DATABASE ${id(current)} ALLOW_CONNECTIONS true;`);
+}
+
 /** Drops a database and whoever is in it; nothing when there is none. */
 export async function dropDatabase(client: pg.ClientBase, database: string): Promise<void> {
   await client.query(`DROP DATABASE IF EXISTS ${id(database)} WITH (FORCE)`);

@@ -1,4 +1,5 @@
 import {
+  BackupService,
   FleetStatisticsService,
   OperationService,
   RouteService,
@@ -55,6 +56,14 @@ export const provisionerCases: Case[] = [
     as: 'platform',
     responses: () => [{ servers: [{ server: 'metadata' }, { server: 'local' }] }],
     changes: true,
+  },
+  {
+    name: 'how often an organization is backed up, for the platform',
+    service: BackupService,
+    method: 'GetBackupPolicy',
+    as: 'platform',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ policy: { everyHours: 24, keep: 7 }, isDefault: true }],
   },
   {
     name: "a tenant's route, for results",

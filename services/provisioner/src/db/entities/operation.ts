@@ -64,6 +64,8 @@ export interface CleanupRow {
   server_id: string;
   object_kind: ObjectKind;
   object_name: string;
+  /** Not removed before. */
+  keep_until: Date | null;
   created_at: Date;
 }
 
@@ -78,6 +80,7 @@ export const CleanupEntity = new EntitySchema<CleanupRow>({
     server_id: { type: 'uuid' },
     object_kind: { type: 'text' },
     object_name: { type: 'text' },
+    keep_until: { type: 'timestamptz', precision: 3, nullable: true },
     created_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
   },
   uniques: [{ name: 'cleanup_records_object_key', columns: ['server_id', 'object_kind', 'object_name'] }],

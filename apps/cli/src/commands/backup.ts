@@ -1,0 +1,230 @@
+import type { Command } from 'commander';
+import { timestampDate, type Timestamp } from '@bufbuild/protobuf/wkt';
+import type { Env } from '@mad/process';
+import { OrganizationService } from '@mad/proto/identity';
+import {
+  BackupPolicySchema,
+  BackupSchema,
+  BackupService,
+  BackupState,
+  OperationSchema,
+  OperationState,
+  TenantService,
+  TenantState,
+  type Backup,
+  type Operation,
+} from '@mad/proto/provisioner';
+import type { Api } from '../api.ts';
+import { action } from '../command.ts';
+import { CommandFailure, EXIT, reportOf } from '../failure.ts';
+import { jsonOf, table, type Output } from '../output.ts';
+import { allPages } from '../pages.ts';
+import { asPlatform } from '../session.ts';
+import { watchOperation } from '../watch-operation.ts';
+import { localVerb } from './database.ts';
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** backup create, list, get, verify, restore, drop-replaced, delete, policy. */
+export function backupCommands(mad: Command, env: Env): void {
+  const backup = mad.command('backup').description("backups of the organizations' databases");
+  backup
+    .command('create [organization]')
+    .description('back up one organization (slug or id), or with --all every one that has a database')
+    .option('--schema <schema>', 'the tenant schema', 'results')
+    .option('--all', 'every organization; one that fails keeps no other from its backup')
+    .action(
+      action<{ schema: string; all?: true }>(env, async ({ settings, output, options }, organization) => {
+        const { api } = await asPlatform(settings);
+        const { schema } = options;
+        if ((organization === undefined) === (options.all === undefined)) {
+          throw new CommandFailure('name one organization, or say --all', EXIT.usage);
+        }
+        const orgIds = options.all ? await everybody(api, schema) : [await orgIdOf(api, organization)];
+        const outcomes: { org_id: string; backup: unknown; error: string }[] = [];
+        const rows: (string | number)[][] = [];
+        for (const orgId of orgIds) {
+          try {
+            const made = await create(api, output, orgId, schema);
+            outcomes.push({ org_id: orgId, backup: jsonOf(BackupSchema, made), error: '' });
+            rows.push(row(made));
+          } catch (error) {
+            if (!options.all) throw error;
+            outcomes.push({ org_id: orgId, backup: null, error: reportOf(error).error });
+            rows.push(['', orgId, 'failed', 0, 0, '', '', reportOf(error).error]);
+          }
+        }
+        output.answer(options.all ? outcomes : outcomes[0]!.backup, table(HEADINGS, rows));
+        if (outcomes.some(({ error }) => error !== '')) process.exitCode = EXIT.failed;
+      }),
+    );
+  backup
+    .command('list')
+    .description('backups, newest first')
+    .option('--org-id <id>', "one organization's", '')
+    .option('--limit <n>', 'how many at most, 1–1000', Number, 50)
+    .action(
+      action<{ orgId: string; limit: number }>(env, async ({ settings, output, options }) => {
+        const { api } = await asPlatform(settings);
+        const request = { orgId: options.orgId, pageSize: options.limit };
+        const { backups } = await api.client(BackupService).listBackups(request);
+        output.answer(
+          backups.map((one) => jsonOf(BackupSchema, one)),
+          table(HEADINGS, backups.map(row)),
+        );
+      }),
+    );
+  backup
+    .command('get <backup>')
+    .description('one backup and what it holds')
+    .action(
+      action(env, async ({ settings, output }, backupId) => {
+        const { api } = await asPlatform(settings);
+        const { backup: found } = await api.client(BackupService).getBackup({ backupId });
+        const tables = found!.tables.map((one) => [
+          one.name,
+          Number(one.rows),
+          Number(one.rawBytes),
+          Number(one.sizeBytes),
+          one.contentSha256.slice(0, 16),
+        ]);
+        const inside = table(['table', 'rows', 'bytes', 'in the archive', 'sha256'], tables);
+        output.answer(jsonOf(BackupSchema, found), `${table(HEADINGS, [row(found!)])}\n\n${inside}`);
+      }),
+    );
+  backup
+    .command('verify <backup>')
+    .description('restore it into a database of its own, compare every row, drop that database')
+    .action(
+      action(env, async ({ settings, output }, backupId) => {
+        const { api } = await asPlatform(settings);
+        const { operation } = await api.client(BackupService).verifyBackup({ backupId });
+        answerEnd(output, await watchOperation(api, output, operation!.operationId), `${backupId} is whole`);
+      }),
+    );
+  backup
+    .command('restore <backup>')
+    .description("put it in the place of the organization's database; what was written since stays in the replaced one")
+    .option('--yes', 'needed: the organization works with the restored data from then on')
+    .option('--keep-hours <hours>', 'how long the replaced database is kept', Number)
+    .action(
+      action<{ yes?: true; keepHours?: number }>(env, async ({ settings, output, options }, backupId) => {
+        if (options.yes === undefined) throw new CommandFailure('this replaces data: say --yes', EXIT.usage);
+        const { api } = await asPlatform(settings);
+        const request = { backupId, keepHours: options.keepHours };
+        const { operation } = await api.client(BackupService).restoreBackup(request);
+        const last = await watchOperation(api, output, operation!.operationId);
+        const { replaced_database: replaced } = (last.result ?? {}) as { replaced_database?: string };
+        answerEnd(output, last, `${backupId} is restored; ${replaced} holds what it replaced`);
+      }),
+    );
+  backup
+    .command('drop-replaced <operation>')
+    .description('drop the database a restore replaced, before its time')
+    .action(
+      action(env, async ({ settings, output }, operationId) => {
+        const { api } = await asPlatform(settings);
+        const { databaseName } = await api.client(BackupService).dropReplacedDatabase({ operationId });
+        const text = databaseName === '' ? 'it is gone already' : `${databaseName} is dropped at the next sweep`;
+        output.answer({ ok: true, database: databaseName }, text);
+      }),
+    );
+  backup
+    .command('delete <backup>')
+    .description('remove a backup and its archive')
+    .action(
+      action(env, async ({ settings, output }, backupId) => {
+        const { api } = await asPlatform(settings);
+        await api.client(BackupService).deleteBackup({ backupId });
+        output.answer({ ok: true, backup_id: backupId }, `${backupId} is removed`);
+      }),
+    );
+  const metadata = backup.command('metadata').description('backups of the metadata database, on its own machine');
+  const verb = (name: string, described: string, run: string): void => {
+    metadata
+      .command(name)
+      .description(described)
+      .action(
+        action(env, async ({ settings }, ...archive) => {
+          await localVerb(settings, [run, '--home', settings.home, ...(settings.json ? ['--json'] : []), ...archive]);
+        }),
+      );
+  };
+  verb('create', 'archive it as it is now; its keys go into an archive of their own', 'metadata-backup');
+  verb('verify <archive>', 'restore it into a database of its own, compare every row, drop that', 'metadata-verify');
+  verb(
+    'restore <archive>',
+    'put it in the place of the metadata database; the system must be down',
+    'metadata-restore',
+  );
+  backup
+    .command('policy <organization>')
+    .description('how often an organization (slug or id) is backed up; with both options, sets it')
+    .option('--every-hours <hours>', 'hours from one backup to the next; 0 makes none', Number)
+    .option('--keep <n>', 'how many are kept', Number)
+    .action(
+      action<{ everyHours?: number; keep?: number }>(env, async ({ settings, output, options }, organization) => {
+        const { api } = await asPlatform(settings);
+        const orgId = await orgIdOf(api, organization);
+        const { everyHours, keep } = options;
+        if ((everyHours === undefined) !== (keep === undefined)) {
+          throw new CommandFailure('give both --every-hours and --keep, or neither', EXIT.usage);
+        }
+        const client = api.client(BackupService);
+        const { policy } =
+          everyHours === undefined || keep === undefined
+            ? await client.getBackupPolicy({ orgId })
+            : await client.setBackupPolicy({ orgId, everyHours, keep });
+        const text = policy!.everyHours === 0 ? 'none' : `every ${policy!.everyHours} h, ${policy!.keep} kept`;
+        output.answer(jsonOf(BackupPolicySchema, policy), text);
+      }),
+    );
+}
+
+async function create(api: Api, output: Output, orgId: string, schema: string): Promise<Backup> {
+  const client = api.client(BackupService);
+  const { backup, operation } = await client.createBackup({ orgId, schema });
+  const last = await watchOperation(api, output, operation!.operationId);
+  if (last.state !== OperationState.SUCCEEDED) throw new CommandFailure(endText(last), EXIT.failed);
+  return (await client.getBackup({ backupId: backup!.backupId })).backup!;
+}
+
+/** Every organization with a database of that schema that can be read. */
+async function everybody(api: Api, schema: string): Promise<string[]> {
+  const tenants = await allPages(
+    (pageToken) => api.client(TenantService).listTenants({ pageToken }),
+    (page) => page.tenants,
+  );
+  const readable = [TenantState.READY, TenantState.READ_ONLY, TenantState.SUSPENDED];
+  return tenants.filter((one) => one.schema === schema && readable.includes(one.state)).map(({ orgId }) => orgId);
+}
+
+async function orgIdOf(api: Api, organization: string): Promise<string> {
+  if (UUID.test(organization)) return organization;
+  const all = await allPages(
+    (pageToken) => api.client(OrganizationService).listOrganizations({ pageToken }),
+    (page) => page.organizations,
+  );
+  const found = all.find(({ slug }) => slug === organization);
+  if (found === undefined) throw new CommandFailure(`no organization is named ${organization}`, EXIT.notFound);
+  return found.orgId;
+}
+
+function answerEnd(output: Output, last: Operation, done: string): void {
+  const good = last.state === OperationState.SUCCEEDED;
+  output.answer(jsonOf(OperationSchema, last), good ? done : endText(last));
+  if (!good) process.exitCode = EXIT.failed;
+}
+
+const endText = ({ kind, state, error }: Operation): string =>
+  `${kind} ${OperationState[state].toLowerCase()}${error === '' ? '' : `: ${error}`}`;
+
+const HEADINGS = ['backup', 'organization', 'state', 'rows', 'bytes', 'of', 'tried', 'error'];
+
+const timeText = (time: Timestamp | undefined): string => (time === undefined ? '' : timestampDate(time).toISOString());
+
+function row(one: Backup): (string | number)[] {
+  const state = BackupState[one.state].toLowerCase();
+  const [of, tried] = [one.snapshotTime, one.verifyTime].map(timeText);
+  return [one.backupId, one.orgId, state, Number(one.rows), Number(one.sizeBytes), of!, tried!, one.verifyError];
+}

@@ -1,0 +1,155 @@
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { catalogMigrations } from '@mad/catalog';
+import { identityMigrations } from '@mad/identity';
+import { openObjectStore, type ObjectStore } from '@mad/object-store';
+import { createMetadataDatabase, migrate, ownerRole, type MigrationClass } from '@mad/postgres';
+import {
+  archiveMetadata,
+  KEYS_FOLDER,
+  loadMetadata,
+  parseMasterKeys,
+  provisionerMigrations,
+  type MetadataSchema,
+} from '@mad/provisioner';
+import pg from 'pg';
+import { METADATA_SERVICES, type Secrets } from './secrets.ts';
+
+/** Where the metadata of an installation is, and what opens its archives. */
+export interface MetadataPlace {
+  /** A superuser's, to the server's database postgres. */
+  adminUrl: string;
+  /** The migrator's, to any database of that server. */
+  migrateUrl: string;
+  database: string;
+  masterKey: string;
+  objectStoreUrl: string;
+}
+
+const MIGRATIONS: Readonly<Record<(typeof METADATA_SERVICES)[number], readonly MigrationClass[]>> = {
+  identity: identityMigrations,
+  catalog: catalogMigrations,
+  provisioner: provisionerMigrations,
+};
+
+const id = pg.escapeIdentifier;
+
+/** The place of the local system in `home`. */
+export function localPlace(
+  home: string,
+  { masterKeys }: Secrets,
+  where: Pick<MetadataPlace, 'adminUrl' | 'migrateUrl' | 'database'>,
+): MetadataPlace {
+  const objectStoreUrl = process.env.OBJECT_STORE_URL ?? pathToFileURL(join(home, 'objects')).href;
+  return { ...where, masterKey: masterKeys.provisioner, objectStoreUrl };
+}
+
+function sorted(migrations: readonly MigrationClass[]): MigrationClass[] {
+  return [...migrations].sort((a, b) => a.time - b.time);
+}
+
+const schemas: MetadataSchema[] = METADATA_SERVICES.map((name) => ({
+  name,
+  migrations: sorted(MIGRATIONS[name]).map(({ migrationName, checksum }) => ({ name: migrationName, checksum })),
+}));
+
+function to(url: string, database: string): string {
+  const target = new URL(url);
+  target.pathname = `/${encodeURIComponent(database)}`;
+  return target.href;
+}
+
+/** What a backup of metadata came to. */
+export interface MetadataBackup {
+  archive: string;
+  keys: string;
+  rows: number;
+  sizeBytes: number;
+}
+
+/** Archives the metadata database, and its keys by themselves. */
+export async function backUpMetadata(place: MetadataPlace): Promise<MetadataBackup> {
+  const options = { ...opened(place), url: to(place.adminUrl, place.database) };
+  const { key, keysKey, written } = await archiveMetadata(options, schemas);
+  const rows = written.manifest.tables.reduce((sum, table) => sum + table.rows, 0);
+  return { archive: key, keys: keysKey, rows, sizeBytes: written.sizeBytes };
+}
+
+/** Restores an archive into a database of its own, compares every row, drops that database. Returns the rows. */
+export async function verifyMetadata(place: MetadataPlace, archive: string): Promise<number> {
+  const scratch = `${place.database}_verify`;
+  await inPostgres(place, (client) => client.query(`DROP DATABASE IF EXISTS ${id(scratch)} WITH (FORCE)`));
+  try {
+    return await restoreInto(place, archive, scratch);
+  } finally {
+    await inPostgres(place, (client) => client.query(`DROP DATABASE IF EXISTS ${id(scratch)} WITH (FORCE)`));
+  }
+}
+
+/**
+ * Restores an archive and the newest keys into a new database and puts that in the metadata's place. Nobody may be at
+ * work. What was there is kept under the name this returns; undefined when nothing was.
+ */
+export async function restoreMetadata(
+  place: MetadataPlace,
+  archive: string,
+): Promise<{ rows: number; replaced: string | undefined }> {
+  const next = `${place.database}_next`;
+  await inPostgres(place, (client) => client.query(`DROP DATABASE IF EXISTS ${id(next)} WITH (FORCE)`));
+  const rows = await restoreInto(place, archive, next);
+  const keys = (await opened(place).objects.list(KEYS_FOLDER)).at(-1);
+  if (keys === undefined) throw new Error('there is no archive of keys: without them no tenant could be opened');
+  await loadMetadata({ ...opened(place), url: to(place.adminUrl, next) }, keys, async () => undefined);
+  return inPostgres(place, async (client) => {
+    const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [place.database]);
+    const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 14);
+    const replaced = rowCount === 0 ? undefined : `${place.database}_${stamp}`;
+    await client.query('BEGIN');
+    if (replaced !== undefined) await client.query(`ALTER DATABASE ${id(place.database)} RENAME TO ${id(replaced)}`);
+    await client.query(`ALTER DATABASE ${id(next)} RENAME TO ${id(place.database)}`);
+    await client.query('COMMIT');
+    return { rows, replaced };
+  });
+}
+
+function opened({ masterKey, objectStoreUrl }: MetadataPlace): {
+  master: ReturnType<typeof parseMasterKeys>;
+  objects: ObjectStore;
+} {
+  return { master: parseMasterKeys(masterKey), objects: openObjectStore(objectStoreUrl) };
+}
+
+/** Makes the database with the archived schemas' tables, and fills it. The archive's release may be older than this one. */
+async function restoreInto(place: MetadataPlace, archive: string, database: string): Promise<number> {
+  const { adminUrl, migrateUrl } = place;
+  const options = { ...opened(place), url: to(adminUrl, database) };
+  const migrateTo = async (versions: Readonly<Record<string, string | undefined>>): Promise<void> => {
+    for (const schema of METADATA_SERVICES) {
+      const target = versions[schema];
+      const more = target === undefined ? {} : { to: target };
+      const url = to(migrateUrl, database);
+      await migrate({ url, schema, ownerRole: ownerRole(schema), migrations: MIGRATIONS[schema], ...more });
+    }
+  };
+  const manifest = await loadMetadata(options, archive, async (archived) => {
+    for (const { name, migrations } of archived) {
+      const known = schemas.find((one) => one.name === name)?.migrations ?? [];
+      const strange = migrations.find((one, index) => known[index]?.checksum !== one.checksum);
+      if (strange !== undefined) throw new Error(`${name}: ${strange.name} is not a migration of this release`);
+    }
+    await createMetadataDatabase(adminUrl, { database, services: METADATA_SERVICES });
+    await migrateTo(Object.fromEntries(archived.map(({ name, version }) => [name, version])));
+  });
+  await migrateTo({});
+  return manifest.tables.reduce((sum, table) => sum + table.rows, 0);
+}
+
+async function inPostgres<T>({ adminUrl }: MetadataPlace, fn: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: adminUrl });
+  await client.connect();
+  try {
+    return await fn(client);
+  } finally {
+    await client.end();
+  }
+}

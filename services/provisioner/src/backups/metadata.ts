@@ -1,0 +1,222 @@
+import { randomBytes } from 'node:crypto';
+import { Readable } from 'node:stream';
+import type { ObjectStore } from '@mad/object-store';
+import { clientOptions } from '@mad/postgres';
+import { uuidv7 } from '@mad/process';
+import { listTables } from '@mad/tenancy';
+import pg from 'pg';
+import type { ListedMigration } from '../domain/names.ts';
+import type { MasterKeys } from '../secrets/master-key.ts';
+import { ArchiveError } from './archive-error.ts';
+import type { ArchivedSchema, ArchiveHeader, ArchiveManifest, ArchivePlan, PlannedTable } from './archive-format.ts';
+import { ArchiveReader } from './archive-reader.ts';
+import { writeArchive, type ArchiveSource, type Written } from './archive-writer.ts';
+import { loadArchive } from './load.ts';
+import { copyOut, prepareSession, sequenceValues } from './snapshot.ts';
+
+/** Where archives of metadata are, and where the keys that go with them are: never in one object. */
+export const METADATA_FOLDER = 'metadata';
+export const KEYS_FOLDER = 'metadata-keys';
+
+const NOBODY = '00000000-0000-0000-0000-000000000000';
+/** Archives of metadata that are kept; of keys only the newest is, so that a destroyed key is in none. */
+const KEEP = 7;
+
+/**
+ * What an archive of metadata does not hold: the keys themselves and what they seal, and what must not come to life again.
+ * Digests of passwords it does hold: without them nobody could sign in after a restore.
+ */
+const KEPT_OUT: Readonly<Record<string, readonly string[]>> = {
+  provisioner: ['data_keys', 'tenant_credentials'],
+  identity: ['signing_keys', 'user_sessions'],
+};
+/** What the keys' own archive holds. */
+const KEYS = ['data_keys', 'tenant_credentials'];
+
+/** One service's schema of the metadata database. */
+export interface MetadataSchema {
+  name: string;
+  /** All that the code has, oldest first. */
+  migrations: readonly ListedMigration[];
+}
+
+export interface MetadataOptions {
+  /** To the metadata database, as a login that row-level security does not bind: a superuser's. */
+  url: string;
+  master: MasterKeys;
+  objects: ObjectStore;
+  signal?: AbortSignal;
+}
+
+/** Archives of metadata, by their objects' keys, oldest first. */
+export function listMetadataArchives(objects: ObjectStore): Promise<string[]> {
+  return objects.list(METADATA_FOLDER);
+}
+
+/**
+ * Archives the metadata database as it is at one moment, and its keys by themselves; then removes what is older than is
+ * kept. Returns the objects' keys.
+ */
+export async function archiveMetadata(
+  options: MetadataOptions,
+  schemas: readonly MetadataSchema[],
+): Promise<{ key: string; keysKey: string; written: Written }> {
+  const { url, objects } = options;
+  return withClient(url, async (client, role) => {
+    await prepareSession(client, role);
+    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    const { rows } = await client.query<{ snapshot: string; at: Date; postgres: string }>(
+      `SELECT pg_export_snapshot() AS snapshot, now() AS at, current_setting('server_version') AS postgres`,
+    );
+    const { snapshot, at, postgres } = rows[0]!;
+    const plan: ArchivePlan = { snapshot_at: at.toISOString(), generation: 0, postgres, schemas: [], tables: [] };
+    for (const { name, migrations } of schemas) {
+      const { tables, sequences } = await listTables(url, role, name, snapshot);
+      plan.schemas.push(await archivedSchema(client, name, migrations, sequences));
+      plan.tables.push(
+        ...tables.map((table) => ({
+          schema: name,
+          name: table.name,
+          columns: table.columns,
+          partition_of: table.partitionOf,
+          bound: table.bound,
+        })),
+      );
+    }
+    const isKept = ({ schema, name }: PlannedTable): boolean => !KEPT_OUT[schema]?.includes(name);
+    const isKey = ({ schema, name }: PlannedTable): boolean => schema === 'provisioner' && KEYS.includes(name);
+    const stamp = at.toISOString().replace(/[-:]|\.\d+/g, '');
+    const write = (folder: string, wanted: (table: PlannedTable) => boolean, names: readonly string[]) =>
+      putArchive(options, client, `${folder}/${stamp}`, {
+        ...plan,
+        schemas: plan.schemas.filter(({ name }) => names.includes(name)),
+        tables: plan.tables.filter(wanted),
+      });
+    const { key, written } = await write(
+      METADATA_FOLDER,
+      isKept,
+      schemas.map(({ name }) => name),
+    );
+    // The keys in one archive of the metadata's moment, by themselves.
+    const { key: keysKey } = await write(KEYS_FOLDER, isKey, ['provisioner']);
+    await client.query('COMMIT');
+    await removeOld(objects, METADATA_FOLDER, KEEP);
+    await removeOld(objects, KEYS_FOLDER, 1);
+    return { key, keysKey, written };
+  });
+}
+
+async function archivedSchema(
+  client: pg.ClientBase,
+  name: string,
+  known: readonly ListedMigration[],
+  sequences: string[],
+): Promise<ArchivedSchema> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT name FROM ${pg.escapeIdentifier(name)}.migrations ORDER BY timestamp, id`,
+  );
+  const migrations = rows.map((row) => {
+    const found = known.find((one) => one.name === row.name);
+    if (found === undefined) throw new Error(`${name} has a migration this release does not know: ${row.name}`);
+    return { name: found.name, checksum: found.checksum };
+  });
+  return { name, version: migrations.at(-1)?.name ?? '', migrations, sequences };
+}
+
+async function putArchive(
+  { master, objects, signal }: MetadataOptions,
+  client: pg.ClientBase,
+  place: string,
+  plan: ArchivePlan,
+): Promise<{ key: string; written: Written }> {
+  const archiveId = uuidv7();
+  const secret = randomBytes(32);
+  const { sealed, version } = master.seal(secret, aadOf(archiveId));
+  const header: ArchiveHeader = {
+    archive_id: archiveId,
+    org_id: NOBODY,
+    kind: 'metadata',
+    key_version: version,
+    sealed_key: sealed.toString('base64'),
+    salt: randomBytes(32).toString('base64'),
+    cipher: 'aes-256-gcm',
+    compression: 'zstd',
+    rows: 'copy-text',
+  };
+  const source: ArchiveSource = {
+    plan,
+    rows: (table) => copyOut(client, table),
+    sequences: async () => {
+      const values = [];
+      for (const { name, sequences } of plan.schemas) values.push(...(await sequenceValues(client, name, sequences)));
+      return values;
+    },
+  };
+  const key = `${place}-${archiveId}`;
+  let written: Written | undefined;
+  const content = async function* (): AsyncGenerator<Buffer> {
+    written = yield* writeArchive({ header, secret, source });
+  };
+  await objects.putStreamIfAbsent(key, Readable.from(content(), { highWaterMark: 1, ...(signal ? { signal } : {}) }));
+  return { key, written: written! };
+}
+
+/**
+ * Fills a metadata database that nobody uses with an archive: first `prepare` makes it, empty and with the archived
+ * schemas' tables, then its rows are loaded and compared. Throws ArchiveError.
+ */
+export async function loadMetadata(
+  options: MetadataOptions,
+  key: string,
+  prepare: (schemas: readonly ArchivedSchema[]) => Promise<void>,
+): Promise<ArchiveManifest> {
+  const { url, master, objects, signal = new AbortController().signal } = options;
+  const archiveId = key.slice(-36);
+  const stream = await objects.stream(key);
+  try {
+    const expected = { archiveId, orgId: NOBODY };
+    const reader = await ArchiveReader.open(stream as AsyncIterable<Buffer>, expected, async (header) => {
+      try {
+        const sealed = { sealed: Buffer.from(header.sealed_key ?? '', 'base64'), version: header.key_version };
+        return master.open(sealed, aadOf(archiveId));
+      } catch (cause) {
+        const message = `it was sealed under another master key of version ${header.key_version}`;
+        throw new ArchiveError('ARCHIVE_KEY_UNAVAILABLE', message, { cause });
+      }
+    });
+    await prepare(reader.plan.schemas);
+    return await withClient(url, async (client, role) => {
+      // Rows of keys may be newer than the tenants they are of: those without one go. Triggers and keys between tables
+      // are at rest meanwhile, which a superuser may do; the rows were whole when they were archived.
+      await client.query('SET session_replication_role = replica');
+      const settle = async (): Promise<void> => {
+        await client.query(
+          `DELETE FROM provisioner.tenant_credentials c WHERE NOT EXISTS (
+             SELECT FROM provisioner.tenants t WHERE t.org_id = c.org_id AND t.schema = c.schema)`,
+        );
+      };
+      return loadArchive(client, reader, { role, signal, onProgress: () => undefined, settle });
+    });
+  } finally {
+    stream.destroy();
+  }
+}
+
+const aadOf = (archiveId: string): string => `mad metadata archive ${archiveId}`;
+
+async function removeOld(objects: ObjectStore, folder: string, keep: number): Promise<void> {
+  const keys = await objects.list(folder);
+  for (const key of keys.slice(0, Math.max(0, keys.length - keep))) await objects.delete(key);
+}
+
+async function withClient<T>(url: string, fn: (client: pg.Client, role: string) => Promise<T>): Promise<T> {
+  const options = clientOptions(url);
+  const client = new pg.Client({ ...options, application_name: 'mad-metadata-backup' });
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    return await fn(client, options.user!);
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,11 @@
+import type { StepName } from '../domain/plan.ts';
+import { BACKUP_STEPS } from '../backups/steps.ts';
+import { PROVISIONING_STEPS, type Step } from '../provisioning/steps.ts';
+import { ROTATION_STEPS } from '../rotation/steps.ts';
+
+/** Every step by name. Each may be begun anew after any crash. */
+export const STEPS: Readonly<Record<StepName, Step>> = {
+  ...PROVISIONING_STEPS,
+  ...ROTATION_STEPS,
+  ...BACKUP_STEPS,
+};

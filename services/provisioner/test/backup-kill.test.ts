@@ -1,0 +1,228 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { createClient, type Client } from '@connectrpc/connect';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { clientOptions } from '@mad/postgres';
+import { uuidv7 } from '@mad/process';
+import { BackupService, TenantService, TenantState } from '@mad/proto/provisioner';
+import { grpcTransport, type GrpcTransport } from '@mad/rpc';
+import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import pg from 'pg';
+import { PLANS } from '../src/domain/plan.ts';
+import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
+import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+
+const SCHEMA = 'bkill';
+const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const KINDS = ['backup', 'verify_backup', 'restore'] as const;
+const KILLS = 2;
+const MAX_ROUNDS = 60;
+/** A process that was just started may take so long to serve while others keep the machine busy. */
+const START_MS = 60_000;
+const END_MS = 120_000;
+
+let mad: RunningProvisioner;
+let port: number;
+const transports: GrpcTransport[] = [];
+let backups: Client<typeof BackupService>;
+let child: ChildProcess | undefined;
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port: free } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return free;
+}
+
+function startChild(): void {
+  const environment = { PROVISIONER_PORT: String(port), LOG_LEVEL: 'fatal', NODE_OPTIONS: '' };
+  const env = { ...process.env, ...mad.environment, ...environment };
+  child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+async function kill(): Promise<void> {
+  const victim = child!;
+  child = undefined;
+  victim.kill('SIGKILL');
+  if (victim.exitCode === null && victim.signalCode === null) await once(victim, 'exit');
+}
+
+function as(token: () => Promise<string>): GrpcTransport {
+  const transport = grpcTransport(`127.0.0.1:${port}`, {
+    interceptors: [
+      (next) => async (request) => {
+        request.header.set('authorization', `Bearer ${await token()}`);
+        return next(request);
+      },
+    ],
+  });
+  transports.push(transport);
+  return transport;
+}
+
+/** Repeats a call until somebody serves it. */
+async function served<T>(call: () => Promise<T>): Promise<T> {
+  for (const until = performance.now() + START_MS; ;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (performance.now() > until) throw error;
+      await delay(50);
+    }
+  }
+}
+
+beforeAll(async () => {
+  mad = await runProvisioner({
+    schema: SCHEMA,
+    migrations: archivedMigrations(SCHEMA),
+    idle: true,
+    environment: {
+      PROVISIONER_STEP_LEASE_MS: '1000',
+      PROVISIONER_SWEEP_MS: '100',
+      PROVISIONER_CLEANUP_GRACE_MS: '0',
+      PROVISIONER_BACKUP_EVERY_HOURS: '0',
+    },
+  });
+  port = await freePort();
+  const permissions = ['create', 'read', 'verify', 'restore'].map((verb) => `platform.backups.${verb}`);
+  backups = createClient(
+    BackupService,
+    as(() => platformToken({ permissions })),
+  );
+});
+
+afterAll(async () => {
+  if (child !== undefined) await kill();
+  for (const transport of transports) transport.close();
+  await mad?.close();
+});
+
+const one = async <R extends pg.QueryResultRow>(sql: string, ...values: unknown[]): Promise<R> =>
+  (await mad.rows.query<R>(sql, values)).rows[0]!;
+
+/** Kills the process at a step it cannot note as done; undefined when it was too fast. */
+async function killAt(operationId: string, step: string): Promise<string | undefined> {
+  for (;;) {
+    const now = await one<{ step: string; state: string }>(
+      'SELECT step, state FROM provisioner.operations WHERE operation_id = $1',
+      operationId,
+    );
+    if (now.state !== 'running') return undefined;
+    if (now.step === step) break;
+  }
+  await mad.rows.query('BEGIN');
+  const held = await one<{ step: string | null }>('SELECT step FROM provisioner.tenants FOR UPDATE');
+  // Time for what the step does on the server and in the store, in full or in part.
+  await delay(Math.random() * 120);
+  await kill();
+  await mad.rows.query('ROLLBACK');
+  return held.step ?? undefined;
+}
+
+async function ended(operationId: string): Promise<{ state: string; error: string }> {
+  for (const until = performance.now() + END_MS; performance.now() < until; await delay(20)) {
+    const now = await one<{ state: string; error: string }>(
+      'SELECT state, error FROM provisioner.operations WHERE operation_id = $1',
+      operationId,
+    );
+    if (now.state !== 'running') return now;
+  }
+  throw new Error('the operation never ended');
+}
+
+async function begin(kind: (typeof KINDS)[number], orgId: string, backupId: string): Promise<string> {
+  return served(async () => {
+    // An answer that was lost has begun one all the same.
+    const running = await one<{ operation_id: string }>(
+      `SELECT operation_id FROM provisioner.operations WHERE kind = $1 AND state = 'running'`,
+      kind,
+    );
+    if (running !== undefined) return running.operation_id;
+    const { operation } =
+      kind === 'backup'
+        ? await backups.createBackup({ orgId, schema: SCHEMA }, { timeoutMs: 5_000 })
+        : kind === 'verify_backup'
+          ? await backups.verifyBackup({ backupId }, { timeoutMs: 5_000 })
+          : await backups.restoreBackup({ backupId, keepHours: 0 }, { timeoutMs: 5_000 });
+    return operation!.operationId;
+  });
+}
+
+test('kill -9 in every step of backup, verify and restore: each ends well, data whole, nothing orphaned', async () => {
+  startChild();
+  const orgId = uuidv7();
+  const tenants = createClient(
+    TenantService,
+    as(() => serviceToken('identity')),
+  );
+  const { tenant } = await served(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
+  expect(tenant!.state).toBe(TenantState.READY);
+  const database = tenant!.databaseName;
+  const inside = async <T>(fn: (client: pg.Client) => Promise<T>): Promise<T> => {
+    const client = new pg.Client(clientOptions(testCluster().adminUrlTo(database)));
+    await client.connect();
+    try {
+      return await fn(client);
+    } finally {
+      await client.end();
+    }
+  };
+  await inside((client) => fill(client, SCHEMA, 4_000));
+  const before = await inside((client) => contentOf(client, SCHEMA));
+  const first = await begin('backup', orgId, '');
+  expect(await ended(first)).toEqual({ state: 'succeeded', error: '' });
+  const { backup_id: backupId } = await one<{ backup_id: string }>('SELECT backup_id FROM provisioner.backups');
+
+  const wanted = KINDS.flatMap((kind) => PLANS[kind].steps.map((step) => ({ kind, step })));
+  const died = new Map(wanted.map(({ kind, step }) => [`${kind} ${step}`, 0]));
+  for (let round = 0; round < MAX_ROUNDS; round += 1) {
+    const next = wanted.find(({ kind, step }) => died.get(`${kind} ${step}`)! < KILLS);
+    if (next === undefined) break;
+    const operationId = await begin(next.kind, orgId, backupId);
+    // Twice in one operation: whoever resumes it dies at the same place.
+    for (let again = 0; again < KILLS; again += 1) {
+      const step = await killAt(operationId, next.step);
+      if (step === undefined) break;
+      const where = `${next.kind} ${step}`;
+      died.set(where, (died.get(where) ?? 0) + 1);
+      startChild();
+    }
+    expect({ ...next, ...(await ended(operationId)) }).toEqual({ ...next, state: 'succeeded', error: '' });
+    expect(await inside((client) => contentOf(client, SCHEMA))).toEqual(before);
+  }
+  expect([...died].filter(([, times]) => times < KILLS)).toEqual([]);
+
+  // Swept clean: databases, rights, archives.
+  for (let wait = 0; wait < 1_000; wait += 1) {
+    const { left } = await one<{ left: number }>('SELECT count(*)::int AS left FROM provisioner.cleanup_records');
+    if (left === 0) break;
+    await delay(50);
+  }
+  expect((await mad.objects()).databases).toEqual([database]);
+  const { rows: rights } = await mad.admin.query(
+    `SELECT DISTINCT a.grantee::regrole::text AS grantee FROM pg_database d, aclexplode(d.datacl) a
+     WHERE d.datname = $1 AND a.grantee <> d.datdba ORDER BY 1`,
+    [database],
+  );
+  expect(rights).toEqual([{ grantee: `${database}_a` }, { grantee: `${database}_b` }]);
+  const { rows: noted } = await mad.rows.query<{ object_key: string }>(
+    'SELECT object_key FROM provisioner.backups WHERE completed_at IS NOT NULL ORDER BY 1',
+  );
+  const kept = await readdir(mad.objectsFolder, { recursive: true, withFileTypes: true });
+  const files = kept.filter((entry) => entry.isFile()).map(({ parentPath, name }) => join(parentPath, name));
+  expect(files.map((file) => file.slice(mad.objectsFolder.length + 1)).sort()).toEqual(
+    noted.map(({ object_key: key }) => key),
+  );
+  const { state, step } = await one<{ state: string; step: string | null }>(
+    'SELECT state, step FROM provisioner.tenants',
+  );
+  expect({ state, step }).toEqual({ state: 'ready', step: null });
+}, 600_000);
