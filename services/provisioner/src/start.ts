@@ -90,6 +90,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     database,
     connections,
     runs,
+    master,
     logger,
     leaseMs,
     afterDays: config.rotateAfterDays,

@@ -3,12 +3,15 @@ import { beginRotation } from './begin.ts';
 import type { Held } from '../operations/lease.ts';
 import type { Runs } from '../operations/runs.ts';
 import { retireLogins, type RetirementOptions } from './retirement.ts';
+import type { MasterKeys } from '../secrets/master-key.ts';
+import { rewrapKeys } from '../secrets/rewrap.ts';
 
 /** A tenant whose rotation failed is left alone for this long, so that the others come to their turn. */
 const FAILED_REST = '1 hour';
 
 export interface RotationOptions extends RetirementOptions {
   runs: Runs;
+  master: MasterKeys;
   leaseMs: number;
   /** A login is replaced when its password is so old; 0: only when asked for. */
   afterDays: number;
@@ -18,7 +21,10 @@ export interface RotationOptions extends RetirementOptions {
   everyMs: number;
 }
 
-/** Replaces the logins with the oldest passwords and ends what is left of replaced ones. Any number of processes may. */
+/**
+ * Replaces the logins with the oldest passwords, ends what is left of replaced ones, and seals keys anew after a change
+ * of the master key. Any number of processes may.
+ */
 export class RotationKeeper {
   readonly #options: RotationOptions;
   readonly #stop = new AbortController();
@@ -35,14 +41,15 @@ export class RotationKeeper {
   }
 
   async #run(): Promise<void> {
-    const { everyMs, logger, runs } = this.#options;
+    const { database, everyMs, logger, master, runs } = this.#options;
     while (!this.#stop.signal.aborted) {
       try {
+        await rewrapKeys(database, master, logger);
         await retireLogins(this.#options);
         const held = await this.#begin();
         await Promise.all(held.map((one) => runs.carryOut(one)));
       } catch (error) {
-        logger.warn({ error }, 'looking after the logins failed');
+        logger.warn({ error }, 'looking after logins and keys failed');
       }
       await sleep(everyMs, this.#stop.signal).catch(() => undefined);
     }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Tx } from '@mad/postgres';
 import type { DataKeyRow } from '../db/entities/secret.ts';
-import { open, seal, type MasterKeys } from './master-key.ts';
+import { open, seal, type MasterKeys, type Sealed } from './master-key.ts';
 
 const KEY_BYTES = 32;
 const PASSWORD_BYTES = 32;
@@ -19,8 +19,7 @@ const passwordAad = (key: DataKey, schema: string, role: string): string =>
 
 /** The organization's newest data key, made when it has none. */
 export async function ensureDataKey(tx: Tx, master: MasterKeys, orgId: string): Promise<DataKey> {
-  const fresh = randomBytes(KEY_BYTES);
-  const wrapped = master.seal(fresh, keyAad(orgId, 1));
+  const wrapped = wrapDataKey(master, { orgId, version: 1, key: randomBytes(KEY_BYTES) });
   await tx.execute(
     `INSERT INTO provisioner.data_keys (org_id, version, wrapped_key, master_key_version)
      SELECT $1, 1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM provisioner.data_keys WHERE org_id = $1)
@@ -34,6 +33,11 @@ export async function ensureDataKey(tx: Tx, master: MasterKeys, orgId: string): 
   );
   if (row === undefined) throw new Error('the data key vanished');
   return unwrapDataKey(master, row);
+}
+
+/** The key as `data_keys` keeps it, under the newest master key. */
+export function wrapDataKey(master: MasterKeys, { orgId, version, key }: DataKey): Sealed {
+  return master.seal(key, keyAad(orgId, version));
 }
 
 /** Throws when the key was tampered with, or its master key is not configured. */

@@ -28,6 +28,10 @@ export interface Sealed {
 
 /** The installation's keys: the newest seals, each opens what it sealed. */
 export interface MasterKeys {
+  /** The version that seals. */
+  readonly newest: number;
+  /** All that are configured. */
+  readonly versions: readonly number[];
   seal(plain: Uint8Array, aad: string): Sealed;
   /** Throws when the version is not configured, or the content or `aad` was changed. */
   open(sealed: Sealed, aad: string): Buffer;
@@ -49,6 +53,8 @@ export function parseMasterKeys(text: string): MasterKeys {
   }
   const newest = Math.max(...keys.keys());
   return {
+    newest,
+    versions: [...keys.keys()],
     seal: (plain, aad) => ({ sealed: seal(keys.get(newest)!, plain, aad), version: newest }),
     open({ sealed, version }, aad) {
       const key = keys.get(version);

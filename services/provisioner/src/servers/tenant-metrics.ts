@@ -17,6 +17,22 @@ export function registerFleetMetrics(metrics: Metrics, database: Database): void
       for (const { state, count } of rows) tenants.set({ state }, count);
     },
   });
+  const sealed = metrics.gauge({
+    name: 'sealed_keys',
+    help: 'Data keys and servers by the version of the master key they are sealed under: 0 lets a version be removed.',
+    labelNames: ['master_key_version'],
+    async collect() {
+      const rows = await database.asSystem((tx) =>
+        tx.query<{ version: number; count: number }>(
+          `SELECT master_key_version AS version, count(*)::int AS count FROM (
+             SELECT master_key_version FROM provisioner.data_keys
+             UNION ALL SELECT master_key_version FROM provisioner.database_servers) k GROUP BY 1`,
+        ),
+      );
+      sealed.reset();
+      for (const { version, count } of rows) sealed.set({ master_key_version: String(version) }, count);
+    },
+  });
   const unfinished = metrics.gauge({
     name: 'tenant_steps_unfinished',
     help: 'Tenants with a step to be done, by whether a process is doing it.',
