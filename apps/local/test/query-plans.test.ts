@@ -212,6 +212,7 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     client(catalog.JobPreviewService),
     (await client(results.CacheService).listCacheEntries({ orgId, pageSize: 1 })).entries,
   ];
+  const statistics = client(results.JobStatisticsService);
   const kept = { orgId, task: made[0]!.task, inputSignature: made[0]!.source!.inputSignature };
   const [organizations, members, roles] = [
     client(identity.OrganizationService),
@@ -349,6 +350,13 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     'JobRunService/WatchJob': async () => {
       for await (const message of runs.watchJob({ orgId, jobId })) void message;
     },
+    'JobStatisticsService/GetJobCoverage': () => statistics.getJobCoverage({ orgId, jobId }),
+    'JobStatisticsService/GetScoreHistogram': () => statistics.getScoreHistogram({ orgId, jobId }),
+    'JobStatisticsService/ListScorePairs': () =>
+      pages((page) => statistics.listScorePairs({ orgId, jobId, otherJobId: jobId, ...page })),
+    'JobStatisticsService/GetScoreAgreement': () => statistics.getScoreAgreement({ orgId, jobId, otherJobId: jobId }),
+    'OrganizationSummaryService/GetOrganizationSummary': () =>
+      client(catalog.OrganizationSummaryService).getOrganizationSummary({ orgId }),
     'CacheService/ListCacheEntries': async () => {
       await pages((page) => cache.listCacheEntries({ orgId, ...page }));
       await pages((page) => cache.listCacheEntries({ orgId, task: kept.task, ...page }));
