@@ -254,7 +254,6 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
   const { spec } = (await pipelines.getPipelineVersion({ orgId, pipelineId, version: 1 })).pipelineVersion!;
   const rows = [{ smiles: 'CCCCO', name: 'butanol' }];
   const parameters = { reference: IMATINIB };
-  const statistics = client(results.JobStatisticsService);
   const { jobId: otherJobId } = (
     await jobs.createJob({ ...by(), pipelineId, moleculeSetId, parameters: { reference: 'CCCCCC' } })
   ).job!;
@@ -350,13 +349,6 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     'JobRunService/WatchJob': async () => {
       for await (const message of runs.watchJob({ orgId, jobId })) void message;
     },
-    'JobStatisticsService/GetJobCoverage': () => statistics.getJobCoverage({ orgId, jobId }),
-    'JobStatisticsService/GetScoreHistogram': () => statistics.getScoreHistogram({ orgId, jobId }),
-    'JobStatisticsService/ListScorePairs': () =>
-      pages((page) => statistics.listScorePairs({ orgId, jobId, otherJobId: jobId, ...page })),
-    'JobStatisticsService/GetScoreAgreement': () => statistics.getScoreAgreement({ orgId, jobId, otherJobId: jobId }),
-    'OrganizationSummaryService/GetOrganizationSummary': () =>
-      client(catalog.OrganizationSummaryService).getOrganizationSummary({ orgId }),
     'CacheService/ListCacheEntries': async () => {
       await pages((page) => cache.listCacheEntries({ orgId, ...page }));
       await pages((page) => cache.listCacheEntries({ orgId, task: kept.task, ...page }));
