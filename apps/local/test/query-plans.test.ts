@@ -41,7 +41,7 @@ const SMALL = {
 const EMPTY = {
   identity: [] as string[],
   catalog: [] as string[],
-  provisioner: ['cleanup_records'],
+  provisioner: ['backup_policies', 'backups', 'cleanup_records'],
   results: ['job_inputs'],
 };
 

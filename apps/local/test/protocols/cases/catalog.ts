@@ -1,6 +1,7 @@
 import { expect } from '@jest/globals';
 import {
   ArtifactService,
+  JobPreviewService,
   JobService,
   MoleculeService,
   MoleculeSetService,
@@ -15,6 +16,14 @@ const REQUEST = '0198c000-0000-7000-8000-0000000000a2';
 
 /** Every service of catalog. */
 export const catalogCases: Case[] = [
+  {
+    name: 'what a job would find done already',
+    service: JobPreviewService,
+    method: 'PreviewJob',
+    as: 'user',
+    request: ({ orgId, pipelineId, moleculeSetId }) => ({ orgId, pipelineId, moleculeSetId }),
+    responses: () => [{ molecules: String(MOLECULES), tasks: [{ hits: String(MOLECULES) }] }],
+  },
   {
     name: 'an organization at a glance',
     service: OrganizationSummaryService,

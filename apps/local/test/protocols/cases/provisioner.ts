@@ -32,6 +32,7 @@ export const provisionerCases: Case[] = [
     method: 'ListServers',
     as: 'platform',
     responses: () => [{ servers: [{ name: 'local', region: 'local' }] }],
+    changes: true,
   },
   {
     name: 'what made a database, for the platform',

@@ -1,5 +1,11 @@
 import { expect } from '@jest/globals';
-import { ExecutionService, JobRunService, JobStatisticsService, PrewarmService } from '@mad/proto/results';
+import {
+  CacheService,
+  ExecutionService,
+  JobRunService,
+  JobStatisticsService,
+  PrewarmService,
+} from '@mad/proto/results';
 import { TenantSchemaService } from '@mad/proto/tenancy';
 import type { Case } from '../case.ts';
 import { MOLECULES } from '../world.ts';
@@ -48,6 +54,15 @@ export const resultsCases: Case[] = [
     as: 'user',
     request: ({ orgId, jobId }) => ({ orgId, jobId }),
     responses: () => [{ tasks: [{ taskId: 'properties', counters: { scored: String(MOLECULES) } }] }],
+  },
+  {
+    name: 'what is kept for later jobs',
+    service: CacheService,
+    method: 'GetCacheStatistics',
+    as: 'user',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ tasks: [{ task: expect.stringContaining('rdkit.properties') }] }],
+    changes: true,
   },
   {
     name: 'a database opened ahead of its reader, for identity',
