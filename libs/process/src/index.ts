@@ -13,6 +13,7 @@ export {
 export { serveMetrics, type MetricsServer } from './metrics-server.ts';
 export { createMetrics, mergedMetricsText, type Metrics } from './metrics.ts';
 export { exitCodes, runMain, type RunMainOptions, type Running, type ServiceDeps } from './run-main.ts';
+export { Rounds, type RoundsOptions } from './rounds.ts';
 export { sleep } from './sleep.ts';
 export {
   beginSpan,

@@ -9,6 +9,7 @@ import {
   createMetrics,
   mergedMetricsText,
   readEnv,
+  Rounds,
   sleep,
   uuidTime,
   uuidv7,
@@ -205,4 +206,23 @@ test('metrics of two services make one exposition', async () => {
   const text = await mergedMetricsText([a, b]);
   expect(text).toContain('calls_total{code="ok",service="a"} 1');
   expect(text).toContain('calls_total{code="ok",service="b"} 2');
+});
+
+test('rounds go on after one that failed, and end when they are closed', async () => {
+  const logged: string[] = [];
+  const logger = createLogger('test', { destination: { write: (line) => void logged.push(line) } });
+  let count = 0;
+  const three = Promise.withResolvers<void>();
+  const rounds = new Rounds({ everyMs: 1, logger, failure: 'a round failed' }, async () => {
+    count += 1;
+    if (count === 1) throw new Error('once');
+    if (count === 3) three.resolve();
+  });
+  await three.promise;
+  await rounds.close();
+  const ended = count;
+  await sleep(20);
+  expect(count).toBe(ended);
+  expect(logged).toHaveLength(1);
+  expect(logged[0]).toContain('a round failed');
 });

@@ -1,4 +1,4 @@
-import { sleep } from '@mad/process';
+import { Rounds } from '@mad/process';
 import type { CatalogContext } from '../context.ts';
 import { cancel } from './cancel.ts';
 import { failExecution } from './fail-execution.ts';
@@ -31,23 +31,15 @@ export async function workJobQueues(context: CatalogContext): Promise<void> {
  * silent. Any number of processes may do it. Returns how to stop, which waits for the round under way.
  */
 export function startRounds(context: CatalogContext): () => Promise<void> {
-  const stop = new AbortController();
-  const { signal } = stop;
-  const round = async (): Promise<void> => {
+  const { logger, queue } = context;
+  const failure = 'a round over the queue failed';
+  const round = async (signal: AbortSignal): Promise<void> => {
     const steps = [() => reap(context), () => refreshQuotas(context), () => reconcile(context, signal)];
     for (const step of steps) {
       if (signal.aborted) return;
-      await step().catch((error: unknown) => context.logger.warn({ err: error }, 'a round over the queue failed'));
+      await step().catch((error: unknown) => logger.warn({ error }, failure));
     }
   };
-  const running = (async () => {
-    while (!signal.aborted) {
-      await round();
-      await sleep(context.queue.reapMs, signal).catch(() => undefined);
-    }
-  })();
-  return async () => {
-    stop.abort();
-    await running;
-  };
+  const rounds = new Rounds({ everyMs: queue.reapMs, logger, failure }, round);
+  return () => rounds.close();
 }

@@ -1,5 +1,5 @@
 import type { Database } from '@mad/postgres';
-import { sleep, type Logger } from '@mad/process';
+import { Rounds, type Logger } from '@mad/process';
 import { cleanUp, type CleanupOptions } from './cleanup.ts';
 import type { Runs } from './runs.ts';
 
@@ -19,32 +19,18 @@ export interface SweeperOptions extends CleanupOptions {
  */
 export class Sweeper {
   readonly #options: SweeperOptions;
-  readonly #stop = new AbortController();
-  readonly #running: Promise<void>;
+  readonly #rounds: Rounds;
 
   constructor(options: SweeperOptions) {
     this.#options = options;
-    this.#running = this.#run();
+    this.#rounds = new Rounds({ ...options, failure: 'a sweep failed' }, (signal) => this.#pass(signal));
   }
 
-  async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#running;
+  close(): Promise<void> {
+    return this.#rounds.close();
   }
 
-  async #run(): Promise<void> {
-    const { everyMs, logger } = this.#options;
-    while (!this.#stop.signal.aborted) {
-      try {
-        await this.#pass();
-      } catch (error) {
-        logger.warn({ error }, 'a sweep failed');
-      }
-      await sleep(everyMs, this.#stop.signal).catch(() => undefined);
-    }
-  }
-
-  async #pass(): Promise<void> {
+  async #pass(signal: AbortSignal): Promise<void> {
     const { database, runs } = this.#options;
     const undone = await database.asSystem((tx) =>
       tx.query<{ org_id: string; schema: string }>(
@@ -55,6 +41,6 @@ export class Sweeper {
     );
     // Not waited for: a backup may take hours, and others have work to do meanwhile.
     for (const { org_id: orgId, schema } of undone) runs.resumeLater({ orgId, schema });
-    if (!this.#stop.signal.aborted) await cleanUp(this.#options);
+    if (!signal.aborted) await cleanUp(this.#options);
   }
 }

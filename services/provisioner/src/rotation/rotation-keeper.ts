@@ -1,4 +1,4 @@
-import { sleep } from '@mad/process';
+import { Rounds } from '@mad/process';
 import { beginRotation } from './begin.ts';
 import type { Held } from '../operations/lease.ts';
 import type { Runs } from '../operations/runs.ts';
@@ -27,32 +27,23 @@ export interface RotationOptions extends RetirementOptions {
  */
 export class RotationKeeper {
   readonly #options: RotationOptions;
-  readonly #stop = new AbortController();
-  readonly #running: Promise<void>;
+  readonly #rounds: Rounds;
 
   constructor(options: RotationOptions) {
     this.#options = options;
-    this.#running = this.#run();
+    this.#rounds = new Rounds({ ...options, failure: 'looking after logins and keys failed' }, () => this.#pass());
   }
 
-  async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#running;
+  close(): Promise<void> {
+    return this.#rounds.close();
   }
 
-  async #run(): Promise<void> {
-    const { database, everyMs, logger, master, runs } = this.#options;
-    while (!this.#stop.signal.aborted) {
-      try {
-        await rewrapKeys(database, master, logger);
-        await retireLogins(this.#options);
-        const held = await this.#begin();
-        await Promise.all(held.map((one) => runs.carryOut(one)));
-      } catch (error) {
-        logger.warn({ error }, 'looking after logins and keys failed');
-      }
-      await sleep(everyMs, this.#stop.signal).catch(() => undefined);
-    }
+  async #pass(): Promise<void> {
+    const { database, logger, master, runs } = this.#options;
+    await rewrapKeys(database, master, logger);
+    await retireLogins(this.#options);
+    const held = await this.#begin();
+    await Promise.all(held.map((one) => runs.carryOut(one)));
   }
 
   /** Begins what is due and allowed, oldest first. Suspended tenants wait: nobody gets in with their logins anyway. */

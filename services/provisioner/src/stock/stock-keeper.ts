@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Database } from '@mad/postgres';
-import { MINUTE_MS, sleep, type Logger } from '@mad/process';
+import { MINUTE_MS, Rounds, sleep, type Logger } from '@mad/process';
 import type pg from 'pg';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { StockRow } from '../db/entities/stock.ts';
@@ -34,32 +34,20 @@ type StockedServer = ServerRow & { draining: boolean };
  */
 export class StockKeeper {
   readonly #options: StockOptions;
-  readonly #stop = new AbortController();
-  readonly #running: Promise<void>;
+  readonly #rounds: Rounds;
 
   constructor(options: StockOptions) {
     this.#options = options;
-    this.#running = this.#run();
+    this.#rounds = new Rounds({ ...options, failure: 'looking after the stock failed' }, (signal) =>
+      this.#pass(signal),
+    );
   }
 
-  async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#running;
+  close(): Promise<void> {
+    return this.#rounds.close();
   }
 
-  async #run(): Promise<void> {
-    const { everyMs, logger } = this.#options;
-    while (!this.#stop.signal.aborted) {
-      try {
-        await this.#pass();
-      } catch (error) {
-        logger.warn({ error }, 'looking after the stock failed');
-      }
-      await sleep(everyMs, this.#stop.signal).catch(() => undefined);
-    }
-  }
-
-  async #pass(): Promise<void> {
+  async #pass(signal: AbortSignal): Promise<void> {
     const { database, owners, logger } = this.#options;
     const servers = await database.asSystem((tx) =>
       tx.query<StockedServer>(
@@ -71,7 +59,7 @@ export class StockKeeper {
     await Promise.all(
       shelves.map(async ({ server, schema }) => {
         try {
-          await this.#tend(server, schema);
+          await this.#tend(server, schema, signal);
         } catch (error) {
           // One server that is away keeps no other from its stock.
           logger.warn({ server: server.name, schema, error }, 'stocking a server failed');
@@ -81,7 +69,7 @@ export class StockKeeper {
   }
 
   /** Clears away what is of no use any more, then makes what is missing. */
-  async #tend(server: StockedServer, schema: string): Promise<void> {
+  async #tend(server: StockedServer, schema: string, signal: AbortSignal): Promise<void> {
     const { connections, owners, size, perMinute } = this.#options;
     const before = await this.#rows(server, schema);
     if (size === 0 && before.length === 0) return;
@@ -98,9 +86,9 @@ export class StockKeeper {
         else await this.#remove(client, row);
       }
       for (; template !== undefined && !server.draining && ready < size; ready += 1) {
-        if (this.#stop.signal.aborted) return;
+        if (signal.aborted) return;
         await this.#make(client, server, schema, template);
-        await sleep(MINUTE_MS / perMinute, this.#stop.signal).catch(() => undefined);
+        await sleep(MINUTE_MS / perMinute, signal).catch(() => undefined);
       }
     });
   }
