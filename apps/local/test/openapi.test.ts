@@ -3,7 +3,8 @@ import { createServiceTokenSigner } from '@mad/auth';
 import { uuidv7 } from '@mad/process';
 import { JobState, MoleculeService } from '@mad/proto/catalog';
 import { MemberService } from '@mad/proto/identity';
-import { OperationService } from '@mad/proto/provisioner';
+import { BackupService, OperationService } from '@mad/proto/provisioner';
+import { CacheService } from '@mad/proto/results';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import formats from 'ajv-formats';
 import { startFleet, type Fleet } from './support/fleet.ts';
@@ -31,6 +32,9 @@ let platform: Person;
 let admin: Person;
 let document: Document;
 let ajv: Ajv2020;
+/** Of reads that must be asked for something: beside their paths. */
+const queryOf = ({ operationId }: Operation): string =>
+  operationId === 'CacheService_ExplainCacheLookUp' ? `?job_id=${known.job_id}&item_no=1` : '';
 /** What stands for the variables of paths. */
 const known: Record<string, string> = { version: '1', item_no: '1', schema: 'results' };
 
@@ -73,6 +77,9 @@ beforeAll(async () => {
   const job = await submit(admin, { pipelineId, moleculeSetId, parameters: { reference: IMATINIB } });
   const other = await submit(admin, { pipelineId, moleculeSetId, parameters: { reference: 'CCO' } });
   for (const { jobId } of [job, other]) expect((await ended(admin, jobId)).state).toBe(JobState.COMPLETED);
+  const { entries } = await admin.client(CacheService).listCacheEntries({ orgId: admin.orgId, pageSize: 1 });
+  const made = { orgId: admin.orgId, schema: 'results' };
+  const { backup } = await platform.client(BackupService).createBackup(made);
   const { operations } = await platform.client(OperationService).listOperations({ orgId: admin.orgId });
   Object.assign(known, {
     org_id: admin.orgId,
@@ -81,6 +88,9 @@ beforeAll(async () => {
     job_id: job.jobId,
     other_job_id: other.jobId,
     operation_id: operations[0]!.operationId,
+    backup_id: backup!.backupId,
+    task: entries[0]!.task,
+    input_signature: entries[0]!.source!.inputSignature,
   });
 }, MINUTES);
 
@@ -104,7 +114,7 @@ test(
       }
       const person = operation['x-mad-audience'] === 'platform' ? platform : admin;
       const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => known[name]!);
-      const response = await get(filled, operation.security ? undefined : person);
+      const response = await get(`${filled}${queryOf(operation)}`, operation.security ? undefined : person);
       expect([path, response.status]).toEqual([path, 200]);
       expectValid(answerSchema(path, 'get'), await response.json(), path);
       read.push(operation.operationId);
