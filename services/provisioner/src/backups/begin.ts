@@ -7,7 +7,7 @@ import type { TenantRow } from '../db/entities/tenant.ts';
 import { canBeArchived } from '../domain/backup-rules.ts';
 import type { OperationKind, TenantKey } from '../domain/plan.ts';
 import { begin, type Held, type Request } from '../operations/lease.ts';
-import { lockTenant } from '../provisioning/ensure.ts';
+import { lockTenant } from '../operations/lock-tenant.ts';
 import { BACKUP_COLUMNS } from './backup-rows.ts';
 import type { BackupParams } from './steps.ts';
 

@@ -7,21 +7,13 @@ import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import type { TenantKey } from '../domain/plan.ts';
 import { ensureAnswer } from '../domain/tenant-state.ts';
 import { begin, type Held } from '../operations/lease.ts';
+import { lockTenant } from '../operations/lock-tenant.ts';
 import { insertTenant } from './placing.ts';
 
 /** Left of the caller's deadline for the answer itself. */
 const ANSWER_MS = 50;
 const POLL_MS = 50;
 const DEFAULT_WAIT_MS = 25 * SECOND_MS;
-
-/** The tenant's row, locked until the transaction ends. */
-export async function lockTenant(tx: Tx, { orgId, schema }: TenantKey): Promise<TenantRow | undefined> {
-  const [row] = await tx.query<TenantRow>(
-    `SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 AND schema = $2 FOR UPDATE`,
-    [orgId, schema],
-  );
-  return row;
-}
 
 /** When a request must have its answer, in the milliseconds of `performance.now()`. */
 export function answerBy(ctx: HandlerContext): number {

@@ -15,7 +15,8 @@ import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import type { TenantKey } from '../domain/plan.ts';
 import { isUsable } from '../domain/tenant-state.ts';
 import type { Held } from '../operations/lease.ts';
-import { answerBy, lockTenant } from '../provisioning/ensure.ts';
+import { answerBy } from '../provisioning/ensure.ts';
+import { lockTenant } from '../operations/lock-tenant.ts';
 import { beginRotation } from '../rotation/begin.ts';
 import { tenantMessage } from './messages.ts';
 

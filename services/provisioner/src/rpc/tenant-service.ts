@@ -16,7 +16,8 @@ import {
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { isUsable } from '../domain/tenant-state.ts';
-import { ensureTenant, lockTenant } from '../provisioning/ensure.ts';
+import { ensureTenant } from '../provisioning/ensure.ts';
+import { lockTenant } from '../operations/lock-tenant.ts';
 import { begin } from '../operations/lease.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
