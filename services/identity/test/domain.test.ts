@@ -40,6 +40,7 @@ describe('permissions', () => {
     // A new resource that scientists change must be named in the domain; this list makes that a decision.
     expect(exceeding(admin!.permissions, user!.permissions).sort()).toEqual([
       'audit.read',
+      'cache.manage',
       'members.create',
       'members.delete',
       'members.update',
