@@ -353,11 +353,10 @@ describe('beside other operations', () => {
     await inside(nameOf(orgId), async (client) => {
       await client.query(`BEGIN; LOCK TABLE ${SCHEMA}.zoos`);
       const { operation } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
-      const suspension = mad.tenants().suspendTenants({ orgId });
-      await delay(500);
       const busy = await failure(mad.backups().createBackup({ orgId, schema: SCHEMA }));
       expect([busy.code, reasonOf(busy)]).toEqual([Code.Unavailable, 'TENANT_PROVISIONING']);
-      expect((await suspension).tenants).toMatchObject([{ state: TenantState.SUSPENDED }]);
+      const { tenants } = await mad.tenants().suspendTenants({ orgId });
+      expect(tenants).toMatchObject([{ state: TenantState.SUSPENDED }]);
       const after = (await mad.operations().getOperation({ operationId: operation!.operationId })).operation!;
       expect(after.state).toBe(OperationState.CANCELLED);
       await client.query('ROLLBACK');

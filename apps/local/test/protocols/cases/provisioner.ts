@@ -17,6 +17,8 @@ export const provisionerCases: Case[] = [
     as: 'admin',
     request: ({ orgId }) => ({ orgId, schema: 'results' }),
     responses: ({ orgId }) => [{ tenant: { orgId, schema: 'results', state: 'TENANT_STATE_READY' } }],
+    // Backups are made by the clock, and change when the tenant was last worked on.
+    changes: true,
   },
   {
     name: 'the fleet, for the gateway',
