@@ -16,4 +16,6 @@ export default {
   reporters: ['default', '<rootDir>/libs/testing/src/jest/closing-line.js'],
   testTimeout: 30_000,
   maxWorkers: 2,
+  // What a failed test leaves open is said, and does not hold CI until its limit.
+  forceExit: process.env.CI === 'true',
 };

@@ -112,8 +112,11 @@ describe('a given server', () => {
   serverContract('given', () => startServer({ MAD_TEST_DATABASE_URL: host.adminUrl }, quiet));
 });
 
-const withDocker = missing === undefined ? describe : describe.skip;
-withDocker(`a server in a container${missing === undefined ? '' : ` (skipped: ${missing})`}`, () => {
+// A run that asked for none of them, as CI's does, has nothing to skip where there is no engine.
+const inContainer = missing === undefined ? describe : describe.skip;
+const describeContainers =
+  missing !== undefined && process.env['MAD_TEST_POSTGRES'] === 'embedded' ? undefined : inContainer;
+describeContainers?.(`a server in a container${missing === undefined ? '' : ` (skipped: ${missing})`}`, () => {
   const env = { ...process.env, MAD_TEST_DATABASE_URL: undefined, MAD_TEST_POSTGRES: 'container' };
 
   serverContract('container', () => startServer(env, quiet));

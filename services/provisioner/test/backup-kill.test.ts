@@ -1,85 +1,30 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { createClient, type Client } from '@connectrpc/connect';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { BackupService, TenantService, TenantState } from '@mad/proto/provisioner';
-import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { platformToken, serviceToken, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { PLANS } from '../src/domain/plan.ts';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
+import { ProvisionerProcess, served } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'bkill';
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const KINDS = ['backup', 'verify_backup', 'restore'] as const;
 const KILLS = 2;
 const MAX_ROUNDS = 60;
-/** A process that was just started may take so long to serve while others keep the machine busy. */
-const START_MS = 60_000;
 const END_MS = 120_000;
 
 let mad: RunningProvisioner;
-let port: number;
-const transports: GrpcTransport[] = [];
+let provisioner: ProvisionerProcess;
 let backups: Client<typeof BackupService>;
-let child: ChildProcess | undefined;
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port: free } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return free;
-}
-
-function startChild(): void {
-  const environment = { PROVISIONER_PORT: String(port), LOG_LEVEL: 'fatal', NODE_OPTIONS: '' };
-  const env = { ...process.env, ...mad.environment, ...environment };
-  child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
-}
-
-async function kill(): Promise<void> {
-  const victim = child!;
-  child = undefined;
-  victim.kill('SIGKILL');
-  if (victim.exitCode === null && victim.signalCode === null) await once(victim, 'exit');
-}
-
-function as(token: () => Promise<string>): GrpcTransport {
-  const transport = grpcTransport(`127.0.0.1:${port}`, {
-    interceptors: [
-      (next) => async (request) => {
-        request.header.set('authorization', `Bearer ${await token()}`);
-        return next(request);
-      },
-    ],
-  });
-  transports.push(transport);
-  return transport;
-}
-
-/** Repeats a call until somebody serves it. */
-async function served<T>(call: () => Promise<T>): Promise<T> {
-  for (const until = performance.now() + START_MS; ;) {
-    try {
-      return await call();
-    } catch (error) {
-      if (performance.now() > until) throw error;
-      await delay(50);
-    }
-  }
-}
-
-beforeAll(async () => {
+// Each attempt at the test has its own: what a failed one left is not counted.
+beforeEach(async () => {
   mad = await runProvisioner({
     schema: SCHEMA,
     migrations: archivedMigrations(SCHEMA),
@@ -91,17 +36,16 @@ beforeAll(async () => {
       PROVISIONER_BACKUP_EVERY_HOURS: '0',
     },
   });
-  port = await freePort();
+  provisioner = await ProvisionerProcess.of(mad);
   const permissions = ['create', 'read', 'verify', 'restore'].map((verb) => `platform.backups.${verb}`);
   backups = createClient(
     BackupService,
-    as(() => platformToken({ permissions })),
+    provisioner.as(() => platformToken({ permissions })),
   );
 });
 
-afterAll(async () => {
-  if (child !== undefined) await kill();
-  for (const transport of transports) transport.close();
+afterEach(async () => {
+  await provisioner?.close();
   await mad?.close();
 });
 
@@ -122,7 +66,7 @@ async function killAt(operationId: string, step: string): Promise<string | undef
   const held = await one<{ step: string | null }>('SELECT step FROM provisioner.tenants FOR UPDATE');
   // Time for what the step does on the server and in the store, in full or in part.
   await delay(Math.random() * 120);
-  await kill();
+  await provisioner.kill();
   await mad.rows.query('ROLLBACK');
   return held.step ?? undefined;
 }
@@ -157,11 +101,11 @@ async function begin(kind: (typeof KINDS)[number], orgId: string, backupId: stri
 }
 
 test('kill -9 in every step of backup, verify and restore: each ends well, data whole, nothing orphaned', async () => {
-  startChild();
+  provisioner.start();
   const orgId = uuidv7();
   const tenants = createClient(
     TenantService,
-    as(() => serviceToken('identity')),
+    provisioner.as(() => serviceToken('identity')),
   );
   const { tenant } = await served(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
   expect(tenant!.state).toBe(TenantState.READY);
@@ -193,7 +137,7 @@ test('kill -9 in every step of backup, verify and restore: each ends well, data 
       if (step === undefined) break;
       const where = `${next.kind} ${step}`;
       died.set(where, (died.get(where) ?? 0) + 1);
-      startChild();
+      provisioner.start();
     }
     expect({ ...next, ...(await ended(operationId)) }).toEqual({ ...next, state: 'succeeded', error: '' });
     expect(await inside((client) => contentOf(client, SCHEMA))).toEqual(before);

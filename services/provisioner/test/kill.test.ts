@@ -1,57 +1,25 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { createClient } from '@connectrpc/connect';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
-import { grpcTransport, type GrpcTransport } from '@mad/rpc';
+import type { GrpcTransport } from '@mad/rpc';
 import { serviceToken } from '@mad/testing';
+import { ProvisionerProcess, START_MS } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'kill';
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 /** After the template was made; before that, the first tenant's kills are about the template. */
 const STEPS = ['create_database', 'admit_logins', 'verify'];
 const MAX_ROUNDS = 40;
-/** A process that was just started may take so long to serve while others keep the machine busy. */
-const START_MS = 20_000;
+const STOCK = 1;
 
 let mad: RunningProvisioner;
-let port: number;
+let provisioner: ProvisionerProcess;
 let transport: GrpcTransport;
-let child: ChildProcess | undefined;
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port: free } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return free;
-}
-
-function startChild(): void {
-  const env = {
-    ...process.env,
-    ...mad.environment,
-    PROVISIONER_PORT: String(port),
-    LOG_LEVEL: 'warn',
-    NODE_OPTIONS: '',
-  };
-  child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
-}
-
-async function kill(): Promise<void> {
-  const victim = child!;
-  child = undefined;
-  victim.kill('SIGKILL');
-  if (victim.exitCode === null && victim.signalCode === null) await once(victim, 'exit');
-}
-
-beforeAll(async () => {
+// Each attempt at the test has its own: what a failed one left is not counted.
+beforeEach(async () => {
   mad = await runProvisioner({
     schema: SCHEMA,
     idle: true,
@@ -60,24 +28,16 @@ beforeAll(async () => {
       PROVISIONER_SWEEP_MS: '100',
       PROVISIONER_CLEANUP_GRACE_MS: '0',
       // Some tenants move into a clone that waited, some are cloned, and the keeper dies in the middle of its work too.
-      PROVISIONER_STOCK_SIZE: '1',
+      PROVISIONER_STOCK_SIZE: String(STOCK),
       PROVISIONER_STOCK_PER_MINUTE: '6000',
     },
   });
-  port = await freePort();
-  transport = grpcTransport(`127.0.0.1:${port}`, {
-    interceptors: [
-      (next) => async (request) => {
-        request.header.set('authorization', `Bearer ${await serviceToken('identity')}`);
-        return next(request);
-      },
-    ],
-  });
+  provisioner = await ProvisionerProcess.of(mad);
+  transport = provisioner.as(() => serviceToken('identity'));
 });
 
-afterAll(async () => {
-  if (child !== undefined) await kill();
-  transport?.close();
+afterEach(async () => {
+  await provisioner?.close();
   await mad?.close();
 });
 
@@ -98,7 +58,9 @@ async function settled(): Promise<void> {
     const { rows } = await mad.rows.query<{ left: number }>(
       `SELECT (SELECT count(*) FROM provisioner.tenants WHERE state <> 'ready' OR step IS NOT NULL)::int
          + (SELECT count(*) FROM provisioner.cleanup_records)::int
-         + (SELECT count(*) FROM provisioner.tenant_stock WHERE state <> 'ready')::int AS left`,
+         + (SELECT count(*) FROM provisioner.tenant_stock WHERE state <> 'ready')::int
+         + (SELECT abs(count(*) - $1) FROM provisioner.tenant_stock)::int AS left`,
+      [STOCK],
     );
     if (rows[0]!.left === 0) return;
     await delay(20);
@@ -127,7 +89,7 @@ async function killAt(orgId: string, step: string): Promise<string | undefined> 
   );
   // Time for what the step does on the server, in full or in part.
   await delay(Math.random() * 25);
-  await kill();
+  await provisioner.kill();
   await mad.rows.query('ROLLBACK');
   return rows[0]?.step ?? undefined;
 }
@@ -136,7 +98,7 @@ test('kill -9 in every step, and again at the same step: every tenant ends up re
   const orgs: string[] = [];
   const diedAt = new Map<string, number>();
   let draftKilled = false;
-  startChild();
+  provisioner.start();
   for (let round = 0; round < MAX_ROUNDS; round += 1) {
     const wanted = STEPS.find((step) => (diedAt.get(step) ?? 0) < 2);
     if (wanted === undefined && draftKilled) break;
@@ -151,9 +113,9 @@ test('kill -9 in every step, and again at the same step: every tenant ends up re
         ]);
         if (rowCount === 1) break;
       }
-      await kill();
+      await provisioner.kill();
       draftKilled = true;
-      startChild();
+      provisioner.start();
       continue;
     }
     // Twice for one tenant: whoever resumes it dies at the same place.
@@ -161,7 +123,7 @@ test('kill -9 in every step, and again at the same step: every tenant ends up re
       const step = await killAt(orgId, wanted!);
       if (step === undefined) break;
       diedAt.set(step, (diedAt.get(step) ?? 0) + 1);
-      startChild();
+      provisioner.start();
     }
   }
   expect(STEPS.filter((step) => (diedAt.get(step) ?? 0) < 2)).toEqual([]);

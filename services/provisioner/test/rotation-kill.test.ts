@@ -1,89 +1,36 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { createClient, type Interceptor } from '@connectrpc/connect';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { createClient } from '@connectrpc/connect';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { RouteService, TenantService, type Route } from '@mad/proto/provisioner';
-import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { platformToken, serviceToken, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { PLANS, type StepName } from '../src/domain/plan.ts';
+import { ProvisionerProcess, served, START_MS } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'rotkill';
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const KILLS = 3;
 const MAX_ROUNDS = 60;
-/** A process that was just started may take so long to serve while others keep the machine busy. */
-const START_MS = 60_000;
 
 let mad: RunningProvisioner;
-let port: number;
-let child: ChildProcess | undefined;
-const transports: GrpcTransport[] = [];
+let provisioner: ProvisionerProcess;
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port: free } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return free;
-}
-
-function as(token: () => Promise<string>): GrpcTransport {
-  const bearer: Interceptor = (next) => async (request) => {
-    request.header.set('authorization', `Bearer ${await token()}`);
-    return next(request);
-  };
-  const transport = grpcTransport(`127.0.0.1:${port}`, { interceptors: [bearer] });
-  transports.push(transport);
-  return transport;
-}
-
-function startChild(): void {
-  const environment = { PROVISIONER_PORT: String(port), LOG_LEVEL: 'fatal', NODE_OPTIONS: '' };
-  const env = { ...process.env, ...mad.environment, ...environment };
-  child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
-}
-
-async function kill(): Promise<void> {
-  const victim = child!;
-  child = undefined;
-  victim.kill('SIGKILL');
-  if (victim.exitCode === null && victim.signalCode === null) await once(victim, 'exit');
-}
-
-beforeAll(async () => {
+// Each attempt at the test has its own: what a failed one left is not counted.
+beforeEach(async () => {
   mad = await runProvisioner({
     schema: SCHEMA,
     idle: true,
     environment: { PROVISIONER_STEP_LEASE_MS: '500', PROVISIONER_SWEEP_MS: '100' },
   });
-  port = await freePort();
+  provisioner = await ProvisionerProcess.of(mad);
 });
 
-afterAll(async () => {
-  if (child !== undefined) await kill();
-  for (const transport of transports) transport.close();
+afterEach(async () => {
+  await provisioner?.close();
   await mad?.close();
 });
-
-/** Asks until somebody serves. */
-async function answered<T>(ask: () => Promise<T>): Promise<T> {
-  for (const until = performance.now() + START_MS; ;) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (performance.now() >= until) throw error;
-      await delay(20);
-    }
-  }
-}
 
 async function logsIn({ user, password, database }: Route): Promise<boolean> {
   const client = new pg.Client({ ...clientOptions(testCluster().adminUrl), user, password, database });
@@ -112,29 +59,28 @@ async function killAt(orgId: string, operations: number, step: StepName): Promis
     [orgId],
   );
   await delay(Math.random() * 25);
-  await kill();
+  await provisioner.kill();
   await mad.rows.query('ROLLBACK');
   return rows[0]!.step ?? undefined;
 }
 
 test('kill -9 in every step of a rotation: the tenant always has a login that works, and the rotation is finished', async () => {
-  startChild();
+  provisioner.start();
   const orgId = uuidv7();
   const tenants = createClient(
     TenantService,
-    as(() => serviceToken('identity')),
+    provisioner.as(() => serviceToken('identity')),
   );
   const routes = createClient(
     RouteService,
-    as(() => serviceToken('results')),
+    provisioner.as(() => serviceToken('results')),
   );
   const platform = createClient(
     TenantService,
-    as(() => platformToken({ permissions: ['platform.tenants.rotate'] })),
+    provisioner.as(() => platformToken({ permissions: ['platform.tenants.rotate'] })),
   );
-  await answered(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
-  const routeNow = async (): Promise<Route> =>
-    (await answered(() => routes.getRoute({ orgId, schema: SCHEMA }))).route!;
+  await served(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
+  const routeNow = async (): Promise<Route> => (await served(() => routes.getRoute({ orgId, schema: SCHEMA }))).route!;
   const { steps } = PLANS.rotate;
   const diedAt = new Map<string, number>();
   let rotations = 0;
@@ -151,10 +97,10 @@ test('kill -9 in every step of a rotation: the tenant always has a login that wo
       diedAt.set(step, (diedAt.get(step) ?? 0) + 1);
       // With nobody there to repair anything.
       expect(await logsIn(before)).toBe(true);
-      startChild();
+      provisioner.start();
     }
     // Whether it goes on by itself or because somebody repeats the request.
-    const { login } = await answered(() => platform.rotateTenantCredentials(request));
+    const { login } = await served(() => platform.rotateTenantCredentials(request));
     rotations += 1;
     const after = await routeNow();
     expect(after).toMatchObject({ user: login, generation: before.generation });
