@@ -102,7 +102,8 @@ export async function restoreMetadata(
   await loadMetadata({ ...opened(place), url: to(place.adminUrl, next) }, keys, async () => undefined);
   return inPostgres(place, async (client) => {
     const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [place.database]);
-    const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 14);
+    // To the millisecond: two restores may follow each other within a second.
+    const stamp = new Date().toISOString().replace(/\D/g, '');
     const replaced = rowCount === 0 ? undefined : `${place.database}_${stamp}`;
     await client.query('BEGIN');
     if (replaced !== undefined) await client.query(`ALTER DATABASE ${id(place.database)} RENAME TO ${id(replaced)}`);

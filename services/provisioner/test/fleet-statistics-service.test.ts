@@ -157,13 +157,12 @@ describe('sizes', () => {
 
 describe('nobody else', () => {
   test('an unknown server is NOT_FOUND', async () => {
-    for (const call of [
-      mad.statistics().listConnections({ server: 'nowhere' }),
-      mad.statistics().listSlowStatements({ server: 'nowhere' }),
-      mad.statistics().listDatabaseSizes({ server: 'nowhere' }),
-    ]) {
-      expect((await refusal(call)).code).toBe(Code.NotFound);
-    }
+    const errors = await Promise.all([
+      refusal(mad.statistics().listConnections({ server: 'nowhere' })),
+      refusal(mad.statistics().listSlowStatements({ server: 'nowhere' })),
+      refusal(mad.statistics().listDatabaseSizes({ server: 'nowhere' })),
+    ]);
+    expect(errors.map(({ code }) => code)).toEqual([Code.NotFound, Code.NotFound, Code.NotFound]);
   });
 
   test('a server cannot be registered under the name of the metadata database', async () => {

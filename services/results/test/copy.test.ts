@@ -40,7 +40,9 @@ const text = fc
 const long = fc
   .tuple(text, fc.integer({ min: 1, max: 5000 }))
   .map(([some, times]) => some.repeat(times).slice(0, 200_000).toWellFormed());
-const json = fc.dictionary(text, fc.oneof(text, fc.integer(), fc.boolean(), fc.constant(null)), { maxKeys: 5 });
+// Node 24 (V8 13.6) reads a key of one escaped character as "\\" once JSON.parse has met that key: what is stored is right.
+const key = text.filter((some) => some.length !== 1 || !JSON.stringify(some).startsWith('"\\'));
+const json = fc.dictionary(key, fc.oneof(text, fc.integer(), fc.boolean(), fc.constant(null)), { maxKeys: 5 });
 
 const row = fc.record({
   a: fc.option(fc.integer({ min: -32_768, max: 32_767 })),
