@@ -29,6 +29,8 @@ export interface DataSourcesOptions {
   statementTimeoutMs: number;
   /** Instead of the budget that the route names (tests, several processes on one server). */
   budget?: number;
+  /** Calls at once on a server while several organizations are active. */
+  turns: number;
   /** See BudgetOptions. */
   patienceMs?: number;
   breaker?: BreakerOptions;
@@ -43,6 +45,7 @@ export interface OpenTenant {
   readonly route: Route;
   readonly dataSource: DataSource;
   readonly pool: BudgetedPool;
+  readonly server: TenantServer;
   leases: number;
   /** Closes when the last lease is returned. */
   retired: boolean;
@@ -174,7 +177,8 @@ export class DataSources {
       throw error;
     }
     const closed = Promise.withResolvers<void>();
-    const tenant: OpenTenant = { route, dataSource, pool, leases: 0, retired: false, closed };
+    const server = this.#serverOf(route);
+    const tenant: OpenTenant = { route, dataSource, pool, server, leases: 0, retired: false, closed };
     const before = this.#open.get(route.orgId);
     if (before !== undefined && isNewer(before.route, route)) {
       this.#retire(tenant);
@@ -209,12 +213,12 @@ export class DataSources {
   }
 
   #serverOf({ host, port, connectionBudget }: Route): TenantServer {
-    const { budget, patienceMs, breaker } = this.#options;
+    const { budget, turns, patienceMs, breaker } = this.#options;
     const name = `${host}:${port}`;
     const limit = budget ?? connectionBudget;
     let server = this.#servers.get(name);
     if (server === undefined) {
-      server = new TenantServer({ limit, patienceMs, breaker });
+      server = new TenantServer({ limit, turns, patienceMs, breaker });
       this.#servers.set(name, server);
     }
     server.want(limit);

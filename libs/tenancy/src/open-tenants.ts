@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { availableParallelism } from 'node:os';
 import { applicationName, cancelStatement, createTx, mustReconnect } from '@mad/postgres';
 import { currentSpan, MINUTE_MS, SECOND_MS, spanned } from '@mad/process';
 import type { Route } from '@mad/proto/provisioner';
@@ -10,8 +11,11 @@ import { ConnectTimedOut, failureOf, type Failure } from './failure.ts';
 import { RouteCache } from './route-cache.ts';
 import { crowded, exhausted, failed, moved, refusalOf, unavailable, type Intent } from './tenant-errors.ts';
 import { registerTenantMetrics, waitHistogram } from './tenant-metrics.ts';
+import type { Turn } from './turns.ts';
 import type { TenantCallOptions, Tenants, TenantsOptions, TenantsStatus, TenantTx } from './tenants.ts';
 
+/** More would only make each other slow: the processors are busy with a few per core. */
+const TURNS_PER_CORE = 4;
 const DEFAULT_DEADLINE_MS = 5 * SECOND_MS;
 /** Less than the deadline: whoever waits hears of the server, not of the time that ran out. */
 const CONNECT_TIMEOUT_MS = 3 * SECOND_MS;
@@ -53,6 +57,7 @@ class RoutedTenants implements Tenants {
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
       statementTimeoutMs: options.statementTimeoutMs ?? MINUTE_MS,
       budget: options.budget,
+      turns: options.turns ?? TURNS_PER_CORE * availableParallelism(),
       patienceMs: options.patienceMs,
       breaker: options.breaker,
       logger,
@@ -80,8 +85,9 @@ class RoutedTenants implements Tenants {
     if (refusalOf(route, 'read') !== undefined) return false;
     if (this.#sources.isWarm(route)) return true;
     if (!this.#sources.hasRoom(route)) return false;
-    const { tenant, slot } = await this.#acquire(orgId, 'read', until, signal);
+    const { tenant, slot, turn } = await this.#acquire(orgId, 'read', until, signal);
     tenant.pool.giveBack(slot, false);
+    turn.end();
     this.#sources.release(tenant);
     return true;
   }
@@ -114,12 +120,13 @@ class RoutedTenants implements Tenants {
     try {
       const began = performance.now();
       const until = began + (options.deadlineMs ?? DEFAULT_DEADLINE_MS);
-      const { tenant, slot } = await this.#acquire(orgId, intent, until, options.signal).finally(() =>
+      const { tenant, slot, turn } = await this.#acquire(orgId, intent, until, options.signal).finally(() =>
         this.#waited?.((performance.now() - began) / SECOND_MS),
       );
       try {
         return await this.#inside.run(orgId, () => this.#run(tenant, slot, intent, fn, options.signal));
       } finally {
+        turn.end();
         this.#sources.release(tenant);
       }
     } finally {
@@ -130,7 +137,7 @@ class RoutedTenants implements Tenants {
   }
 
   /**
-   * A connection under the newest route, its transaction begun. One repeat, where the route may have changed while we were
+   * A turn and a connection under the newest route, its transaction begun. One repeat, where the route may have changed while we were
    * on the way or a connection turned out to be lost: nothing was done on it yet.
    */
   async #acquire(
@@ -138,19 +145,22 @@ class RoutedTenants implements Tenants {
     intent: Intent,
     until: number,
     signal: AbortSignal | undefined,
-  ): Promise<{ tenant: OpenTenant; slot: Slot }> {
+  ): Promise<{ tenant: OpenTenant; slot: Slot; turn: Turn }> {
     for (let attempt = 1; ; attempt += 1) {
       const route = this.#routes.peek(orgId) ?? (await this.#routes.get(orgId));
       const refusal = refusalOf(route, intent);
       if (refusal !== undefined) throw refusal;
       let tenant: OpenTenant | undefined;
       let slot: Slot | undefined;
+      let turn: Turn | undefined;
       try {
         tenant = this.#sources.leaseOpen(route) ?? (await this.#open(route, until, signal));
+        turn = await tenant.server.turns.take(orgId, { timeoutMs: Math.max(1, until - performance.now()), signal });
         slot = await tenant.pool.take({ timeoutMs: Math.max(1, until - performance.now()), signal });
         if (intent === 'transact') await this.#begin(slot.client, orgId, signal);
-        return { tenant, slot };
+        return { tenant, slot, turn };
       } catch (error) {
+        turn?.end();
         const failure = failureOf(error, slot === undefined ? 'connect' : intent);
         if (slot !== undefined) tenant?.pool.giveBack(slot, true);
         if (failure?.connection === 'close_idle') tenant?.pool.closeIdle();

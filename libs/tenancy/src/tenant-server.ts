@@ -3,6 +3,7 @@ import { isAlive } from './budgeted-pool.ts';
 import { CircuitBreaker, type BreakerOptions } from './circuit-breaker.ts';
 import { ConnectionBudget } from './connection-budget.ts';
 import { failureOf } from './failure.ts';
+import { Turns } from './turns.ts';
 
 /** What the server can hold for logins without privileges. Postgres before 16 knows no `reserved_connections`. */
 const CAPACITY_SQL = `SELECT current_setting('max_connections')::int
@@ -12,6 +13,8 @@ const CAPACITY_SQL = `SELECT current_setting('max_connections')::int
 export interface TenantServerOptions {
   /** Connections wanted at most; the server's own capacity may be less. */
   limit: number;
+  /** See Turns. */
+  turns: number;
   /** See BudgetOptions. */
   patienceMs?: number;
   breaker?: BreakerOptions;
@@ -23,7 +26,7 @@ export interface ServerStatus {
   limit: number;
   open: number;
   idle: number;
-  /** Requests that wait for one. */
+  /** Requests that wait for one, or for their turn. */
   waiting: number;
   breaker: 'closed' | 'open' | 'half_open';
   /** What its last sign of life, or the want of one, said; undefined before the first. */
@@ -33,15 +36,17 @@ export interface ServerStatus {
 /** One Postgres server with organizations' databases, as this process sees it. What is wrong with it is wrong with it alone. */
 export class TenantServer {
   readonly budget: ConnectionBudget;
+  readonly turns: Turns;
   readonly #breaker: CircuitBreaker;
   #wanted: number;
   #capacity: number | undefined;
   #answers: boolean | undefined;
 
-  constructor({ limit, patienceMs, breaker }: TenantServerOptions) {
+  constructor({ limit, turns, patienceMs, breaker }: TenantServerOptions) {
     this.#wanted = limit;
     this.#breaker = new CircuitBreaker(breaker);
     this.budget = new ConnectionBudget({ limit, patienceMs, breaker: this.#breaker });
+    this.turns = new Turns(turns);
   }
 
   /** Connections wanted at most from now on. */
@@ -82,7 +87,9 @@ export class TenantServer {
   }
 
   status(): ServerStatus {
-    return { ...this.budget.status(), breaker: this.#breaker.state, answers: this.#answers };
+    const connections = this.budget.status();
+    const waiting = connections.waiting + this.turns.waiting;
+    return { ...connections, waiting, breaker: this.#breaker.state, answers: this.#answers };
   }
 
   async #measure(client: pg.Client): Promise<void> {

@@ -68,6 +68,11 @@ export interface TenantsOptions {
   poolMax?: number;
   /** Calls of one tenant at most, running and waiting; more are refused at once. Default 256. */
   maxInFlight?: number;
+  /**
+   * Calls at once on one server while several organizations are active: each has an equal share, at least one. Default four
+   * for each core of this machine.
+   */
+  turns?: number;
   /** Tenants kept open at most, at 75 to 90 kB each. Default 1,000. */
   maxOpen?: number;
   /** An idle connection is closed after this. Default 5 min. */

@@ -20,6 +20,8 @@ export interface ResultsConfig {
   tenantPoolMax: number;
   /** Calls of one tenant at most, running and waiting; more are refused at once. */
   tenantInFlight: number;
+  /** Calls at once on one server while several tenants are active; undefined is four per core of this machine. */
+  serverTurns?: number | undefined;
   /** Tenants kept open at most. */
   tenantsOpen: number;
   /** An idle tenant connection is closed after this. */
@@ -53,6 +55,7 @@ export function readResultsConfig(env: Env): ResultsConfig {
     serviceKeys: r.json('MAD_SERVICE_KEYS', keysWithCatalog),
     tenantPoolMax: r.integer('RESULTS_TENANT_POOL_MAX', { default: 10, min: 1, max: 1000 }),
     tenantInFlight: r.integer('RESULTS_TENANT_IN_FLIGHT', { default: 256, min: 1, max: 100_000 }),
+    serverTurns: r.integer('RESULTS_SERVER_TURNS', { optional: true, min: 1, max: 10_000 }),
     tenantsOpen: r.integer('RESULTS_TENANTS_OPEN', { default: 1000, min: 1, max: 100_000 }),
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),

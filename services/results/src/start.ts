@@ -55,6 +55,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       node: config.node,
       poolMax: config.tenantPoolMax,
       maxInFlight: config.tenantInFlight,
+      turns: config.serverTurns,
       maxOpen: config.tenantsOpen,
       idleMs: config.tenantIdleMs,
       statementTimeoutMs: config.statementTimeoutMs,
