@@ -33,7 +33,7 @@ export interface WaitOptions {
  * opened, and who has no connection to wait for is told so at once.
  */
 export class ConnectionBudget {
-  limit: number;
+  #limit: number;
   readonly #maxChanging: number;
   readonly #patienceMs: number;
   readonly #breaker: CircuitBreaker;
@@ -42,20 +42,37 @@ export class ConnectionBudget {
   /** The members with waiters, whose turn is next first. */
   readonly #waiting = new Set<Member>();
   #total = 0;
+  /** Of those, the ones being closed to make none in their place. */
+  #leaving = 0;
   #changing = 0;
 
   constructor(options: BudgetOptions) {
-    this.limit = options.limit;
+    this.#limit = options.limit;
     this.#maxChanging = options.maxChanging ?? 8;
     this.#patienceMs = options.patienceMs ?? 20;
     this.#breaker = options.breaker ?? new CircuitBreaker();
+  }
+
+  get limit(): number {
+    return this.#limit;
+  }
+
+  /** More serves who waits; fewer closes idle connections at once, those in use when they come back. */
+  set limit(limit: number) {
+    this.#limit = limit;
+    while (this.#total - this.#leaving > limit) {
+      const victim = this.#leastValuable();
+      if (victim === undefined) break;
+      void this.#discard(victim);
+    }
+    this.#pump();
   }
 
   /** Connections now: `open` counts those being opened or closed too and never exceeds the limit. */
   status(): { limit: number; open: number; idle: number; waiting: number } {
     let waiting = 0;
     for (const member of this.#waiting) waiting += member.waiters.length;
-    return { limit: this.limit, open: this.#total, idle: this.#idle.size, waiting };
+    return { limit: this.#limit, open: this.#total, idle: this.#idle.size, waiting };
   }
 
   /** An idle connection of this member at once, if there is one. */
@@ -195,7 +212,7 @@ export class ConnectionBudget {
     while (this.#waiting.size > 0 && this.#changing < this.#maxChanging && this.#breaker.allows()) {
       const member = this.#next();
       if (member === undefined) return;
-      if (this.#total < this.limit) {
+      if (this.#total < this.#limit) {
         this.#change(member, undefined);
       } else {
         // A member that waits has nothing idle, so it is another's.
@@ -231,7 +248,7 @@ export class ConnectionBudget {
 
   /** A member that has waited long enough to get a connection another tenant still has work for. */
   #rivalOf(member: Member): Member | undefined {
-    if (this.#waiting.size === 0 || this.#total < this.limit || this.#changing >= this.#maxChanging) return undefined;
+    if (this.#waiting.size === 0 || this.#total < this.#limit || this.#changing >= this.#maxChanging) return undefined;
     if (!this.#breaker.allows()) return undefined;
     const rival = this.#next(member);
     const first = rival?.waiters[0];
@@ -259,7 +276,7 @@ export class ConnectionBudget {
       this.#gone(victim.member);
     }
     // Whoever asked may have been served or have given up while the place was being cleared.
-    if (member.waiters.length > 0 && this.#total <= this.limit) {
+    if (member.waiters.length > 0 && this.#total <= this.#limit) {
       try {
         slot = this.#adopt(await member.connect(), member);
         attempt.succeeded();
@@ -317,7 +334,7 @@ export class ConnectionBudget {
   }
 
   #mustGo(slot: Slot): boolean {
-    return slot.dead || slot.member.ended || this.#total > this.limit;
+    return slot.dead || slot.member.ended || this.#total - this.#leaving > this.#limit;
   }
 
   #adopt(client: pg.PoolClient, member: Member): Slot {
@@ -337,8 +354,10 @@ export class ConnectionBudget {
   async #discard(slot: Slot): Promise<void> {
     this.#retire(slot);
     this.#changing += 1;
+    this.#leaving += 1;
     await endClient(slot.client);
     this.#changing -= 1;
+    this.#leaving -= 1;
     this.#total -= 1;
     this.#gone(slot.member);
     this.#turnAway();

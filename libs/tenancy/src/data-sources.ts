@@ -5,6 +5,7 @@ import type { Route } from '@mad/proto/provisioner';
 import type pg from 'pg';
 import type { DataSource } from 'typeorm';
 import { BudgetedPool } from './budgeted-pool.ts';
+import type { Holding, Share } from './connection-shares.ts';
 import type { BreakerOptions } from './circuit-breaker.ts';
 import { TenantServer, type ServerStatus } from './tenant-server.ts';
 
@@ -27,8 +28,12 @@ export interface DataSourcesOptions {
   openWaitMs: number;
   connectTimeoutMs: number;
   statementTimeoutMs: number;
-  /** Instead of the budget that the route names (tests, several processes on one server). */
+  /** Instead of leased shares: a limit for each server, of this process alone. */
   budget?: number;
+  /** What was leased to this process of a server. */
+  share: (serverId: string) => Share | undefined;
+  /** A server was met for the first time. */
+  onServer: (serverId: string) => void;
   /** Calls at once on a server while several organizations are active. */
   turns: number;
   /** See BudgetOptions. */
@@ -152,6 +157,16 @@ export class DataSources {
     return waiting === 0 && open < limit * WARM_SHARE && this.#open.size + this.#opening.size < this.#options.maxOpen;
   }
 
+  /** What this process has on each server, to lease shares by. */
+  holdings(): Holding[] {
+    return [...this.#servers.values()].map((server) => server.holding());
+  }
+
+  /** The shares are others, or their time is over. */
+  onShares(): void {
+    for (const server of this.#servers.values()) server.allow(this.#options.share(server.serverId));
+  }
+
   status(): { tenants: number; servers: ({ server: string } & ServerStatus)[] } {
     const servers = [...this.#servers].map(([server, one]) => ({ server, ...one.status() }));
     return { tenants: this.#open.size, servers };
@@ -212,16 +227,16 @@ export class DataSources {
     return new BudgetedPool({ budget: server.budget, connect, max: poolMax, waitMs: openWaitMs, checkAfterMs });
   }
 
-  #serverOf({ host, port, connectionBudget }: Route): TenantServer {
-    const { budget, turns, patienceMs, breaker } = this.#options;
+  #serverOf({ host, port, serverId }: Route): TenantServer {
+    const { budget: limit, turns, patienceMs, breaker } = this.#options;
     const name = `${host}:${port}`;
-    const limit = budget ?? connectionBudget;
     let server = this.#servers.get(name);
     if (server === undefined) {
-      server = new TenantServer({ limit, turns, patienceMs, breaker });
+      server = new TenantServer({ serverId, limit, turns, patienceMs, breaker });
       this.#servers.set(name, server);
+      server.allow(this.#options.share(serverId));
+      this.#options.onServer(serverId);
     }
-    server.want(limit);
     return server;
   }
 

@@ -6,6 +6,7 @@ import type { Route } from '@mad/proto/provisioner';
 import type pg from 'pg';
 import { BudgetExhausted, PoolEnded, ServerUnavailable } from './budget-errors.ts';
 import type { Slot } from './budget-slot.ts';
+import { ConnectionShares, nodeName } from './connection-shares.ts';
 import { DataSources, RouteOutdated, type OpenTenant } from './data-sources.ts';
 import { ConnectTimedOut, failureOf, type Failure } from './failure.ts';
 import { RouteCache } from './route-cache.ts';
@@ -33,6 +34,7 @@ class RoutedTenants implements Tenants {
   readonly #waited: ((seconds: number) => void) | undefined;
   readonly #routes: RouteCache;
   readonly #sources: DataSources;
+  readonly #shares: ConnectionShares | undefined;
   readonly #inside = new AsyncLocalStorage<string>();
   readonly #maxInFlight: number;
   /** Calls that run or wait, by organization. */
@@ -41,13 +43,13 @@ class RoutedTenants implements Tenants {
   constructor(options: TenantsOptions) {
     const { schema, logger } = options;
     this.#schema = schema;
-    this.#node = options.node;
+    this.#node = options.budget === undefined ? nodeName(options.node) : options.node;
     this.#waited = options.metrics && waitHistogram(options.metrics);
     this.#maxInFlight = options.maxInFlight ?? 256;
     this.#sources = new DataSources({
       schema,
       entities: options.entities,
-      node: options.node,
+      node: this.#node,
       maxOpen: options.maxOpen ?? 1_000,
       poolMax: options.poolMax ?? 10,
       idleMs: options.idleMs ?? 5 * MINUTE_MS,
@@ -57,11 +59,22 @@ class RoutedTenants implements Tenants {
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
       statementTimeoutMs: options.statementTimeoutMs ?? MINUTE_MS,
       budget: options.budget,
+      share: (serverId) => this.#shares?.of(serverId),
+      onServer: (serverId) => this.#shares?.lookFor(serverId),
       turns: options.turns ?? TURNS_PER_CORE * availableParallelism(),
       patienceMs: options.patienceMs,
       breaker: options.breaker,
       logger,
     });
+    if (options.budget === undefined) {
+      this.#shares = new ConnectionShares({
+        transport: options.routes,
+        node: this.#node,
+        holdings: () => this.#sources.holdings(),
+        onShares: () => this.#sources.onShares(),
+        logger,
+      });
+    }
     this.#routes = new RouteCache({
       transport: options.routes,
       schema,
@@ -101,6 +114,7 @@ class RoutedTenants implements Tenants {
   async close(): Promise<void> {
     await this.#routes.close();
     await this.#sources.close();
+    await this.#shares?.close();
   }
 
   async #call<T>(

@@ -2,6 +2,7 @@ import pg from 'pg';
 import { isAlive } from './budgeted-pool.ts';
 import { CircuitBreaker, type BreakerOptions } from './circuit-breaker.ts';
 import { ConnectionBudget } from './connection-budget.ts';
+import type { Holding, Share } from './connection-shares.ts';
 import { failureOf } from './failure.ts';
 import { Turns } from './turns.ts';
 
@@ -11,8 +12,10 @@ const CAPACITY_SQL = `SELECT current_setting('max_connections')::int
   - coalesce(current_setting('reserved_connections', true)::int, 0) AS capacity`;
 
 export interface TenantServerOptions {
-  /** Connections wanted at most; the server's own capacity may be less. */
-  limit: number;
+  /** The provisioner's name for it. */
+  serverId: string;
+  /** Connections at most; the server's own capacity may be less. Undefined: as many as `allow` says, none before. */
+  limit?: number | undefined;
   /** See Turns. */
   turns: number;
   /** See BudgetOptions. */
@@ -35,24 +38,35 @@ export interface ServerStatus {
 
 /** One Postgres server with organizations' databases, as this process sees it. What is wrong with it is wrong with it alone. */
 export class TenantServer {
+  readonly serverId: string;
   readonly budget: ConnectionBudget;
   readonly turns: Turns;
   readonly #breaker: CircuitBreaker;
-  #wanted: number;
+  readonly #fixed: number | undefined;
+  #share: Share | undefined;
   #capacity: number | undefined;
   #answers: boolean | undefined;
 
-  constructor({ limit, turns, patienceMs, breaker }: TenantServerOptions) {
-    this.#wanted = limit;
+  constructor({ serverId, limit, turns, patienceMs, breaker }: TenantServerOptions) {
+    this.serverId = serverId;
+    this.#fixed = limit;
     this.#breaker = new CircuitBreaker(breaker);
-    this.budget = new ConnectionBudget({ limit, patienceMs, breaker: this.#breaker });
+    this.budget = new ConnectionBudget({ limit: limit ?? 0, patienceMs, breaker: this.#breaker });
     this.turns = new Turns(turns);
   }
 
-  /** Connections wanted at most from now on. */
-  want(limit: number): void {
-    this.#wanted = limit;
+  /** What was leased to this process; its time may be over. */
+  allow(share: Share | undefined): void {
+    this.#share = share;
     this.#limit();
+  }
+
+  /** What there is and what there is use for, to lease a share by. */
+  holding(): Holding {
+    const { limit, open, waiting } = this.budget.status();
+    // Who is at its limit may have closed what it will need again: it tries for a quarter more.
+    const more = open < limit ? 0 : Math.ceil(limit / 4);
+    return { serverId: this.serverId, held: Math.max(limit, open), wanted: open + Math.max(waiting, more) };
   }
 
   /** Opens a connection; the budget has made room for it. The first one learns what the server can hold. */
@@ -99,6 +113,15 @@ export class TenantServer {
   }
 
   #limit(): void {
-    this.budget.limit = Math.max(1, Math.min(this.#wanted, this.#capacity ?? Number.POSITIVE_INFINITY));
+    this.budget.limit = Math.min(this.#allowed(), this.#capacity ?? Number.POSITIVE_INFINITY);
+  }
+
+  #allowed(): number {
+    if (this.#fixed !== undefined) return this.#fixed;
+    if (this.#share === undefined) return 0;
+    if (performance.now() < this.#share.until) return this.#share.connections;
+    // The lease is over, and others may have the room as soon as these are ended: what is open may be used, no more.
+    const { limit, open } = this.budget.status();
+    return Math.min(limit, open);
   }
 }

@@ -79,7 +79,10 @@ export interface TenantsOptions {
   idleMs?: number;
   /** A statement is cancelled after this. Default 60 s. */
   statementTimeoutMs?: number;
-  /** Instead of the connection budget of the routes; a server's capacity less its reserve holds all the same. */
+  /**
+   * Connections to each server at most, of this process alone and without asking the provisioner for a share of the server's
+   * budget; a server's capacity less its reserve holds all the same.
+   */
   budget?: number;
   /** An idle connection is checked before use after this. Default 30 s. */
   checkAfterMs?: number;

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { clientOptions } from '@mad/postgres';
 import { createLogger, uuidv7 } from '@mad/process';
@@ -33,6 +34,8 @@ export interface Fleet {
   asked: number;
   /** True while streams say nothing at all. */
   mute: boolean;
+  /** How long a share of connections is good for, in milliseconds. */
+  shareMs: number;
   /** True while the provisioner cannot be reached. */
   away: boolean;
   open(options?: Partial<TenantsOptions>): Promise<Tenants>;
@@ -50,6 +53,7 @@ export interface Fleet {
 
 export const SCHEMA = 'notes';
 const HEARTBEAT_MS = 50;
+const BUDGET = 20;
 
 /** `adminUrl` is the superuser's on another server than the run's. */
 export async function openFleet(size: number, adminUrl = testCluster().adminUrl): Promise<Fleet> {
@@ -62,6 +66,7 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
   await admin.connect();
   const prefix = `mad_fleet_${randomBytes(4).toString('hex')}`;
   const password = randomBytes(16).toString('hex');
+  const serverId = uuidv7();
   const routes = new Map<string, Route>();
   const log: Logged[] = [];
   const streams = new Set<{ wake: () => void; cut: boolean }>();
@@ -80,14 +85,14 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
     await admin.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
     await admin.query(`GRANT CONNECT ON DATABASE ${name} TO ${name}`);
     const orgId = uuidv7();
-    const place = { serverId: uuidv7(), host, port, database: name, user: name, password, connectionBudget: 20 };
+    const place = { serverId, host, port, database: name, user: name, password, connectionBudget: BUDGET };
     routes.set(
       orgId,
       create(RouteSchema, { orgId, schema: SCHEMA, state: TenantState.READY, generation: 1n, ...place }),
     );
   }
 
-  const fleet = { asked: 0, mute: false, away: false } as Fleet;
+  const fleet = { asked: 0, mute: false, away: false, shareMs: 60_000 } as Fleet;
   const newest = (): bigint => log.at(-1)?.seq ?? 0n;
 
   async function* watch(afterSeq: bigint, signal: AbortSignal): AsyncGenerator<Partial<Logged>> {
@@ -130,6 +135,14 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
           return { route: { ...route, changeSeq: newest(), ...(usable ? {} : { password: '', user: '', host: '' }) } };
         },
         watchTenantChanges: ({ afterSeq }, ctx) => watch(afterSeq, ctx.signal),
+        // One process alone has the whole budget.
+        leaseConnections() {
+          if (fleet.away) throw new ConnectError('away', Code.Unavailable);
+          return {
+            shares: [{ serverId, connections: BUDGET, generation: 1n }],
+            validFor: durationFromMs(fleet.shareMs),
+          };
+        },
       }),
     ],
     interceptors: [],

@@ -39,6 +39,8 @@ export interface ProvisionerConfig {
   stockSize: number;
   /** Clones made per minute at most, on each server for each tenant schema. */
   stockPerMinute: number;
+  /** How long a process of results may use its share of connections without renewing it. */
+  shareMs: number;
   /** How long the leavings of a failed operation wait for somebody to go on with it. */
   cleanupGraceMs: number;
   /** A login is replaced when its password is so old, in days; 0: only when asked for. */
@@ -89,6 +91,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
+      shareMs: r.integer('PROVISIONER_SHARE_MS', { default: MINUTE_MS, min: 5 * SECOND_MS }),
       cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
       objectStoreUrl: r.url('OBJECT_STORE_URL'),
       backupPolicy: {

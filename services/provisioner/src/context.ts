@@ -20,6 +20,8 @@ export interface ProvisionerContext {
   objects: ObjectStore;
   /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
+  /** How long a process may use its share of connections without renewing it, in milliseconds. */
+  shareMs: number;
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
   /** How long the database a restore replaced is kept unless the request says, in milliseconds. */

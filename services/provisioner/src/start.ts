@@ -23,6 +23,7 @@ import { upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
 import { registerFleetMetrics } from './servers/tenant-metrics.ts';
 import { ServerConnections } from './servers/server-connections.ts';
+import { ShareKeeper } from './shares/share-keeper.ts';
 import { StockKeeper } from './stock/stock-keeper.ts';
 
 /**
@@ -86,6 +87,8 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     everyMs: config.sweepMs,
   });
   open.defer(() => stock.close());
+  const shares = new ShareKeeper({ database, connections, logger, patienceMs: config.shareMs });
+  open.defer(() => shares.close());
   const rotation = new RotationKeeper({
     database,
     connections,
@@ -120,6 +123,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     objects,
     leaseMs,
     rotateGraceMs,
+    shareMs: config.shareMs,
     replacedKeepMs,
     backupPolicy,
     defaultRegion,

@@ -30,6 +30,7 @@ const GOOD_ROWS = `
     VALUES ('${ORG}', '${SERVER}', 'results', 'mad_results_stock_1', 'mad_results_template_1');
   INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}');
   INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 24, 7);
+  INSERT INTO connection_shares (server_id, node, share, granted, wanted, expires_at) VALUES ('${SERVER}', 'results-1', 1, 1, 1, now());
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
   INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
 
@@ -47,11 +48,17 @@ const cleanup = (id: string, name: string, operation = OPERATION, at = SERVER): 
 const stock = (name: string): string =>
   `INSERT INTO tenant_stock (stock_id, server_id, schema, database_name, template)
    VALUES (gen_random_uuid(), '${SERVER}', 'results', '${name}', 'mad_results_template_1')`;
+const share = (node: string, at = SERVER): string =>
+  `INSERT INTO connection_shares (server_id, node, share, granted, wanted, expires_at) VALUES ('${at}', '${node}', 1, 1, 1, now())`;
 const change = (seq: number, org = ORG): string =>
   `INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', ${seq}, '${org}', 1, 'ready')`;
 
 /** An UPDATE of the right row, or an INSERT beside it, that breaks the constraint of that name and no other. */
 const BAD_ROWS: Record<string, string> = {
+  connection_shares_pkey: share('results-1'),
+  connection_shares_server_id_fkey: share('results-2', NOBODY),
+  connection_shares_node_check: share('results/2'),
+  connection_shares_share_check: 'UPDATE connection_shares SET granted = 0',
   database_servers_pkey: server(SERVER, 'other'),
   database_servers_name_key: server(OTHER, 'local'),
   database_servers_name_check: `UPDATE database_servers SET name = 'Local; DROP'`,

@@ -1,4 +1,5 @@
 import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
+import { ConnectionShareEntity } from './entities/connection-share.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
@@ -11,6 +12,7 @@ import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
+import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -23,9 +25,19 @@ export const provisionerEntities = [
   StockEntity,
   BackupEntity,
   BackupPolicyEntity,
+  ConnectionShareEntity,
   ChangeCounterEntity,
   ChangeEntity,
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock, Backups, Rotation];
+export const provisionerMigrations = [
+  ServersAndTenants,
+  Queue,
+  Reporting,
+  Operations,
+  TenantStock,
+  Backups,
+  Rotation,
+  ConnectionShares,
+];

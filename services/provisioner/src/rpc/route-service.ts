@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code } from '@connectrpc/connect';
 import { SECOND_MS } from '@mad/process';
 import { RouteSchema, RouteService, type Route } from '@mad/proto/provisioner';
@@ -10,9 +11,13 @@ import type { TenantRow } from '../db/entities/tenant.ts';
 import { isUsable } from '../domain/tenant-state.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
+import { leaseConnections, releaseConnections } from '../shares/lease.ts';
 import { stateMessage } from './messages.ts';
 
 const HEARTBEAT_MS = 2 * SECOND_MS;
+/** How often shares of connections are renewed, and how often while some change hands. */
+const RENEW_MS = SECOND_MS;
+const HAND_OVER_MS = 100;
 
 type RouteRow = TenantRow & ServerRow & CredentialRow & DataKeyRow & { last_seq: number };
 
@@ -27,7 +32,7 @@ const ROUTE_SQL = `
   JOIN provisioner.data_keys k ON k.org_id = c.org_id AND k.version = c.data_key_version
   WHERE t.org_id = $1 AND t.schema = $2`;
 
-export function routeService({ database, changes, owners, master }: ProvisionerContext): BoundService {
+export function routeService({ database, changes, owners, master, shareMs }: ProvisionerContext): BoundService {
   return bind(RouteService, {
     async getRoute({ orgId, schema }, ctx) {
       owners.of(schema);
@@ -60,6 +65,23 @@ export function routeService({ database, changes, owners, master }: ProvisionerC
         }
         await changes.grown(schema, seq, Math.max(1, saidAt + HEARTBEAT_MS - performance.now()), ctx.signal);
       }
+    },
+
+    async leaseConnections({ node, holdings, leaving }, ctx) {
+      const options = { signal: ctx.signal };
+      if (leaving) {
+        await database.asSystem((tx) => releaseConnections(tx, node), options);
+        return {};
+      }
+      const { shares, pending } = await database.asSystem(
+        (tx) => leaseConnections(tx, node, holdings, shareMs),
+        options,
+      );
+      return {
+        shares: shares.map((share) => ({ ...share, generation: BigInt(share.generation) })),
+        validFor: durationFromMs(shareMs),
+        renewIn: durationFromMs(pending ? HAND_OVER_MS : RENEW_MS),
+      };
     },
   });
 }

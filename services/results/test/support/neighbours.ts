@@ -1,12 +1,16 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { accessInterceptor } from '@mad/auth';
-import { createLogger } from '@mad/process';
+import { createLogger, uuidv7 } from '@mad/process';
 import { JobService, QueueService, type JobInputPropertiesSchema, type SettleTaskRequest } from '@mad/proto/catalog';
 import { SessionService } from '@mad/proto/identity';
 import { RouteService, TenantState, type RouteSchema } from '@mad/proto/provisioner';
 import { bind, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
 import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
+
+/** The one server of all routes. */
+export const SERVER_ID = uuidv7();
 
 /** A molecule of a job's input. */
 export interface Molecule {
@@ -58,6 +62,10 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
             );
           }
           return { route };
+        },
+        leaseConnections() {
+          const share = { serverId: SERVER_ID, connections: 20, generation: 1n };
+          return { shares: [share], validFor: durationFromMs(60_000) };
         },
         async *watchTenantChanges(_request, ctx) {
           yield { seq: 0n, state: TenantState.UNSPECIFIED };

@@ -20,7 +20,7 @@ import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { bearer, serviceToken, testCluster, testServiceKey, testServiceKeys, userToken } from '@mad/testing';
 import { startResults, type RunningResults } from '../../src/index.ts';
 import { columnsOf, type Outcome } from './columns.ts';
-import { serveNeighbours, type Molecule, type Neighbourhood } from './neighbours.ts';
+import { SERVER_ID, serveNeighbours, type Molecule, type Neighbourhood } from './neighbours.ts';
 import { onServer, tenantDatabase, type TenantDatabase } from './tenant-database.ts';
 
 /** What may be left out of a message, at its top level and in its lists. */
@@ -225,7 +225,7 @@ export async function openWorld({
         schema: 'results',
         state: TenantState.READY,
         generation: 1n,
-        serverId: uuidv7(),
+        serverId: SERVER_ID,
         host,
         port,
         database: database.name,

@@ -78,6 +78,15 @@ export const provisionerCases: Case[] = [
     changes: true,
   },
   {
+    name: "a process's share of the connections, for results",
+    service: RouteService,
+    method: 'LeaseConnections',
+    as: 'results',
+    request: () => ({ node: 'protocols' }),
+    responses: () => [{ validFor: '60s' }],
+    changes: true,
+  },
+  {
     name: 'every change of a tenant, until the deadline',
     service: RouteService,
     method: 'WatchTenantChanges',
