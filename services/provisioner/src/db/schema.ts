@@ -1,9 +1,11 @@
 import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
+import { RolloutEntity, RunEntity } from './entities/rollout.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
 import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
+import { SchemaReferenceEntity, TenantIndexEntity } from './entities/tenant-index.ts';
 import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
 import { Queue } from './migrations/2026_11_21_0901_queue.ts';
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
@@ -11,6 +13,7 @@ import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
+import { Rollouts } from './migrations/2026_11_25_1120_rollouts.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -25,7 +28,20 @@ export const provisionerEntities = [
   BackupPolicyEntity,
   ChangeCounterEntity,
   ChangeEntity,
+  SchemaReferenceEntity,
+  TenantIndexEntity,
+  RolloutEntity,
+  RunEntity,
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock, Backups, Rotation];
+export const provisionerMigrations = [
+  ServersAndTenants,
+  Queue,
+  Reporting,
+  Operations,
+  TenantStock,
+  Backups,
+  Rotation,
+  Rollouts,
+];
