@@ -7,6 +7,7 @@ import { operationService } from './rpc/operation-service.ts';
 import { rolloutService } from './rpc/rollout-service.ts';
 import { routeService } from './rpc/route-service.ts';
 import { serverService } from './rpc/server-service.ts';
+import { tenantIndexService } from './rpc/tenant-index-service.ts';
 import { tenantService } from './rpc/tenant-service.ts';
 
 /** Everything provisioner serves. */
@@ -20,5 +21,6 @@ export function routes(context: ProvisionerContext): BoundService[] {
     fleetStatisticsService(context),
     driftService(context),
     rolloutService(context),
+    tenantIndexService(context),
   ];
 }

@@ -24,9 +24,10 @@ import { fleetStatisticsCommands } from './fleet-statistics.ts';
 import { labelCommand } from './label.ts';
 import { isGood, rolloutCommands, rolloutText } from './rollout.ts';
 import { rotateCommand } from './rotate.ts';
+import { tenantIndexCommands } from './tenant-index.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -55,6 +56,7 @@ export function databaseCommands(mad: Command, env: Env): void {
   driftCommands(db, env);
   rolloutCommands(db, env);
   labelCommand(db, env);
+  tenantIndexCommands(db, env);
   schemaDocsCommand(db, env);
   mad
     .command('migrate')

@@ -25,7 +25,7 @@ export function labelCommand(db: Command, env: Env): void {
           else labels[name] = value;
         }
         const platform = await asPlatform(settings);
-        const { orgId } = await organizationBySlug(platform, slug!);
+        const { orgId } = await organizationBySlug(platform, slug);
         const request = { orgId, schema: options.schema, labels, remove };
         const { tenant } = await platform.api.client(TenantService).labelTenant(request);
         const now = Object.entries(tenant!.labels).map(([name, value]) => (value === '' ? name : `${name}=${value}`));

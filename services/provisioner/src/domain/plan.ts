@@ -11,7 +11,9 @@ export type OperationKind =
   | 'backup'
   | 'verify_backup'
   | 'restore'
-  | 'repair';
+  | 'repair'
+  | 'build_index'
+  | 'drop_index';
 
 export type StepName =
   | 'create_database'
@@ -31,7 +33,9 @@ export type StepName =
   | 'drop_copy'
   | 'migrate_copy'
   | 'swap_in'
-  | 'repair';
+  | 'repair'
+  | 'build_index'
+  | 'drop_index';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -116,6 +120,9 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     long: true,
   },
   // An index takes as long as its table is large.
+  build_index: { steps: ['build_index'], announces: false, onFailure: 'stop', cancellable: true, long: true },
+  // It is no part of what the database should be any more.
+  drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry' },
   repair: { steps: ['repair'], announces: false, onFailure: 'stop', cancellable: true, long: true },
 };
 

@@ -41,6 +41,20 @@ export async function buildIndex(inside: pg.ClientBase, schema: string, definiti
   }
 }
 
+/** Runs what may take hours; ends it on the server as well when the signal aborts. */
+export async function untilGivenUp<T>(inside: pg.Client, signal: AbortSignal, fn: () => Promise<T>): Promise<T> {
+  // Without it the server goes on with a statement that nobody waits for.
+  await inside.query(`SET client_connection_check_interval = '1s'`);
+  signal.throwIfAborted();
+  const giveUp = (): void => void inside.end();
+  signal.addEventListener('abort', giveUp);
+  try {
+    return await fn();
+  } finally {
+    signal.removeEventListener('abort', giveUp);
+  }
+}
+
 /** Drops an index while others read and write; nothing when there is none. */
 export async function dropIndex(inside: pg.ClientBase, schema: string, bareName: string): Promise<void> {
   const name = `${id(schema)}.${id(bareName)}`;

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
 import { SECOND_MS } from '@mad/process';
+import { watched } from '../backups/watched.ts';
 import type { Difference } from '../domain/schema-difference.ts';
 import type { StepName } from '../domain/plan.ts';
 import { planRepair, stepText, type Repair } from '../domain/repair.ts';
 import { noteResult, readResult } from '../operations/lease.ts';
 import type { Step } from '../provisioning/steps.ts';
-import { buildIndex } from './build-index.ts';
+import { buildIndex, untilGivenUp } from './build-index.ts';
 import { asOwnerInside, lookForDrift } from './look.ts';
 
 const LOCK_WAIT_MS = 5 * SECOND_MS;
@@ -28,7 +29,7 @@ export interface RepairParams {
 }
 
 export const REPAIR_STEPS = {
-  async repair(context, client, { tenant, server }, held) {
+  async repair(context, client, { tenant, server }, held, stop) {
     const { database, connections } = context;
     const { plan_digest: wanted } = held.params as unknown as RepairParams;
     const { differences } = await lookForDrift(context, server, tenant, client);
@@ -38,15 +39,19 @@ export const REPAIR_STEPS = {
     if (!begun && digest !== wanted)
       throw new Error('the database has changed since the repair was planned: plan it anew');
     await database.asSystem((tx) => noteResult(tx, held, { begun: true, left: left.length }));
-    await asOwnerInside(connections, server, tenant, async (inside) => {
-      for (const step of steps) {
-        if ('index' in step) await buildIndex(inside, tenant.schema, step.index);
-        else {
-          await inside.query(`SET lock_timeout = ${LOCK_WAIT_MS}`);
-          await inside.query(step.sql);
-        }
-      }
-    });
+    await watched(database, held, stop, (_progress, signal) =>
+      asOwnerInside(connections, server, tenant, (inside) =>
+        untilGivenUp(inside, signal, async () => {
+          for (const step of steps) {
+            if ('index' in step) await buildIndex(inside, tenant.schema, step.index);
+            else {
+              await inside.query(`SET lock_timeout = ${LOCK_WAIT_MS}`);
+              await inside.query(step.sql);
+            }
+          }
+        }),
+      ),
+    );
     const after = await lookForDrift(context, server, tenant, client);
     const again = repairOf(tenant.schema, after.differences).statements;
     if (again.length > 0) throw new Error(`not repaired: ${again.join('; ')}`);
