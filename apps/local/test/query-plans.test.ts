@@ -41,7 +41,15 @@ const SMALL = {
 const EMPTY = {
   identity: [] as string[],
   catalog: [] as string[],
-  provisioner: ['backup_policies', 'backups', 'cleanup_records'],
+  provisioner: [
+    'backup_policies',
+    'backups',
+    'cleanup_records',
+    'migration_rollouts',
+    'migration_runs',
+    'schema_references',
+    'tenant_indexes',
+  ],
   results: ['job_inputs'],
 };
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import pg from 'pg';
 import { clientOptions } from './client-options.ts';
 
@@ -45,60 +46,105 @@ export async function listConstraints(url: string, schema: string): Promise<Cons
   return query<Constraint & pg.QueryResultRow>(url, CONSTRAINTS_SQL, [schema]);
 }
 
+/** One thing a schema consists of, as the catalog describes it. */
+export interface SchemaObject {
+  /** E.g. `table`, `column`, `index`, `rights`. */
+  kind: string;
+  /** Without the schema's name, unique within its kind, e.g. `notes.body`. */
+  name: string;
+  /** SQL where the catalog has it: of constraints, indexes, policies, triggers, functions. */
+  definition: string;
+}
+
+/** The role that read-only databases' logins hold: its rights come and go, and are not the schema's. */
+const READER = `'mad_' || $1::text || '_reader'`;
+
 /** Rights in a fixed order, by name: the catalog keeps them as they were given, and leaves out what is the default. */
 const RIGHTS = (acl: string): string => `
   coalesce((SELECT string_agg(format('%s=%s', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type), ','
-    ORDER BY grantee::regrole::text, privilege_type) FROM aclexplode(${acl})), '')`;
+    ORDER BY grantee::regrole::text, privilege_type) FROM aclexplode(${acl}) WHERE grantee::regrole::text <> ${READER}), '')`;
 
 const OF_EXTENSION = (catalog: string, oid: string): string =>
   `EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = '${catalog}'::regclass AND d.objid = ${oid} AND d.deptype = 'e')`;
 
-const FINGERPRINT_SQL = `
-  WITH relations AS (
+const KIND_OF_RELATION = `CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END`;
+
+/**
+ * Partitions by range are made as data comes, so that each database has its own; they are like their parent, and so are
+ * the indexes and keys on them. Those for what fits no range are the schema's.
+ */
+const OBJECTS_SQL = `
+  WITH relations AS MATERIALIZED (
     SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname NOT IN ('migrations', 'migrations_id_seq') AND NOT ${OF_EXTENSION('pg_class', 'c.oid')})
-  SELECT format('relation %s kind %s owner %s rls %s/%s key %s bound %s rights %s comment %s', c.relname, c.relkind,
-      c.relowner::regrole, c.relrowsecurity, c.relforcerowsecurity, coalesce(pg_get_partkeydef(c.oid), ''),
-      coalesce(pg_get_expr(c.relpartbound, c.oid), ''), ${RIGHTS(`coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))`)}, coalesce(obj_description(c.oid, 'pg_class'), ''))
-    AS line FROM relations c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S')
+    WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+      AND c.relname NOT IN ('migrations', 'migrations_id_seq') AND NOT ${OF_EXTENSION('pg_class', 'c.oid')}
+      AND NOT (c.relispartition AND pg_get_expr(c.relpartbound, c.oid) LIKE 'FOR VALUES FROM %'))
+  SELECT ${KIND_OF_RELATION} AS kind, c.relname::text AS name,
+      format('kind %s owner %s rls %s/%s key %s bound %s comment %s', c.relkind, c.relowner::regrole, c.relrowsecurity,
+        c.relforcerowsecurity, coalesce(pg_get_partkeydef(c.oid), ''), coalesce(pg_get_expr(c.relpartbound, c.oid), ''),
+        coalesce(obj_description(c.oid, 'pg_class'), '')) AS definition
+    FROM relations c
   UNION ALL
-  SELECT format('column %s.%s %s null %s default %s generated %s rights %s comment %s', c.relname, a.attname,
+  SELECT 'rights', format('%s %s', ${KIND_OF_RELATION}, c.relname),
+      ${RIGHTS(`coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))`)} FROM relations c
+  UNION ALL
+  SELECT 'column', format('%s.%s', c.relname, a.attname), format('%s null %s default %s generated %s rights %s comment %s',
       format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
       a.attgenerated::text || a.attidentity::text, ${RIGHTS('a.attacl')}, coalesce(col_description(c.oid, a.attnum), ''))
     FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum WHERE c.relkind IN ('r', 'p', 'v', 'm')
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum WHERE c.relkind <> 'S'
   UNION ALL
-  SELECT format('constraint %s.%s %s valid %s', coalesce(c.relname, t.typname), k.conname, pg_get_constraintdef(k.oid), k.convalidated)
+  -- What may not be null is said of the column; a key to a partitioned table is repeated for each of its partitions.
+  SELECT 'constraint', format('%s.%s', coalesce(c.relname, t.typname), k.conname), pg_get_constraintdef(k.oid)
     FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
     LEFT JOIN relations c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
-    WHERE n.nspname = $1 AND coalesce(c.oid, t.oid) IS NOT NULL
+    WHERE n.nspname = $1 AND coalesce(c.oid, t.oid) IS NOT NULL AND k.contype <> 'n' AND k.conparentid = 0
   UNION ALL
-  SELECT format('index %s valid %s', pg_get_indexdef(x.indexrelid), x.indisvalid) FROM pg_index x JOIN relations c ON c.oid = x.indrelid
+  SELECT 'index', i.relname, pg_get_indexdef(x.indexrelid) || CASE WHEN x.indisvalid THEN '' ELSE ' INVALID' END
+    FROM pg_index x JOIN relations c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid AND NOT i.relispartition
   UNION ALL
-  SELECT format('policy %s.%s %s to %s using %s check %s', tablename, policyname, cmd, roles, qual, with_check)
-    FROM pg_policies WHERE schemaname = $1
+  SELECT 'policy', format('%s.%s', p.tablename, p.policyname),
+      format('%s to %s using %s check %s', p.cmd, p.roles, p.qual, p.with_check)
+    FROM pg_policies p JOIN relations c ON c.relname = p.tablename WHERE p.schemaname = $1
   UNION ALL
-  SELECT format('trigger %s', pg_get_triggerdef(t.oid)) FROM pg_trigger t JOIN relations c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+  SELECT 'trigger', format('%s.%s', c.relname, t.tgname), pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE ' DISABLED' END
+    FROM pg_trigger t JOIN relations c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
   UNION ALL
-  SELECT format('view %s %s', c.relname, pg_get_viewdef(c.oid)) FROM relations c WHERE c.relkind IN ('v', 'm')
+  SELECT 'query', c.relname, pg_get_viewdef(c.oid) FROM relations c WHERE c.relkind IN ('v', 'm')
   UNION ALL
-  SELECT format('function %s owner %s rights %s', pg_get_functiondef(p.oid), p.proowner::regrole, ${RIGHTS(`coalesce(p.proacl, acldefault('f', p.proowner))`)})
+  SELECT what.kind, CASE what.kind WHEN 'rights' THEN 'routine ' ELSE '' END
+      || format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)), what.definition
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    CROSS JOIN LATERAL (VALUES ('function', pg_get_functiondef(p.oid)),
+      ('rights', format('%s owner %s', ${RIGHTS(`coalesce(p.proacl, acldefault('f', p.proowner))`)}, p.proowner::regrole))) what (kind, definition)
     WHERE n.nspname = $1 AND p.prokind IN ('f', 'p') AND NOT ${OF_EXTENSION('pg_proc', 'p.oid')}
   UNION ALL
-  SELECT format('type %s %s %s', t.typname, t.typtype, CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod)
+  SELECT 'type', t.typname, format('%s %s', t.typtype, CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod)
       ELSE (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid) END)
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE n.nspname = $1 AND t.typtype IN ('e', 'd') AND NOT ${OF_EXTENSION('pg_type', 't.oid')}
-  ORDER BY 1`;
+  ORDER BY 1, 2`;
 
 /**
- * What a schema really consists of, one sorted line per object, read from the catalog and not from any record of
- * migrations: relations, columns, constraints and indexes (also invalid ones), policies, triggers, views, functions,
- * types, owners, rights, comments. Equal schemas give equal lines. Objects of extensions and the record of migrations are
- * left out.
+ * What a schema really consists of, read from the catalog and not from any record of migrations: relations, columns,
+ * constraints and indexes (also invalid ones), policies, triggers, views, functions, types, owners, rights, comments, in
+ * a fixed order. Equal schemas on servers of one release give equal lists. Left out: what belongs to extensions, the
+ * record of migrations, partitions by range, and the rights of the schema's reader.
  */
+export async function schemaObjects(client: pg.ClientBase, schema: string): Promise<SchemaObject[]> {
+  const { rows } = await client.query<SchemaObject>({ name: 'schema-objects', text: OBJECTS_SQL, values: [schema] });
+  return rows;
+}
+
+/** SHA-256 over what a schema consists of, in hexadecimal. */
+export function fingerprintOf(objects: readonly SchemaObject[]): string {
+  const hash = createHash('sha256');
+  for (const { kind, name, definition } of objects) hash.update(JSON.stringify([kind, name, definition]));
+  return hash.digest('hex');
+}
+
+/** The same as sorted lines, one per object, for tests that compare two. */
 export async function schemaFingerprint(url: string, schema: string): Promise<string[]> {
-  const rows = await query<{ line: string }>(url, FINGERPRINT_SQL, [schema]);
-  return rows.map(({ line }) => line);
+  const objects = await query<SchemaObject & pg.QueryResultRow>(url, OBJECTS_SQL, [schema]);
+  return objects.map(({ kind, name, definition }) => `${kind} ${name} ${definition}`);
 }

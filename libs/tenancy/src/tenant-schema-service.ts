@@ -1,8 +1,18 @@
-import { createHash } from 'node:crypto';
-import { migrate, migrationStatus, revert, schemaFingerprint, type MigrationClass } from '@mad/postgres';
-import type { Logger } from '@mad/process';
+import { Code, ConnectError } from '@connectrpc/connect';
+import {
+  clientOptions,
+  fingerprintOf,
+  migrate,
+  migrationStatus,
+  revert,
+  schemaObjects,
+  tryMigrations,
+  type MigrationClass,
+} from '@mad/postgres';
+import { SECOND_MS, type Logger } from '@mad/process';
 import { TenantSchemaService, type DatabaseTarget } from '@mad/proto/tenancy';
-import { bind, invalid, type BoundService } from '@mad/rpc';
+import { bind, invalid, rpcError, type BoundService } from '@mad/rpc';
+import pg from 'pg';
 import { failureOf } from './failure.ts';
 import { unavailable } from './tenant-errors.ts';
 import { listTables, makePartitions } from './tenant-tables.ts';
@@ -26,7 +36,9 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
 
   return bind(TenantSchemaService, {
     listMigrations() {
-      const list = sorted.map(({ migrationName, checksum }) => ({ name: migrationName, checksum }));
+      const list = sorted.map(({ migrationName: name, checksum, sql }) => {
+        return { name, checksum, up: sql.up, transactional: sql.transaction !== false };
+      });
       return { schema, migrations: list };
     },
 
@@ -48,6 +60,17 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
         }
         logger.info({ database: target?.database, schema, applied }, 'tenant database migrated');
         return { applied, version: names[last - 1] ?? '', fingerprint: await fingerprint(options.url) };
+      });
+    },
+
+    async tryMigrations({ target, version }) {
+      const options = migratorOptions(target);
+      if (version !== '' && !names.includes(version)) throw invalid('version', `no migration is named ${version}`);
+      return onDatabase(target, async () => {
+        const { unknown } = await migrationStatus(options);
+        if (unknown.length > 0)
+          throw invalid('target', `has migrations this version does not know: ${unknown.join(', ')}`);
+        return tryMigrations({ ...options, to: version === '' ? names.at(-1) : version });
       });
     },
 
@@ -86,10 +109,18 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
   }
 
   async function fingerprint(url: string): Promise<string> {
-    const lines = await schemaFingerprint(url, schema);
-    return createHash('sha256').update(lines.join('\n')).digest('hex');
+    const client = new pg.Client({ ...clientOptions(url), application_name: 'mad-catalog' });
+    await client.connect();
+    try {
+      return fingerprintOf(await schemaObjects(client, schema));
+    } finally {
+      await client.end();
+    }
   }
 }
+
+/** Somebody held a table for too long, or waited for one of ours: lock_not_available, deadlock_detected. */
+const HELD: ReadonlySet<string> = new Set(['55P03', '40P01']);
 
 function urlOf(target: DatabaseTarget): string {
   const host = target.host.includes(':') ? `[${target.host}]` : target.host;
@@ -105,7 +136,13 @@ async function onDatabase<T>(target: DatabaseTarget | undefined, fn: () => Promi
   try {
     return await fn();
   } catch (error) {
-    const unreachable = failureOf(error, 'connect') !== undefined;
-    throw unreachable ? unavailable({ database: target?.database ?? '' }, error) : error;
+    const about = { database: target?.database ?? '' };
+    if (failureOf(error, 'connect') !== undefined) throw unavailable(about, error);
+    const { code, message } = error as { code?: unknown; message: string };
+    if (error instanceof ConnectError || typeof code !== 'string') throw error;
+    // What Postgres says names what the migration met: whoever runs it needs to know.
+    if (!HELD.has(code)) throw rpcError(Code.FailedPrecondition, 'MIGRATION_FAILED', message, about, { cause: error });
+    const options = { retryAfterMs: SECOND_MS, cause: error };
+    throw rpcError(Code.Aborted, 'MIGRATION_FAILED', message, about, options);
   }
 }

@@ -3,6 +3,7 @@ import type { Boss, Database } from '@mad/postgres';
 import type { Logger } from '@mad/process';
 import type { BackupPolicy } from './backups/schedule.ts';
 import type { ChangeFeed } from './provisioning/change-feed.ts';
+import type { References } from './drift/references.ts';
 import type { Runs } from './operations/runs.ts';
 import type { MasterKeys } from './secrets/master-key.ts';
 import type { SchemaOwners } from './servers/schema-owners.ts';
@@ -15,6 +16,7 @@ export interface ProvisionerContext {
   master: MasterKeys;
   connections: ServerConnections;
   owners: SchemaOwners;
+  references: References;
   runs: Runs;
   changes: ChangeFeed;
   objects: ObjectStore;

@@ -1,10 +1,13 @@
 import type { BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from './context.ts';
 import { backupService } from './rpc/backup-service.ts';
+import { driftService } from './rpc/drift-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
 import { operationService } from './rpc/operation-service.ts';
+import { rolloutService } from './rpc/rollout-service.ts';
 import { routeService } from './rpc/route-service.ts';
 import { serverService } from './rpc/server-service.ts';
+import { tenantIndexService } from './rpc/tenant-index-service.ts';
 import { tenantService } from './rpc/tenant-service.ts';
 
 /** Everything provisioner serves. */
@@ -16,5 +19,8 @@ export function routes(context: ProvisionerContext): BoundService[] {
     operationService(context),
     backupService(context),
     fleetStatisticsService(context),
+    driftService(context),
+    rolloutService(context),
+    tenantIndexService(context),
   ];
 }

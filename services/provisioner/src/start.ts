@@ -13,9 +13,11 @@ import { scheduleBackups } from './backups/schedule.ts';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
+import { References } from './drift/references.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
+import { RolloutKeeper } from './rollouts/rollout-keeper.ts';
 import { RotationKeeper } from './rotation/rotation-keeper.ts';
 import { deliverAuditEvents, QUEUES } from './queue.ts';
 import { routes } from './routes.ts';
@@ -73,7 +75,9 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   const owners = new SchemaOwners(config.tenantSchemas, to);
   open.defer(() => owners.close());
   const objects = openObjectStore(config.objectStoreUrl);
-  const runs = new Runs({ database, boss, master, connections, owners, objects, logger, leaseMs, rotateGraceMs });
+  const references = new References({ database, connections, owners });
+  const steps = { database, boss, master, connections, owners, references, objects, rotateGraceMs };
+  const runs = new Runs({ ...steps, logger, leaseMs });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
@@ -101,6 +105,17 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     everyMs: config.sweepMs,
   });
   open.defer(() => rotation.close());
+  const rollouts = new RolloutKeeper({
+    database,
+    connections,
+    owners,
+    references,
+    runs,
+    logger,
+    leaseMs,
+    everyMs: config.sweepMs,
+  });
+  open.defer(() => rollouts.close());
   // Before the sweeper, which waits for the runs it began.
   open.defer(() => runs.close());
   const changes = new ChangeFeed(database, logger);
@@ -118,6 +133,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     master,
     connections,
     owners,
+    references,
     runs,
     changes,
     objects,

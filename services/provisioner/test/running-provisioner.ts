@@ -8,10 +8,13 @@ import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/
 import type { AuditEvent } from '@mad/proto/identity';
 import {
   BackupService,
+  DriftService,
   FleetStatisticsService,
   OperationService,
+  RolloutService,
   RouteService,
   ServerService,
+  TenantIndexService,
   TenantService,
 } from '@mad/proto/provisioner';
 import { grpcTransport, type GrpcTransport, type RpcServer } from '@mad/rpc';
@@ -52,6 +55,11 @@ export interface RunningProvisioner {
   operations(): Client<typeof OperationService>;
   statistics(): Client<typeof FleetStatisticsService>;
   backups(): Client<typeof BackupService>;
+  drift(): Client<typeof DriftService>;
+  rollouts(): Client<typeof RolloutService>;
+  indexes(): Client<typeof TenantIndexService>;
+  /** A token of the platform's with these permissions. */
+  platform(...permissions: string[]): Promise<string>;
   /** The folder of the object store. */
   objectsFolder: string;
   /** The transport of a service, e.g. for `openTenants`. */
@@ -178,6 +186,22 @@ export async function runProvisioner({
         BackupService,
         as(() => platformToken({ permissions: BACKUP_PERMISSIONS })),
       ),
+    drift: () =>
+      createClient(
+        DriftService,
+        as(() => self.platform('platform.drift.read', 'platform.drift.repair')),
+      ),
+    rollouts: () =>
+      createClient(
+        RolloutService,
+        as(() => self.platform('platform.rollouts.read', 'platform.rollouts.start', 'platform.rollouts.control')),
+      ),
+    indexes: () =>
+      createClient(
+        TenantIndexService,
+        as(() => self.platform('platform.indexes.create', 'platform.indexes.read', 'platform.indexes.delete')),
+      ),
+    platform: (...permissions) => platformToken({ permissions }),
     objectsFolder,
     async start() {
       running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });

@@ -31,6 +31,13 @@ const GOOD_ROWS = `
   INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}');
   INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 24, 7);
   INSERT INTO connection_shares (server_id, node, share, granted, wanted, expires_at) VALUES ('${SERVER}', 'results-1', 1, 1, 1, now());
+  INSERT INTO schema_references (server_id, schema, digest, server_version, objects)
+    VALUES ('${SERVER}', 'results', repeat('a', 64), 160000, '[]');
+  INSERT INTO tenant_indexes (org_id, schema, name, table_name, columns, method)
+    VALUES ('${ORG}', 'results', 'own_one', 'jobs', '{status}', 'btree');
+  INSERT INTO migration_rollouts (rollout_id, schema, version, rules, actor_kind)
+    VALUES ('${ORG}', 'results', 'Jobs1', '{}', 'platform');
+  INSERT INTO migration_runs (rollout_id, org_id, schema, wave) VALUES ('${ORG}', '${ORG}', 'results', 0);
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
   INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
 
@@ -127,6 +134,42 @@ const BAD_ROWS: Record<string, string> = {
   backup_policies_pkey: `INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 1, 1)`,
   backup_policies_every_hours_check: `UPDATE backup_policies SET every_hours = -1`,
   backup_policies_keep_check: `UPDATE backup_policies SET keep = 0`,
+  schema_references_pkey: `INSERT INTO schema_references (server_id, schema, digest, server_version, objects)
+    VALUES ('${SERVER}', 'results', repeat('a', 64), 160000, '[]')`,
+  schema_references_server_id_fkey: `UPDATE schema_references SET server_id = '${NOBODY}'`,
+  schema_references_schema_check: `UPDATE schema_references SET schema = 'Results!'`,
+  schema_references_digest_check: `UPDATE schema_references SET digest = 'short'`,
+  schema_references_objects_check: `UPDATE schema_references SET objects = '{}'`,
+  tenant_indexes_pkey: `INSERT INTO tenant_indexes (org_id, schema, name, table_name, columns, method)
+    VALUES ('${ORG}', 'results', 'own_one', 'jobs', '{status}', 'btree')`,
+  tenant_indexes_tenant_fkey: `UPDATE tenant_indexes SET org_id = '${NOBODY}'`,
+  tenant_indexes_name_check: `UPDATE tenant_indexes SET name = 'jobs_pkey'`,
+  tenant_indexes_table_name_check: `UPDATE tenant_indexes SET table_name = 'jobs; DROP'`,
+  tenant_indexes_columns_check: `UPDATE tenant_indexes SET columns = '{}'`,
+  tenant_indexes_method_check: `UPDATE tenant_indexes SET method = 'guess'`,
+  tenant_indexes_state_check: `UPDATE tenant_indexes SET state = 'lost'`,
+  tenant_indexes_definition_check: `UPDATE tenant_indexes SET state = 'ready'`,
+  migration_rollouts_pkey: `INSERT INTO migration_rollouts (rollout_id, schema, version, rules, actor_kind)
+    VALUES ('${ORG}', 'other', 'Jobs1', '{}', 'platform')`,
+  migration_rollouts_schema_check: `UPDATE migration_rollouts SET schema = 'Results!'`,
+  migration_rollouts_state_check: `UPDATE migration_rollouts SET state = 'lost'`,
+  migration_rollouts_direction_check: `UPDATE migration_rollouts SET direction = 'sideways'`,
+  migration_rollouts_wave_check: 'UPDATE migration_rollouts SET wave = -1',
+  migration_rollouts_rules_check: `UPDATE migration_rollouts SET rules = '[]'`,
+  migration_rollouts_driver_check: 'UPDATE migration_rollouts SET driver_until = now()',
+  migration_rollouts_actor_kind_check: `UPDATE migration_rollouts SET actor_kind = 'cat'`,
+  migration_rollouts_ended_check: 'UPDATE migration_rollouts SET ended_at = now()',
+  idx_migration_rollouts_under_way: `INSERT INTO migration_rollouts (rollout_id, schema, version, rules, actor_kind)
+    VALUES ('${OTHER}', 'results', 'Jobs1', '{}', 'platform')`,
+  migration_runs_pkey: `INSERT INTO migration_runs (rollout_id, org_id, schema, wave)
+    VALUES ('${ORG}', '${ORG}', 'results', 1)`,
+  migration_runs_rollout_id_fkey: `UPDATE migration_runs SET rollout_id = '${NOBODY}'`,
+  migration_runs_operation_id_fkey: `UPDATE migration_runs SET operation_id = '${NOBODY}'`,
+  migration_runs_tenant_fkey: `UPDATE migration_runs SET schema = 'other'`,
+  migration_runs_state_check: `UPDATE migration_runs SET state = 'lost'`,
+  migration_runs_wave_check: 'UPDATE migration_runs SET wave = -1',
+  migration_runs_attempts_check: 'UPDATE migration_runs SET attempts = -1',
+  migration_runs_running_check: `UPDATE migration_runs SET state = 'running'`,
   tenant_change_counters_pkey: `INSERT INTO tenant_change_counters (schema) VALUES ('results')`,
   tenant_change_counters_last_seq_check: `UPDATE tenant_change_counters SET last_seq = -1`,
   tenant_changes_pkey: change(1),
@@ -143,7 +186,7 @@ const suite = schemaSuite({
   goodRows: GOOD_ROWS,
   badRows: BAD_ROWS,
   moreObjectsThan: 50,
-  personal: ['operations.user_id'],
+  personal: ['migration_rollouts.user_id', 'operations.user_id'],
   confidential: [
     'data_keys.wrapped_key',
     'database_servers.migrator_secret',
@@ -179,6 +222,10 @@ describe('rights', () => {
       'SELECT org_id FROM cleanup_records',
       'SELECT org_id FROM tenant_changes',
       'SELECT org_id FROM tenant_stock',
+      'SELECT org_id FROM tenant_indexes',
+      'SELECT org_id FROM migration_runs',
+      'SELECT schema FROM migration_rollouts',
+      'SELECT schema FROM schema_references',
       `UPDATE tenants SET state = 'ready'`,
       'DELETE FROM tenants',
     ]) {

@@ -1,21 +1,33 @@
 import type { Command } from 'commander';
-import type { Env } from '@mad/process';
+import { uuidv7, type Env } from '@mad/process';
 import { PipelineService } from '@mad/proto/catalog';
 import { PlatformService } from '@mad/proto/identity';
-import { TenantSchema, TenantService, TenantState, type Tenant } from '@mad/proto/provisioner';
+import {
+  RolloutRunSchema,
+  RolloutSchema,
+  RolloutService,
+  TenantSchema,
+  TenantService,
+  TenantState,
+  type Tenant,
+} from '@mad/proto/provisioner';
 import { action } from '../command.ts';
-import { CommandFailure, EXIT, reportOf } from '../failure.ts';
+import { CommandFailure, EXIT } from '../failure.ts';
 import { runLocal } from '../local-system.ts';
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
-import { progressBar } from '../progress.ts';
 import { asPlatform, type Signed } from '../session.ts';
+import { runsLeft, watchRollout } from '../watch-rollout.ts';
 import type { GlobalFlags, Settings } from '../settings.ts';
+import { driftCommands } from './drift.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
+import { labelCommand } from './label.ts';
+import { isGood, rolloutCommands, rolloutText } from './rollout.ts';
 import { rotateCommand } from './rotate.ts';
+import { tenantIndexCommands } from './tenant-index.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -41,6 +53,10 @@ export function databaseCommands(mad: Command, env: Env): void {
       }),
     );
   rotateCommand(db, env);
+  driftCommands(db, env);
+  rolloutCommands(db, env);
+  labelCommand(db, env);
+  tenantIndexCommands(db, env);
   schemaDocsCommand(db, env);
   mad
     .command('migrate')
@@ -52,32 +68,29 @@ export function databaseCommands(mad: Command, env: Env): void {
     );
   mad
     .command('migrate-results')
-    .description(
-      "bring every tenant's database to the newest version, one after another; a repeat goes on where one failed",
-    )
+    .description("bring every organization's database to the newest version: a rollout with its defaults, watched")
     .action(
       action(env, async ({ settings, output }) => {
         const platform = await asPlatform(settings);
-        const tenants = (await listTenants(platform)).filter((one) => one.state === TenantState.READY);
-        const bar = progressBar(output, 'migrating', tenants.length);
-        const outcomes = [];
-        for (const [i, { orgId, schema, databaseName }] of tenants.entries()) {
-          try {
-            const { applied, tenant } = await platform.api.client(TenantService).migrateTenant({ orgId, schema });
-            outcomes.push({ database: databaseName, applied, version: tenant!.schemaVersion, error: '' });
-          } catch (error) {
-            outcomes.push({ database: databaseName, applied: [], version: '', error: reportOf(error).error });
-          }
-          bar.update(i + 1, databaseName);
+        const schemas = [...new Set((await listTenants(platform)).map(({ schema }) => schema))].toSorted();
+        const rollouts = [];
+        for (const schema of schemas) {
+          const request = { schema, requestId: uuidv7() };
+          const { rollout } = await platform.api.client(RolloutService).startRollout(request);
+          rollouts.push(await watchRollout(platform.api, output, rollout!.rolloutId, undefined));
         }
-        bar.stop();
-        const failed = outcomes.filter((one) => one.error !== '');
-        const rows = outcomes.map((one) => [one.database, one.applied.length, one.version, one.error]);
+        const runs = (await Promise.all(rollouts.map((one) => runsLeft(platform.api, one.rolloutId)))).flat();
+        const ok = rollouts.every(isGood);
+        const left = runs.map((one) => `${one.databaseName}: ${one.error}`);
         output.answer(
-          { ok: failed.length === 0, tenants: outcomes },
-          table(['database', 'migrations run', 'version', 'error'], rows),
+          {
+            ok,
+            rollouts: rollouts.map((one) => jsonOf(RolloutSchema, one)),
+            runs: runs.map((one) => jsonOf(RolloutRunSchema, one)),
+          },
+          [...rollouts.map(rolloutText), ...left].join('\n') || 'no organization has a database',
         );
-        if (failed.length > 0) process.exitCode = EXIT.failed;
+        if (!ok) process.exitCode = EXIT.failed;
       }),
     );
   mad

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import type pg from 'pg';
 import { copyName, replacedName, schemaApp, schemaOwner, type ListedMigration } from '../domain/names.ts';
 import type { StepName } from '../domain/plan.ts';
+import { buildOwnIndexes } from '../indexes/own-indexes.ts';
 import { lockHeld, noteResult, type Held } from '../operations/lease.ts';
 import { Cancelled } from '../operations/stops.ts';
 import { appendChange } from '../provisioning/changes.ts';
@@ -146,7 +147,10 @@ export const BACKUP_STEPS = {
   },
 
   async migrate_copy(context, client, subject, held) {
-    await toNewest(context, client, subject, held, copyName(held.schema, held.operationId));
+    const name = copyName(held.schema, held.operationId);
+    await toNewest(context, client, subject, held, name);
+    // While the organization still works in the one that is about to be replaced.
+    await buildOwnIndexes(context, subject.server, held, name);
   },
 
   async swap_in(context, client, subject, held) {

@@ -1,10 +1,12 @@
 import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
 import { ConnectionShareEntity } from './entities/connection-share.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
+import { RolloutEntity, RunEntity } from './entities/rollout.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
 import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
+import { SchemaReferenceEntity, TenantIndexEntity } from './entities/tenant-index.ts';
 import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
 import { Queue } from './migrations/2026_11_21_0901_queue.ts';
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
@@ -12,6 +14,7 @@ import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
+import { Rollouts } from './migrations/2026_11_25_1120_rollouts.ts';
 import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
 
 /** Every table of provisioner. */
@@ -28,6 +31,10 @@ export const provisionerEntities = [
   ConnectionShareEntity,
   ChangeCounterEntity,
   ChangeEntity,
+  SchemaReferenceEntity,
+  TenantIndexEntity,
+  RolloutEntity,
+  RunEntity,
 ];
 
 /** The schema's trail, in order. */
@@ -39,5 +46,6 @@ export const provisionerMigrations = [
   TenantStock,
   Backups,
   Rotation,
+  Rollouts,
   ConnectionShares,
 ];

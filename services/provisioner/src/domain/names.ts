@@ -69,7 +69,7 @@ export interface ListedMigration {
 }
 
 /** The version a list of migrations leads to: its last one's name, empty when there is none. */
-export function versionOf(migrations: readonly ListedMigration[]): string {
+export function versionOf(migrations: readonly Pick<ListedMigration, 'name'>[]): string {
   return migrations.at(-1)?.name ?? '';
 }
 
@@ -86,4 +86,9 @@ const DIGEST_DIGITS = 16;
  */
 export function templateName(schema: string, digest: string): string {
   return `mad_${schema}_template_${digest.slice(0, DIGEST_DIGITS)}`;
+}
+
+/** The database that is made, read and dropped to know what a list of migrations makes. */
+export function referenceName(schema: string, digest: string): string {
+  return `mad_${schema}_reference_${digest.slice(0, DIGEST_DIGITS)}`;
 }

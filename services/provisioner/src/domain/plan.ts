@@ -2,7 +2,18 @@ import { copyName, databaseName, loginName } from './names.ts';
 
 /** Something that is undertaken with a tenant. */
 export type OperationKind =
-  'provision' | 'suspend' | 'freeze' | 'resume' | 'migrate' | 'rotate' | 'backup' | 'verify_backup' | 'restore';
+  | 'provision'
+  | 'suspend'
+  | 'freeze'
+  | 'resume'
+  | 'migrate'
+  | 'rotate'
+  | 'backup'
+  | 'verify_backup'
+  | 'restore'
+  | 'repair'
+  | 'build_index'
+  | 'drop_index';
 
 export type StepName =
   | 'create_database'
@@ -21,7 +32,10 @@ export type StepName =
   | 'load_copy'
   | 'drop_copy'
   | 'migrate_copy'
-  | 'swap_in';
+  | 'swap_in'
+  | 'repair'
+  | 'build_index'
+  | 'drop_index';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -105,6 +119,11 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     carriedThroughFrom: 'swap_in',
     long: true,
   },
+  // An index takes as long as its table is large.
+  build_index: { steps: ['build_index'], announces: false, onFailure: 'stop', cancellable: true, long: true },
+  // It is no part of what the database should be any more.
+  drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry' },
+  repair: { steps: ['repair'], announces: false, onFailure: 'stop', cancellable: true, long: true },
 };
 
 /** Whether an operation that is at this step can no longer be given up. */

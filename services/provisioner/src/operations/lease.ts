@@ -191,6 +191,16 @@ export async function noteResult(tx: Tx, { operationId }: Held, result: JsonObje
   );
 }
 
+/** What was noted of the operation so far; `begun` where an earlier run of it got as far as changing something. */
+export async function readResult(db: Database, { operationId }: Held): Promise<JsonObject> {
+  const [row] = await db.asSystem((tx) =>
+    tx.query<Pick<OperationRow, 'result'>>('SELECT result FROM provisioner.operations WHERE operation_id = $1', [
+      operationId,
+    ]),
+  );
+  return row?.result ?? {};
+}
+
 /** Whether somebody asked for the operation's end. */
 export async function isCancelRequested(db: Database, { operationId }: Held): Promise<boolean> {
   const [row] = await db.asSystem((tx) =>

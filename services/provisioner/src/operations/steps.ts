@@ -1,5 +1,7 @@
 import type { StepName } from '../domain/plan.ts';
 import { BACKUP_STEPS } from '../backups/steps.ts';
+import { REPAIR_STEPS } from '../drift/steps.ts';
+import { INDEX_STEPS } from '../indexes/steps.ts';
 import { PROVISIONING_STEPS, type Step } from '../provisioning/steps.ts';
 import { ROTATION_STEPS } from '../rotation/steps.ts';
 
@@ -8,4 +10,6 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
   ...PROVISIONING_STEPS,
   ...ROTATION_STEPS,
   ...BACKUP_STEPS,
+  ...REPAIR_STEPS,
+  ...INDEX_STEPS,
 };

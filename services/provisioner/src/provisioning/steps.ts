@@ -1,19 +1,23 @@
 import type { ObjectStore } from '@mad/object-store';
 import type { Database } from '@mad/postgres';
+import type { MigrateDatabaseResponse } from '@mad/proto/tenancy';
 import type pg from 'pg';
 import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
-import { schemaApp, schemaOwner, schemaReader } from '../domain/names.ts';
+import { schemaApp, schemaOwner, schemaReader, versionOf } from '../domain/names.ts';
+import { differencesText, type Difference } from '../domain/schema-difference.ts';
+import { lookForDrift } from '../drift/look.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
+import type { References } from '../drift/references.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
 import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
-import { remember, type Held } from '../operations/lease.ts';
+import { noteResult, readResult, remember, type Held } from '../operations/lease.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
 /** What steps work with. */
@@ -22,6 +26,7 @@ export interface StepContext {
   master: MasterKeys;
   connections: ServerConnections;
   owners: SchemaOwners;
+  references: References;
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
   objects: ObjectStore;
@@ -165,11 +170,42 @@ export const PROVISIONING_STEPS = {
     );
   },
 
-  async migrate({ connections, owners }, client, { tenant, server }) {
+  async migrate(context, client, { tenant, server }, held) {
+    const { database: db, connections, owners } = context;
+    const { schema } = tenant;
+    const known = await owners.of(schema).migrations();
+    const { version = versionOf(known) } = held.params as { version?: string };
+    // Done already, or begun by a run that died: one that stands alone may have left a part of itself.
+    const before = await lookForDrift(context, server, tenant, client);
+    const { begun = false, from = before.version } = (await readResult(db, held)) as { begun?: boolean; from?: string };
+    if (before.differences.length > 0 && !begun) throw drifted(before.differences);
+    if (!begun) await db.asSystem((tx) => noteResult(tx, held, { begun: true, from }));
     const login = connections.migratorLogin(server, tenant.database_name);
-    const done = await database.whileConnectable(client, tenant.database_name, login.user, () =>
-      owners.of(tenant.schema).migrate(server, login, schemaOwner(tenant.schema), ''),
+    const to = (target: string): Promise<MigrateDatabaseResponse> =>
+      owners.of(schema).migrate(server, login, schemaOwner(schema), target);
+    const done = await database.whileConnectable(client, tenant.database_name, login.user, async () => {
+      try {
+        return await to(version);
+      } catch (error) {
+        // Those that went well before the one that failed are taken back: the database is at one version or the other.
+        await to(from).catch(() => undefined);
+        throw error;
+      }
+    });
+    // At once: it is the database's version, whatever comes after.
+    await db.asSystem((tx) =>
+      tx.execute('UPDATE provisioner.tenants SET schema_version = $3 WHERE org_id = $1 AND schema = $2', [
+        tenant.org_id,
+        schema,
+        done.version,
+      ]),
     );
+    const { differences } = await lookForDrift(context, server, tenant, client);
+    if (differences.length > 0) throw drifted(differences);
     return { schemaVersion: done.version, fingerprint: done.fingerprint, applied: done.applied };
   },
 } satisfies Partial<Record<StepName, Step>>;
+
+function drifted(differences: readonly Difference[]): Error {
+  return new Error(`the database is not what its version makes: ${differencesText(differences)}`);
+}

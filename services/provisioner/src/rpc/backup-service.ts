@@ -9,12 +9,12 @@ import { beginBackup, beginWithBackup, type BeginRequest } from '../backups/begi
 import { removeWithdrawn, withdraw } from '../backups/removal.ts';
 import type { ProvisionerContext } from '../context.ts';
 import type { BackupPolicyRow } from '../db/entities/backup.ts';
-import { OPERATION_COLUMNS, type OperationRow } from '../db/entities/operation.ts';
+import type { OperationRow } from '../db/entities/operation.ts';
 import { replacedName } from '../domain/names.ts';
 import type { Held } from '../operations/lease.ts';
 import { recordAudit } from '../provisioning/audit.ts';
 import { backupMessage, type BackupWithState } from './backup.ts';
-import { operationMessage } from './operation.ts';
+import { startOperation } from './operation.ts';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -23,7 +23,7 @@ const SELECT = `
   FROM provisioner.backups b JOIN provisioner.operations o USING (operation_id)`;
 
 export function backupService(context: ProvisionerContext): BoundService {
-  const { database, boss, owners, runs, leaseMs, replacedKeepMs, backupPolicy } = context;
+  const { database, boss, owners, leaseMs, replacedKeepMs, backupPolicy } = context;
 
   const request = (ctx: HandlerContext): BeginRequest => ({ leaseMs, actor: actorOf(callerOf(ctx)) });
 
@@ -33,16 +33,7 @@ export function backupService(context: ProvisionerContext): BoundService {
     return row;
   };
 
-  /** Carried out from now on, whoever watches. */
-  const started = async (held: Held): Promise<Operation> => {
-    void runs.carryOut(held);
-    const [row] = await database.asSystem((tx) =>
-      tx.query<OperationRow>(`SELECT ${OPERATION_COLUMNS} FROM provisioner.operations WHERE operation_id = $1`, [
-        held.operationId,
-      ]),
-    );
-    return operationMessage({ ...row!, last_error: '' });
-  };
+  const started = (held: Held): Promise<Operation> => startOperation(context, held);
 
   return bind(BackupService, {
     async createBackup({ orgId, schema }, ctx) {

@@ -24,6 +24,7 @@ export function tenantMessage(row: TenantRow): Tenant {
     generation: BigInt(row.generation),
     schemaVersion: row.schema_version,
     lastError: row.last_error,
+    labels: row.labels,
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     provisionMs: BigInt(row.ready_at === null ? 0 : Math.max(1, row.ready_at.getTime() - row.created_at.getTime())),

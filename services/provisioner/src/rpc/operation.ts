@@ -1,7 +1,9 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { OperationSchema, OperationState, type Operation } from '@mad/proto/provisioner';
-import type { OperationRow, OperationState as StateName } from '../db/entities/operation.ts';
+import type { ProvisionerContext } from '../context.ts';
+import { OPERATION_COLUMNS, type OperationRow, type OperationState as StateName } from '../db/entities/operation.ts';
+import type { Held } from '../operations/lease.ts';
 
 const STATES: Readonly<Record<StateName, OperationState>> = {
   running: OperationState.RUNNING,
@@ -35,4 +37,15 @@ export function operationMessage(row: OperationRow & { last_error: string }): Op
     updateTime: timestampFromDate(row.updated_at),
     endTime: row.ended_at === null ? undefined : timestampFromDate(row.ended_at),
   });
+}
+
+/** Carries a begun operation out from now on, whoever watches; answers what it is now. */
+export async function startOperation({ runs, database }: ProvisionerContext, held: Held): Promise<Operation> {
+  void runs.carryOut(held);
+  const [row] = await database.asSystem((tx) =>
+    tx.query<OperationRow>(`SELECT ${OPERATION_COLUMNS} FROM provisioner.operations WHERE operation_id = $1`, [
+      held.operationId,
+    ]),
+  );
+  return operationMessage({ ...row!, last_error: '' });
 }

@@ -15,10 +15,9 @@ import {
 } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
-import { isUsable } from '../domain/tenant-state.ts';
+import { recordAudit } from '../provisioning/audit.ts';
 import { ensureTenant } from '../provisioning/ensure.ts';
-import { lockTenant } from '../operations/lock-tenant.ts';
-import { begin } from '../operations/lease.ts';
+import { beginWithIdle } from '../operations/begin-idle.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { describeTenants } from './describe-tenants.ts';
@@ -30,7 +29,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const RETRY_MS = SECOND_MS;
 
 export function tenantService(context: ProvisionerContext): BoundService {
-  const { database, owners, runs, defaultRegion, leaseMs } = context;
+  const { database, boss, owners, runs, defaultRegion, leaseMs } = context;
   const health = fleetHealth(context);
 
   const tenantOf = async (orgId: string, schema: string): Promise<TenantRow> => {
@@ -117,22 +116,26 @@ export function tenantService(context: ProvisionerContext): BoundService {
       };
     },
 
+    async labelTenant({ orgId, schema, labels, remove }, ctx) {
+      const row = await database.asSystem(async (tx) => {
+        const [labelled] = await tx.query<TenantRow>(
+          `UPDATE provisioner.tenants SET labels = (labels || $3::jsonb) - $4::text[], updated_at = now()
+           WHERE org_id = $1 AND schema = $2 RETURNING ${TENANT_COLUMNS}`,
+          [orgId, schema, JSON.stringify(labels), remove],
+        );
+        if (labelled === undefined) throw notFound('tenant', schema);
+        const fact = { orgId: labelled.org_id, schema, action: 'tenants.label', metadata: { labels, remove } };
+        await recordAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)) });
+        return labelled;
+      });
+      return { tenant: tenantMessage(row) };
+    },
+
     async migrateTenant({ orgId, schema }, ctx) {
       owners.of(schema);
       const key = { orgId: orgId.toLowerCase(), schema };
-      const held = await database.asSystem(async (tx) => {
-        const row = await lockTenant(tx, key);
-        if (row === undefined) throw notFound('tenant', schema);
-        const about = { org_id: orgId, schema, state: row.state };
-        if (row.step !== null) {
-          const options = { retryAfterMs: RETRY_MS };
-          throw rpcError(Code.Unavailable, 'TENANT_PROVISIONING', 'the tenant is busy: try again', about, options);
-        }
-        if (!isUsable(row.state) && row.state !== 'suspended') {
-          throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'the tenant has no database', about);
-        }
-        return begin(tx, key, 'migrate', { leaseMs, actor: actorOf(callerOf(ctx)) });
-      });
+      const request = { leaseMs, actor: actorOf(callerOf(ctx)) };
+      const held = await database.asSystem((tx) => beginWithIdle(tx, key, 'migrate', request));
       const outcome = await runs.carryOut(held);
       if (outcome.state === 'failed') {
         const row = await tenantOf(key.orgId, schema);

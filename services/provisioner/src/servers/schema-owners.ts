@@ -5,6 +5,7 @@ import {
   type ListTablesResponse,
   type MigrateDatabaseResponse,
   type Table,
+  type TryMigrationsResponse,
 } from '@mad/proto/tenancy';
 import { invalid, type GrpcTransport } from '@mad/rpc';
 import type { ServerRow } from '../db/entities/server.ts';
@@ -18,12 +19,22 @@ const MIGRATE_TIMEOUT_MS = 10 * MINUTE_MS;
 const PATIENCE_MS = 3 * SECOND_MS;
 const RETRY = { baseMs: 100, maxMs: 500 };
 
+/** A migration, with what it runs. */
+export interface OwnedMigration extends ListedMigration {
+  /** The way up, as SQL. */
+  up: string;
+  /** Whether it has a transaction of its own. */
+  transactional: boolean;
+}
+
 /** The service that knows the tables of one tenant schema. */
 export interface SchemaOwner {
   /** Its migrations, oldest first. */
-  migrations(): Promise<ListedMigration[]>;
+  migrations(): Promise<OwnedMigration[]>;
   /** Brings a database to a version (empty: the newest), as `role`. */
   migrate(server: ServerRow, login: Login, role: string, version: string): Promise<MigrateDatabaseResponse>;
+  /** Tries that, upwards, in a transaction that is rolled back; `untried` are those that cannot stand in one. */
+  tryMigrations(server: ServerRow, login: Login, role: string, version: string): Promise<TryMigrationsResponse>;
   /** What holds a database's data, as `role` sees it through an exported snapshot. */
   tables(
     server: ServerRow,
@@ -73,7 +84,7 @@ export class SchemaOwners {
 }
 
 function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
-  let listed: { list: Promise<ListedMigration[]>; at: number } | undefined;
+  let listed: { list: Promise<OwnedMigration[]>; at: number } | undefined;
   return {
     migrations() {
       if (listed === undefined || performance.now() - listed.at > LIST_AGE_MS) {
@@ -94,6 +105,10 @@ function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
       if (partitions.length === 0) return;
       const target = { host, port, sslmode, role, ...login };
       await patiently(() => client.makePartitions({ target, partitions }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
+    },
+    tryMigrations({ host, port, sslmode }, login, role, version) {
+      const target = { host, port, sslmode, role, ...login };
+      return patiently(() => client.tryMigrations({ target, version }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
     },
     migrate({ host, port, sslmode }, login, role, version) {
       const target = { host, port, sslmode, role, ...login };

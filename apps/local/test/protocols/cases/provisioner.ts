@@ -1,9 +1,12 @@
 import {
   BackupService,
+  DriftService,
   FleetStatisticsService,
   OperationService,
+  RolloutService,
   RouteService,
   ServerService,
+  TenantIndexService,
   TenantService,
 } from '@mad/proto/provisioner';
 import type { Case } from '../case.ts';
@@ -67,6 +70,32 @@ export const provisionerCases: Case[] = [
     as: 'platform',
     request: ({ orgId }) => ({ orgId }),
     responses: () => [{ policy: { everyHours: 24, keep: 7 }, isDefault: true }],
+  },
+  {
+    name: 'a database that is as its version makes it, for the platform',
+    service: DriftService,
+    method: 'ListDrift',
+    as: 'platform',
+    request: ({ orgId }) => ({ orgId }),
+    responses: ({ orgId }) => [{ tenants: [{ orgId, schema: 'results', differences: [], error: '' }] }],
+    // Backups are made by the clock, and take the database meanwhile.
+    changes: true,
+  },
+  {
+    name: 'what a rollout would do, for the platform',
+    service: RolloutService,
+    method: 'PlanRollout',
+    as: 'platform',
+    request: () => ({ schema: 'results' }),
+    responses: ({ orgId }) => [{ tenants: [{ orgId, migrations: [], error: '' }], migrations: [] }],
+  },
+  {
+    name: 'the indexes an organization has of its own, for the platform',
+    service: TenantIndexService,
+    method: 'ListTenantIndexes',
+    as: 'platform',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ indexes: [] }],
   },
   {
     name: "a tenant's route, for results",

@@ -18,6 +18,10 @@ export interface ServerRow {
   updated_at: Date;
 }
 
+/** Every column of a ServerRow, for queries. */
+export const SERVER_COLUMNS = `server_id, name, host, port, sslmode, region, connection_budget, max_tenants, draining,
+  provisioner_secret, migrator_secret, master_key_version, created_at, updated_at`;
+
 export const ServerEntity = new EntitySchema<ServerRow>({
   name: 'database_servers',
   schema: 'provisioner',

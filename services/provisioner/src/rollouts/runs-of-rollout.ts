@@ -1,0 +1,147 @@
+import type { Database, Tx } from '@mad/postgres';
+import type { RolloutRow, RunRow } from '../db/entities/rollout.ts';
+import type { OperationState } from '../db/entities/operation.ts';
+import { isAway, mayPass, pauseBefore, type RunState } from '../domain/rollout.ts';
+import { isUsable } from '../domain/tenant-state.ts';
+import { begin, type Held } from '../operations/lease.ts';
+import { lockTenant } from '../operations/lock-tenant.ts';
+
+const BUSY_PAUSE_MS = 1_000;
+const QUEUE_PAUSE_MS = 15_000;
+
+type Ended = Pick<RunRow, 'org_id' | 'attempts'> & {
+  operation_state: OperationState;
+  operation_error: string;
+  version: string | null;
+};
+
+/** Notes how the operations of a rollout's runs ended, whoever carried them out. */
+export async function settleRuns(database: Database, rollout: RolloutRow): Promise<void> {
+  await database.asSystem(async (tx) => {
+    const ended = await tx.query<Ended>(
+      `SELECT r.org_id, r.attempts, o.state AS operation_state, o.error AS operation_error, o.params->>'version' AS version
+       FROM provisioner.migration_runs r JOIN provisioner.operations o USING (operation_id)
+       WHERE r.rollout_id = $1 AND r.state = 'running' AND o.state <> 'running' FOR UPDATE OF r`,
+      [rollout.rollout_id],
+    );
+    for (const one of ended) {
+      const { state, error, pauseMs } = settled(rollout, one);
+      await setRun(tx, rollout.rollout_id, one.org_id, state, error, pauseMs);
+    }
+  });
+}
+
+/** Where a run stands when its operation has ended. */
+function settled(rollout: RolloutRow, run: Ended): { state: RunState; error: string; pauseMs: number } {
+  const { direction, version, rules, ended_at: ended } = rollout;
+  const up = run.version === version;
+  if (run.operation_state === 'succeeded') {
+    // It went up while somebody asked for the way back: now it goes back.
+    const done = up ? (direction === 'up' ? 'succeeded' : 'pending') : 'rolled_back';
+    return { state: done, error: '', pauseMs: 0 };
+  }
+  const error = run.operation_state === 'cancelled' ? 'somebody cancelled it' : run.operation_error;
+  if (isAway(error) && direction === 'up') return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS };
+  const again = ended === null && mayPass(error) && run.attempts < rules.attempts;
+  return { state: again ? 'pending' : 'failed', error, pauseMs: again ? pauseBefore(run.attempts) : 0 };
+}
+
+/** Takes runs whose turn it is, and begins what can be begun. */
+export async function beginRuns(
+  database: Database,
+  rollout: RolloutRow,
+  from: { state: 'pending' | 'queued'; wave: number | null; limit: number },
+  leaseMs: number,
+): Promise<Held[]> {
+  if (from.limit <= 0) return [];
+  const candidates = await database.asSystem((tx) =>
+    tx.query<{ org_id: string }>(
+      `SELECT org_id FROM provisioner.migration_runs
+       WHERE rollout_id = $1 AND state = $2 AND ($3::int IS NULL OR wave = $3) AND not_before <= now()
+       ORDER BY not_before, org_id LIMIT $4`,
+      [rollout.rollout_id, from.state, from.wave, from.limit],
+    ),
+  );
+  const held: Held[] = [];
+  for (const { org_id: orgId } of candidates) {
+    const one = await database.asSystem((tx) => beginRun(tx, rollout, orgId, from.state, leaseMs));
+    if (one !== undefined) held.push(one);
+  }
+  return held;
+}
+
+async function beginRun(
+  tx: Tx,
+  { rollout_id: rolloutId, schema, version, direction, actor_kind: actorKind, user_id: userId }: RolloutRow,
+  orgId: string,
+  state: 'pending' | 'queued',
+  leaseMs: number,
+): Promise<Held | undefined> {
+  const tenant = await lockTenant(tx, { orgId, schema });
+  const [run] = await tx.query<Pick<RunRow, 'from_version'>>(
+    `SELECT r.from_version FROM provisioner.migration_runs r JOIN provisioner.migration_rollouts o USING (rollout_id)
+     WHERE r.rollout_id = $1 AND r.org_id = $2 AND r.state = $3 AND o.direction = $4
+       AND (o.state = 'running' OR o.state = 'succeeded') FOR UPDATE`,
+    [rolloutId, orgId, state, direction],
+  );
+  if (run === undefined || tenant === undefined) return undefined;
+  if (tenant.state === 'erased' || tenant.state === 'erasing') {
+    await setRun(tx, rolloutId, orgId, 'skipped', `the tenant is ${tenant.state}`);
+    return undefined;
+  }
+  if (!isUsable(tenant.state) && tenant.state !== 'suspended') {
+    await setRun(tx, rolloutId, orgId, 'queued', `the tenant is ${tenant.state}`, QUEUE_PAUSE_MS);
+    return undefined;
+  }
+  if (tenant.step !== null) {
+    await setRun(tx, rolloutId, orgId, state, `busy at ${tenant.step}`, BUSY_PAUSE_MS);
+    return undefined;
+  }
+  const params = { rollout_id: rolloutId, version: direction === 'up' ? version : run.from_version };
+  const actor = { actorKind, userId: userId ?? undefined };
+  const held = await begin(tx, { orgId, schema }, 'migrate', { leaseMs, actor, params });
+  // One commit with the operation: after a crash either both are there or neither is.
+  await tx.execute(
+    `UPDATE provisioner.migration_runs SET state = 'running', operation_id = $3, attempts = attempts + 1, error = '',
+       from_version = CASE from_version WHEN '' THEN $4 ELSE from_version END, updated_at = now()
+     WHERE rollout_id = $1 AND org_id = $2`,
+    [rolloutId, orgId, held.operationId, tenant.schema_version],
+  );
+  return held;
+}
+
+async function setRun(
+  tx: Tx,
+  rolloutId: string,
+  orgId: string,
+  state: RunState,
+  error: string,
+  pauseMs = 0,
+): Promise<void> {
+  await tx.execute(
+    `UPDATE provisioner.migration_runs SET state = $3, error = $4, not_before = now() + $5 * interval '1 millisecond',
+       updated_at = now() WHERE rollout_id = $1 AND org_id = $2`,
+    [rolloutId, orgId, state, error, pauseMs],
+  );
+}
+
+/** How a wave stands. */
+export interface WaveCounts {
+  wave: number;
+  total: number;
+  pending: number;
+  running: number;
+  failed: number;
+}
+
+/** Every wave of a rollout, the first one first. */
+export function countWaves(database: Database, rolloutId: string): Promise<WaveCounts[]> {
+  return database.asSystem((tx) =>
+    tx.query<WaveCounts>(
+      `SELECT wave, count(*)::int AS total, count(*) FILTER (WHERE state = 'pending')::int AS pending,
+         count(*) FILTER (WHERE state = 'running')::int AS running, count(*) FILTER (WHERE state = 'failed')::int AS failed
+       FROM provisioner.migration_runs WHERE rollout_id = $1 GROUP BY wave ORDER BY wave`,
+      [rolloutId],
+    ),
+  );
+}

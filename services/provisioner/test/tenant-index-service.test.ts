@@ -1,0 +1,213 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { Code, createClient } from '@connectrpc/connect';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { clientOptions, defineMigration } from '@mad/postgres';
+import { uuidv7 } from '@mad/process';
+import {
+  DriftService,
+  OperationService,
+  OperationState,
+  TenantIndexService,
+  TenantService,
+  type Operation,
+} from '@mad/proto/provisioner';
+import { violationsOf } from '@mad/rpc';
+import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import pg from 'pg';
+import { databaseName } from '../src/domain/names.ts';
+import { noteMigrations } from './neighbours.ts';
+import { ProvisionerProcess, served } from './provisioner-process.ts';
+import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+
+const SCHEMA = 'ownidx';
+const events = defineMigration('2026_01_07_1000_events.ts', {
+  up: `CREATE TABLE ${SCHEMA}.events (event_id uuid NOT NULL, at integer NOT NULL, what text,
+      CONSTRAINT events_pkey PRIMARY KEY (event_id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE ${SCHEMA}.events_other PARTITION OF ${SCHEMA}.events DEFAULT;`,
+  down: `DROP TABLE ${SCHEMA}.events`,
+});
+
+let mad: RunningProvisioner;
+
+beforeAll(async () => {
+  mad = await runProvisioner({ schema: SCHEMA, migrations: [...noteMigrations(SCHEMA), events] });
+});
+
+afterAll(() => mad?.close());
+
+async function tenant(): Promise<string> {
+  const orgId = uuidv7();
+  await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
+  return orgId;
+}
+
+async function inside<R extends pg.QueryResultRow>(orgId: string, sql: string): Promise<R[]> {
+  const client = new pg.Client(clientOptions(testCluster().adminUrlTo(databaseName(SCHEMA, orgId))));
+  await client.connect();
+  try {
+    return (await client.query<R>(sql)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+async function ended(operation: Operation | undefined): Promise<Operation> {
+  for (;;) {
+    const { operation: now } = await mad.operations().getOperation({ operationId: operation!.operationId });
+    if (now!.state !== OperationState.RUNNING) return now!;
+    await delay(30);
+  }
+}
+
+const add = async (orgId: string, name: string, table: string, columns: string[], method = ''): Promise<Operation> => {
+  const request = { orgId, schema: SCHEMA, name, table, columns, method };
+  return ended((await mad.indexes().createTenantIndex(request)).operation);
+};
+
+const driftOf = async (orgId: string): Promise<string[]> =>
+  (await mad.drift().listDrift({ orgId })).tenants.flatMap(({ differences }) => differences.map(({ name }) => name));
+
+describe("an organization's own index", () => {
+  test('is built, listed, no drift of its database, and drift of it once somebody drops it by hand', async () => {
+    const orgId = await tenant();
+    expect(await add(orgId, 'own_by_stars', 'notes', ['stars desc', 'body'])).toMatchObject({
+      state: OperationState.SUCCEEDED,
+      kind: 'build_index',
+    });
+    const { indexes } = await mad.indexes().listTenantIndexes({ orgId });
+    expect(indexes).toMatchObject([
+      {
+        name: 'own_by_stars',
+        columns: ['stars desc', 'body'],
+        definition: `CREATE INDEX own_by_stars ON ${SCHEMA}.notes USING btree (stars DESC, body)`,
+      },
+    ]);
+    expect(await driftOf(orgId)).toEqual([]);
+    // Others have it not, and need not.
+    expect(await driftOf(await tenant())).toEqual([]);
+
+    await inside(orgId, `DROP INDEX ${SCHEMA}.own_by_stars`);
+    expect(await driftOf(orgId)).toEqual(['own_by_stars']);
+    const { planDigest } = await mad.drift().planRepair({ orgId, schema: SCHEMA });
+    const { operation } = await mad.drift().repairTenant({ orgId, schema: SCHEMA, planDigest });
+    expect((await ended(operation)).state).toBe(OperationState.SUCCEEDED);
+    expect(await driftOf(orgId)).toEqual([]);
+  });
+
+  test('on a partitioned table is built on each partition, those that come later included', async () => {
+    const orgId = await tenant();
+    await inside(
+      orgId,
+      `CREATE TABLE ${SCHEMA}.events_1 PARTITION OF ${SCHEMA}.events FOR VALUES FROM (1) TO (2);
+       ALTER TABLE ${SCHEMA}.events_1 OWNER TO mad_${SCHEMA}_owner`,
+    );
+    expect((await add(orgId, 'own_what', 'events', ['what'])).error).toBe('');
+    await inside(orgId, `CREATE TABLE ${SCHEMA}.events_2 PARTITION OF ${SCHEMA}.events FOR VALUES FROM (2) TO (3)`);
+    const found = await inside<{ table: string; valid: boolean }>(
+      orgId,
+      `SELECT x.indrelid::regclass::text AS table, x.indisvalid AS valid FROM pg_index x
+       WHERE pg_get_indexdef(x.indexrelid) LIKE '%(what)' ORDER BY 1`,
+    );
+    expect(found).toEqual(
+      ['events', 'events_1', 'events_2', 'events_other'].map((table) => ({ table: `${SCHEMA}.${table}`, valid: true })),
+    );
+    await inside(orgId, `ALTER TABLE ${SCHEMA}.events_2 OWNER TO mad_${SCHEMA}_owner`);
+    expect(await driftOf(orgId)).toEqual([]);
+    const { operation } = await mad.indexes().deleteTenantIndex({ orgId, schema: SCHEMA, name: 'own_what' });
+    expect((await ended(operation)).state).toBe(OperationState.SUCCEEDED);
+    expect(await driftOf(orgId)).toEqual([]);
+    expect((await mad.indexes().listTenantIndexes({ orgId })).indexes).toEqual([]);
+  });
+
+  test('is there again in a restored database', async () => {
+    const orgId = await tenant();
+    await inside(orgId, `INSERT INTO ${SCHEMA}.notes (body, stars) SELECT 'n' || i, i FROM generate_series(1, 100) i`);
+    const { backup, operation: made } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
+    expect((await ended(made)).state).toBe(OperationState.SUCCEEDED);
+    expect((await add(orgId, 'own_body', 'notes', ['body'])).error).toBe('');
+    const { operation } = await mad.backups().restoreBackup({ backupId: backup!.backupId });
+    expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
+    expect(await inside(orgId, `SELECT count(*)::int AS n FROM ${SCHEMA}.notes`)).toEqual([{ n: 100 }]);
+    expect(await driftOf(orgId)).toEqual([]);
+    expect(await inside(orgId, `SELECT 1 FROM pg_class WHERE relname = 'own_body'`)).toHaveLength(1);
+  });
+
+  test('that cannot be: the field is named, the operation says why, and nothing is left of it', async () => {
+    const orgId = await tenant();
+    const request = { orgId, schema: SCHEMA, name: 'own_x', table: 'notes', columns: ['body'] };
+    const refusal = async (more: object): Promise<string[]> =>
+      mad
+        .indexes()
+        .createTenantIndex({ ...request, ...more })
+        .then(
+          () => [],
+          (error: unknown) => violationsOf(error).map(({ field }) => field),
+        );
+    expect(await refusal({ name: 'notes_pkey' })).toEqual(['name']);
+    expect(await refusal({ columns: ['body); DROP TABLE notes'] })).toEqual(['columns[0]']);
+    expect(await refusal({ columns: [] })).toEqual(['columns']);
+    expect(await refusal({ method: 'guess' })).toEqual(['method']);
+    await expect(mad.indexes().createTenantIndex({ ...request, orgId: uuidv7() })).rejects.toMatchObject({
+      code: Code.NotFound,
+    });
+    expect(await add(orgId, 'own_x', 'nothing', ['body'])).toMatchObject({
+      state: OperationState.FAILED,
+      error: expect.stringContaining('no table nothing'),
+    });
+    expect((await add(orgId, 'own_x', 'notes', ['no_such'])).error).toContain('no_such');
+    expect(await driftOf(orgId)).toEqual([]);
+    // The name is free for a better one, and then it is taken.
+    expect((await add(orgId, 'own_x', 'notes', ['body'])).state).toBe(OperationState.SUCCEEDED);
+    await expect(mad.indexes().createTenantIndex(request)).rejects.toMatchObject({ code: Code.AlreadyExists });
+    await expect(mad.indexes().deleteTenantIndex({ orgId, schema: SCHEMA, name: 'own_never' })).rejects.toMatchObject({
+      code: Code.NotFound,
+    });
+  });
+});
+
+test('kill -9 while an index is built: what it left invalid is made again', async () => {
+  const provisioner = await ProvisionerProcess.of(mad);
+  await mad.stop();
+  try {
+    provisioner.start();
+    const orgId = uuidv7();
+    const tenants = createClient(
+      TenantService,
+      provisioner.as(() => serviceToken('identity')),
+    );
+    const permissions = ['indexes.create', 'operations.read', 'drift.read'].map((one) => `platform.${one}`);
+    const platform = provisioner.as(() => platformToken({ permissions }));
+    await served(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
+    // Building waits for every transaction that began before: so it can be killed in the middle, and leaves an invalid one.
+    const reader = new pg.Client(clientOptions(testCluster().adminUrlTo(databaseName(SCHEMA, orgId))));
+    await reader.connect();
+    await reader.query(`BEGIN; INSERT INTO ${SCHEMA}.notes (body) VALUES ('open')`);
+    const request = { orgId, schema: SCHEMA, name: 'own_body', table: 'notes', columns: ['body'] };
+    const { operation } = await served(() => createClient(TenantIndexService, platform).createTenantIndex(request));
+    const invalid = (): Promise<pg.QueryResultRow[]> =>
+      inside(orgId, `SELECT FROM pg_index WHERE indexrelid = to_regclass('${SCHEMA}.own_body') AND NOT indisvalid`);
+    while ((await invalid()).length === 0) await delay(20);
+    await provisioner.kill();
+    // The server may still be at it: it sees that nobody waits.
+    await mad.admin.query(
+      `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY own_body%'`,
+    );
+    expect(await invalid()).toHaveLength(1);
+    await reader.query('COMMIT');
+    await reader.end();
+    provisioner.start();
+    const operations = createClient(OperationService, platform);
+    for (;;) {
+      const { operation: now } = await served(() => operations.getOperation({ operationId: operation!.operationId }));
+      if (now!.state === OperationState.SUCCEEDED) break;
+      expect(now!.state).toBe(OperationState.RUNNING);
+      await delay(50);
+    }
+    expect(await invalid()).toEqual([]);
+    const { tenants: swept } = await createClient(DriftService, platform).listDrift({ orgId });
+    expect(swept).toMatchObject([{ differences: [], error: '' }]);
+  } finally {
+    await provisioner.close();
+    await mad.start();
+  }
+}, 120_000);
