@@ -25,6 +25,8 @@ export interface ProvisionerConfig {
   serviceKeys: ServiceKeys;
   /** "host:port" of identity, for its keys and its audit log. */
   identityAddress: string;
+  /** "host:port" of catalog, for its part of an organization's erasure. */
+  catalogAddress: string;
   /** "host:port" of each tenant schema's owner. */
   tenantSchemas: Readonly<Record<string, string>>;
   /** Servers registered at start. */
@@ -79,6 +81,11 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       serviceKeys: r.json('MAD_SERVICE_KEYS', serviceKeysSetting),
       identityAddress: r.string('IDENTITY_ADDRESS', {
         default: '127.0.0.1:7001',
+        pattern: ADDRESS,
+        expected: 'host:port',
+      }),
+      catalogAddress: r.string('CATALOG_ADDRESS', {
+        default: '127.0.0.1:7002',
         pattern: ADDRESS,
         expected: 'host:port',
       }),

@@ -1,3 +1,4 @@
+import type { JsonWebKey } from 'node:crypto';
 import type { ObjectStore } from '@mad/object-store';
 import type { Boss, Database } from '@mad/postgres';
 import type { Logger } from '@mad/process';
@@ -18,6 +19,8 @@ export interface ProvisionerContext {
   runs: Runs;
   changes: ChangeFeed;
   objects: ObjectStore;
+  /** Public keys that sign records of erasures: provisioner's own, two while it changes. */
+  trustedJwks: readonly JsonWebKey[];
   /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */

@@ -1,6 +1,7 @@
 import type { BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from './context.ts';
 import { backupService } from './rpc/backup-service.ts';
+import { erasureService } from './rpc/erasure-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
 import { operationService } from './rpc/operation-service.ts';
 import { routeService } from './rpc/route-service.ts';
@@ -15,6 +16,7 @@ export function routes(context: ProvisionerContext): BoundService[] {
     serverService(context),
     operationService(context),
     backupService(context),
+    erasureService(context),
     fleetStatisticsService(context),
   ];
 }

@@ -3,6 +3,7 @@ import {
   createAccessTokenVerifier,
   createServiceTokenVerifier,
   identityKeys,
+  publicJwkOf,
   serviceTransports,
 } from '@mad/auth';
 import { openObjectStore } from '@mad/object-store';
@@ -14,6 +15,7 @@ import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
+import { RowOwners } from './erasure/row-owners.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
 import { RotationKeeper } from './rotation/rotation-keeper.ts';
@@ -72,7 +74,22 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   const owners = new SchemaOwners(config.tenantSchemas, to);
   open.defer(() => owners.close());
   const objects = openObjectStore(config.objectStoreUrl);
-  const runs = new Runs({ database, boss, master, connections, owners, objects, logger, leaseMs, rotateGraceMs });
+  // Identity last: its status of the organization says that all is done.
+  const rowOwners = new RowOwners({ catalog: config.catalogAddress, identity: config.identityAddress }, to);
+  open.defer(() => rowOwners.close());
+  const runs = new Runs({
+    database,
+    boss,
+    master,
+    connections,
+    owners,
+    objects,
+    rowOwners,
+    signingJwk: config.servicePrivateJwk,
+    logger,
+    leaseMs,
+    rotateGraceMs,
+  });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
@@ -118,6 +135,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     runs,
     changes,
     objects,
+    trustedJwks: [publicJwkOf(config.servicePrivateJwk), config.serviceKeys['provisioner'] ?? []].flat(),
     leaseMs,
     rotateGraceMs,
     replacedKeepMs,

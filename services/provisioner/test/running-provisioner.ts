@@ -8,6 +8,7 @@ import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/
 import type { AuditEvent } from '@mad/proto/identity';
 import {
   BackupService,
+  ErasureService,
   FleetStatisticsService,
   OperationService,
   RouteService,
@@ -25,7 +26,7 @@ import {
 } from '@mad/testing';
 import pg from 'pg';
 import { provisionerMigrations, readProvisionerConfig, startProvisioner } from '../src/index.ts';
-import { noteMigrations, serveIdentity, serveSchemaOwner, silent } from './neighbours.ts';
+import { noteMigrations, serveIdentity, serveSchemaOwner, silent, type OwnedRows } from './neighbours.ts';
 
 const SERVICES = ['identity', 'catalog', 'results', 'gateway', 'provisioner'] as const;
 
@@ -44,6 +45,8 @@ export interface RunningProvisioner {
   environment: Record<string, string>;
   address: string;
   events: AuditEvent[];
+  /** What identity and catalog have of organizations, in one. */
+  ownedRows: OwnedRows;
   owner: RpcServer;
   tenants(service?: string): Client<typeof TenantService>;
   tenantsAs(token: string): Client<typeof TenantService>;
@@ -52,6 +55,7 @@ export interface RunningProvisioner {
   operations(): Client<typeof OperationService>;
   statistics(): Client<typeof FleetStatisticsService>;
   backups(): Client<typeof BackupService>;
+  erasures(): Client<typeof ErasureService>;
   /** The folder of the object store. */
   objectsFolder: string;
   /** The transport of a service, e.g. for `openTenants`. */
@@ -97,7 +101,8 @@ export async function runProvisioner({
   const rows = new pg.Client(clientOptions(metadata.adminUrl));
   await Promise.all([admin.connect(), rows.connect()]);
   const events: AuditEvent[] = [];
-  const identity = await serveIdentity(events);
+  const ownedRows: OwnedRows = { left: new Map(), removed: new Map(), away: false };
+  const identity = await serveIdentity(events, ownedRows);
   const owner = await serveSchemaOwner(schema, migrations ?? noteMigrations(schema));
   const keys = await testServiceKeys(SERVICES);
 
@@ -112,6 +117,7 @@ export async function runProvisioner({
     PROVISIONER_SERVICE_KEY: JSON.stringify(keys.private.provisioner),
     MAD_SERVICE_KEYS: JSON.stringify(keys.public),
     IDENTITY_ADDRESS: `127.0.0.1:${identity.port}`,
+    CATALOG_ADDRESS: `127.0.0.1:${identity.port}`,
     PROVISIONER_TENANT_SCHEMAS: `${schema}=127.0.0.1:${owner.port}`,
     PROVISIONER_SERVERS: JSON.stringify([
       {
@@ -149,6 +155,7 @@ export async function runProvisioner({
       return address();
     },
     events,
+    ownedRows,
     owner,
     transport: (service) => as(() => serviceToken(service)),
     tenants: (service = 'identity') => createClient(TenantService, self.transport(service)),
@@ -177,6 +184,11 @@ export async function runProvisioner({
       createClient(
         BackupService,
         as(() => platformToken({ permissions: BACKUP_PERMISSIONS })),
+      ),
+    erasures: () =>
+      createClient(
+        ErasureService,
+        as(() => platformToken({ permissions: ['platform.erasures.read'] })),
       ),
     objectsFolder,
     async start() {

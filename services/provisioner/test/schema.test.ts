@@ -30,6 +30,8 @@ const GOOD_ROWS = `
     VALUES ('${ORG}', '${SERVER}', 'results', 'mad_results_stock_1', 'mad_results_template_1');
   INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}');
   INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 24, 7);
+  INSERT INTO erasure_records (erasure_id, org_id, operation_id, record, hash, key_id, public_key, signature, erased_at)
+    VALUES ('${ORG}', '${ORG}', '${OPERATION}', '{}', repeat('0', 64), 'k', '{}', 's', now());
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
   INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
 
@@ -49,6 +51,10 @@ const stock = (name: string): string =>
    VALUES (gen_random_uuid(), '${SERVER}', 'results', '${name}', 'mad_results_template_1')`;
 const change = (seq: number, org = ORG): string =>
   `INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', ${seq}, '${org}', 1, 'ready')`;
+
+const erasure = (id: string, org: string): string =>
+  `INSERT INTO erasure_records (erasure_id, org_id, operation_id, record, hash, key_id, public_key, signature, erased_at)
+   VALUES ('${id}', '${org}', '${OPERATION}', '{}', repeat('0', 64), 'k', '{}', 's', now())`;
 
 /** An UPDATE of the right row, or an INSERT beside it, that breaks the constraint of that name and no other. */
 const BAD_ROWS: Record<string, string> = {
@@ -120,6 +126,11 @@ const BAD_ROWS: Record<string, string> = {
   backup_policies_pkey: `INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 1, 1)`,
   backup_policies_every_hours_check: `UPDATE backup_policies SET every_hours = -1`,
   backup_policies_keep_check: `UPDATE backup_policies SET keep = 0`,
+  erasure_records_pkey: erasure(ORG, OTHER),
+  erasure_records_org_id_key: erasure(OTHER, ORG),
+  erasure_records_record_check: `UPDATE erasure_records SET record = '[]'`,
+  erasure_records_hash_check: `UPDATE erasure_records SET hash = 'x'`,
+  erasure_records_public_key_check: `UPDATE erasure_records SET public_key = '{"d": "x"}'`,
   tenant_change_counters_pkey: `INSERT INTO tenant_change_counters (schema) VALUES ('results')`,
   tenant_change_counters_last_seq_check: `UPDATE tenant_change_counters SET last_seq = -1`,
   tenant_changes_pkey: change(1),
@@ -141,6 +152,7 @@ const suite = schemaSuite({
     'data_keys.wrapped_key',
     'database_servers.migrator_secret',
     'database_servers.provisioner_secret',
+    'erasure_records.record',
     'tenant_credentials.secret',
   ],
 });
@@ -172,12 +184,17 @@ describe('rights', () => {
       'SELECT org_id FROM cleanup_records',
       'SELECT org_id FROM tenant_changes',
       'SELECT org_id FROM tenant_stock',
+      'SELECT org_id FROM erasure_records',
       `UPDATE tenants SET state = 'ready'`,
       'DELETE FROM tenants',
     ]) {
       await expect(as('mad_provisioner', sql, ORG)).rejects.toMatchObject({ code: '42501' });
     }
-    for (const sql of ['UPDATE tenant_changes SET seq = 2', 'DELETE FROM tenant_changes']) {
+    for (const sql of [
+      'UPDATE tenant_changes SET seq = 2',
+      'DELETE FROM tenant_changes',
+      'DELETE FROM erasure_records',
+    ]) {
       await expect(as('mad_provisioner_system', sql)).rejects.toMatchObject({ code: '42501' });
     }
   });

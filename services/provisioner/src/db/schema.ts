@@ -1,4 +1,5 @@
 import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
+import { ErasureEntity } from './entities/erasure.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
@@ -11,6 +12,7 @@ import { Operations } from './migrations/2026_11_25_1000_operations.ts';
 import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
+import { Erasures } from './migrations/2026_11_25_1132_erasures.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -25,7 +27,17 @@ export const provisionerEntities = [
   BackupPolicyEntity,
   ChangeCounterEntity,
   ChangeEntity,
+  ErasureEntity,
 ];
 
 /** The schema's trail, in order. */
-export const provisionerMigrations = [ServersAndTenants, Queue, Reporting, Operations, TenantStock, Backups, Rotation];
+export const provisionerMigrations = [
+  ServersAndTenants,
+  Queue,
+  Reporting,
+  Operations,
+  TenantStock,
+  Backups,
+  Rotation,
+  Erasures,
+];

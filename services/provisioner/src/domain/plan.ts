@@ -2,7 +2,16 @@ import { copyName, databaseName, loginName } from './names.ts';
 
 /** Something that is undertaken with a tenant. */
 export type OperationKind =
-  'provision' | 'suspend' | 'freeze' | 'resume' | 'migrate' | 'rotate' | 'backup' | 'verify_backup' | 'restore';
+  | 'provision'
+  | 'suspend'
+  | 'freeze'
+  | 'resume'
+  | 'migrate'
+  | 'rotate'
+  | 'backup'
+  | 'verify_backup'
+  | 'restore'
+  | 'erase';
 
 export type StepName =
   | 'create_database'
@@ -21,7 +30,14 @@ export type StepName =
   | 'load_copy'
   | 'drop_copy'
   | 'migrate_copy'
-  | 'swap_in';
+  | 'swap_in'
+  | 'shut_out'
+  | 'drop_databases'
+  | 'drop_roles'
+  | 'delete_objects'
+  | 'destroy_keys'
+  | 'erase_rows'
+  | 'sign_record';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -45,7 +61,7 @@ export interface Plan {
    */
   steps: readonly StepName[];
   /** The state the tenant is in afterwards, under a new generation where it was not before; where not, it stays. */
-  opens?: 'ready' | 'read_only';
+  opens?: 'ready' | 'read_only' | 'erased';
   /** What it made on the server is the tenant's from then on, so that its cleanup records go. */
   keepsObjects?: true;
   /** Routers are told of the end; where not, they were told at the beginning. */
@@ -103,6 +119,17 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     onFailure: 'stop',
     cancellable: true,
     carriedThroughFrom: 'swap_in',
+    long: true,
+  },
+  // Of a whole organization, under the lease of the first of its tenants; the others rest meanwhile. What could be read
+  // goes first and the keys before the rows, so that an erasure that must wait for somebody has nothing left to leak.
+  erase: {
+    steps: ['shut_out', 'drop_databases', 'drop_roles', 'delete_objects', 'destroy_keys', 'erase_rows', 'sign_record'],
+    opens: 'erased',
+    announces: true,
+    onFailure: 'retry',
+    cancellable: true,
+    carriedThroughFrom: 'drop_databases',
     long: true,
   },
 };

@@ -1,5 +1,6 @@
 import type { StepName } from '../domain/plan.ts';
 import { BACKUP_STEPS } from '../backups/steps.ts';
+import { ERASURE_STEPS } from '../erasure/steps.ts';
 import { PROVISIONING_STEPS, type Step } from '../provisioning/steps.ts';
 import { ROTATION_STEPS } from '../rotation/steps.ts';
 
@@ -8,4 +9,5 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
   ...PROVISIONING_STEPS,
   ...ROTATION_STEPS,
   ...BACKUP_STEPS,
+  ...ERASURE_STEPS,
 };

@@ -28,6 +28,8 @@ export async function insertTenant(
   const { orgId, schema } = key;
   const exists = await tx.execute('SELECT FROM provisioner.tenants WHERE org_id = $1 AND schema = $2', [orgId, schema]);
   if (exists > 0) return undefined;
+  const gone = await tx.execute('SELECT FROM provisioner.erasure_records WHERE org_id = $1', [orgId]);
+  if (gone > 0) throw erased(key);
   // Locked one after the other, so that two new tenants never both take the last place.
   await tx.execute('SELECT FROM provisioner.database_servers WHERE region = $1 ORDER BY server_id FOR NO KEY UPDATE', [
     region,
@@ -49,6 +51,12 @@ export async function insertTenant(
   }
   await insertCredentials(tx, master, key);
   return operationId;
+}
+
+/** Nothing makes a database for an organization that was erased. */
+export function erased({ orgId, schema }: TenantKey): Error {
+  const message = 'the organization was erased: it is not made again';
+  return rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { org_id: orgId, schema, state: 'erased' });
 }
 
 async function insertCredentials(tx: Tx, master: MasterKeys, { orgId, schema }: TenantKey): Promise<void> {

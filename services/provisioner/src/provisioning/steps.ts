@@ -1,3 +1,4 @@
+import type { JsonWebKey } from 'node:crypto';
 import type { ObjectStore } from '@mad/object-store';
 import type { Database } from '@mad/postgres';
 import type pg from 'pg';
@@ -6,6 +7,7 @@ import type { ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { schemaApp, schemaOwner, schemaReader } from '../domain/names.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
+import type { RowOwners } from '../erasure/row-owners.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
@@ -25,6 +27,9 @@ export interface StepContext {
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
   objects: ObjectStore;
+  rowOwners: RowOwners;
+  /** Provisioner's own key, which signs the records of erasures. */
+  signingJwk: JsonWebKey;
 }
 
 /** One tenant as the steps see it. */

@@ -22,6 +22,7 @@ import { begin } from '../operations/lease.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { describeTenants } from './describe-tenants.ts';
+import { eraseTenants } from './erase-tenants.ts';
 import { rotateTenantCredentials } from './rotate-tenant-credentials.ts';
 import { stateName, tenantMessage } from './messages.ts';
 
@@ -66,6 +67,8 @@ export function tenantService(context: ProvisionerContext): BoundService {
       const rows = await switchTenants(context, orgId.toLowerCase(), 'resume', ctx);
       return { tenants: rows.map(tenantMessage) };
     },
+
+    eraseTenants: (request, ctx) => eraseTenants(context, request, ctx),
 
     async getTenant({ schema }, ctx) {
       const orgId = orgOf(ctx);

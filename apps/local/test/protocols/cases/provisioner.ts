@@ -1,5 +1,6 @@
 import {
   BackupService,
+  ErasureService,
   FleetStatisticsService,
   OperationService,
   RouteService,
@@ -51,6 +52,13 @@ export const provisionerCases: Case[] = [
     as: 'platform',
     request: ({ operationId }) => ({ operationId }),
     responses: ({ operationId }) => [{ operation: { operationId, progress: { unit: 'steps' } } }],
+  },
+  {
+    name: 'organizations that were erased: none yet',
+    service: ErasureService,
+    method: 'ListErasures',
+    as: 'platform',
+    responses: () => [{}],
   },
   {
     name: 'who is connected where, for the platform',
