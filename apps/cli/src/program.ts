@@ -37,7 +37,7 @@ export function program(env: Env): Command {
     healthCommand,
     sessionCommands,
     tokenCommands,
-    (root, settings) => erasureCommands(organizationCommands(root, settings), settings),
+    (root: Command, from: Env) => erasureCommands(organizationCommands(root, from), from),
     userCommands,
     moleculeCommands,
     pipelineCommands,

@@ -24,6 +24,7 @@ import { routes } from './routes.ts';
 import { upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
 import { registerFleetMetrics } from './servers/tenant-metrics.ts';
+import { ServerWatch } from './servers/server-watch.ts';
 import { ServerConnections } from './servers/server-connections.ts';
 import { StockKeeper } from './stock/stock-keeper.ts';
 
@@ -61,7 +62,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   });
   open.defer(() => database.close());
   await database.asSystem(async (tx) => {
-    for (const server of config.servers) await upsertServer(tx, master, server);
+    for (const server of config.servers) await upsertServer(tx, master, server, { limits: false });
   });
   const identity = to(config.identityAddress);
   // Before the queue: its handlers finish before what they talk to is closed.
@@ -103,6 +104,8 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     everyMs: config.sweepMs,
   });
   open.defer(() => stock.close());
+  const watch = new ServerWatch({ database, connections, logger, everyMs: config.serverSampleMs });
+  open.defer(() => watch.close());
   const rotation = new RotationKeeper({
     database,
     connections,

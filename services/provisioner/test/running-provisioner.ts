@@ -58,6 +58,8 @@ export interface RunningProvisioner {
   erasures(): Client<typeof ErasureService>;
   /** The folder of the object store. */
   objectsFolder: string;
+  /** A transport whose calls carry the token. */
+  as(token: () => Promise<string>): GrpcTransport;
   /** The transport of a service, e.g. for `openTenants`. */
   transport(service: string): GrpcTransport;
   stop(): Promise<void>;
@@ -157,6 +159,7 @@ export async function runProvisioner({
     events,
     ownedRows,
     owner,
+    as,
     transport: (service) => as(() => serviceToken(service)),
     tenants: (service = 'identity') => createClient(TenantService, self.transport(service)),
     tenantsAs: (token) =>
@@ -168,7 +171,9 @@ export async function runProvisioner({
     servers: () =>
       createClient(
         ServerService,
-        as(() => platformToken({ permissions: ['platform.servers.create', 'platform.servers.read'] })),
+        as(() =>
+          platformToken({ permissions: ['create', 'read', 'update'].map((verb) => `platform.servers.${verb}`) }),
+        ),
       ),
     operations: () =>
       createClient(

@@ -30,6 +30,8 @@ const GOOD_ROWS = `
     VALUES ('${ORG}', '${SERVER}', 'results', 'mad_results_stock_1', 'mad_results_template_1');
   INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}');
   INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 24, 7);
+  INSERT INTO server_samples (server_id) VALUES ('${SERVER}');
+  INSERT INTO placements (org_id, schema, region, server_name, verdicts) VALUES ('${ORG}', 'results', 'local', 'local', '[]');
   INSERT INTO erasure_records (erasure_id, org_id, operation_id, record, hash, key_id, public_key, signature, erased_at)
     VALUES ('${ORG}', '${ORG}', '${OPERATION}', '{}', repeat('0', 64), 'k', '{}', 's', now());
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
@@ -126,6 +128,13 @@ const BAD_ROWS: Record<string, string> = {
   backup_policies_pkey: `INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 1, 1)`,
   backup_policies_every_hours_check: `UPDATE backup_policies SET every_hours = -1`,
   backup_policies_keep_check: `UPDATE backup_policies SET keep = 0`,
+  database_servers_labels_check: `UPDATE database_servers SET labels = '[]'`,
+  database_servers_reserved_connections_check: 'UPDATE database_servers SET reserved_connections = -1',
+  server_samples_pkey: `INSERT INTO server_samples (server_id) VALUES ('${SERVER}')`,
+  server_samples_server_id_fkey: `INSERT INTO server_samples (server_id) VALUES ('${NOBODY}')`,
+  server_samples_counts_check: 'UPDATE server_samples SET sessions = -1',
+  placements_pkey: `INSERT INTO placements (org_id, schema, region, server_name, verdicts) VALUES ('${ORG}', 'results', 'l', 's', '[]')`,
+  placements_verdicts_check: `UPDATE placements SET verdicts = '{}'`,
   erasure_records_pkey: erasure(ORG, OTHER),
   erasure_records_org_id_key: erasure(OTHER, ORG),
   erasure_records_record_check: `UPDATE erasure_records SET record = '[]'`,
@@ -185,6 +194,7 @@ describe('rights', () => {
       'SELECT org_id FROM tenant_changes',
       'SELECT org_id FROM tenant_stock',
       'SELECT org_id FROM erasure_records',
+      'SELECT org_id FROM placements',
       `UPDATE tenants SET state = 'ready'`,
       'DELETE FROM tenants',
     ]) {

@@ -13,9 +13,10 @@ import { asPlatform, type Signed } from '../session.ts';
 import type { GlobalFlags, Settings } from '../settings.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
 import { rotateCommand } from './rotate.ts';
+import { serverCommands } from './server.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, db server, db why, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -40,6 +41,7 @@ export function databaseCommands(mad: Command, env: Env): void {
         );
       }),
     );
+  serverCommands(db, env);
   rotateCommand(db, env);
   schemaDocsCommand(db, env);
   mad

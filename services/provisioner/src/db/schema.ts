@@ -3,6 +3,7 @@ import { ErasureEntity } from './entities/erasure.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
+import { PlacementEntity, SampleEntity } from './entities/placement.ts';
 import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
 import { ServersAndTenants } from './migrations/2026_11_21_0900_servers_and_tenants.ts';
@@ -13,6 +14,7 @@ import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
 import { Erasures } from './migrations/2026_11_25_1132_erasures.ts';
+import { ServerPlacement } from './migrations/2026_11_25_1133_server_placement.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -28,6 +30,8 @@ export const provisionerEntities = [
   ChangeCounterEntity,
   ChangeEntity,
   ErasureEntity,
+  SampleEntity,
+  PlacementEntity,
 ];
 
 /** The schema's trail, in order. */
@@ -40,4 +44,5 @@ export const provisionerMigrations = [
   Backups,
   Rotation,
   Erasures,
+  ServerPlacement,
 ];

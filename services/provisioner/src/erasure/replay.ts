@@ -40,6 +40,7 @@ export async function replayErasure(tx: Statements, signed: SignedErasure): Prom
     'tenant_stock',
     'backups',
     'backup_policies',
+    'placements',
   ]) {
     await tx.execute(`DELETE FROM provisioner.${table} WHERE org_id = $1`, [orgId]);
   }

@@ -159,6 +159,7 @@ async function makeRecord({ database: db, signingJwk }: StepContext, held: Held)
 /** Keeps the record, and makes tombstones of the organization's other tenants; the operation's end does so with its own. */
 async function entomb(tx: Parameters<typeof lockHeld>[0], held: Held, signed: SignedErasure): Promise<void> {
   await lockHeld(tx, held);
+  await tx.execute('DELETE FROM provisioner.placements WHERE org_id = $1', [held.orgId]);
   await keepRow(tx, signed);
   const others = await tx.query<{ schema: string }>(
     `UPDATE provisioner.tenants SET state = 'erased', generation = generation + 1, updated_at = now()
