@@ -10,6 +10,7 @@ import { localCommands } from './commands/local.ts';
 import { logCommand } from './commands/logs.ts';
 import { userCommands } from './commands/user.ts';
 import { moleculeCommands } from './commands/molecule.ts';
+import { erasureCommands } from './commands/erasure.ts';
 import { organizationCommands } from './commands/organization.ts';
 import { operationCommands } from './commands/operation.ts';
 import { pipelineCommands } from './commands/pipeline.ts';
@@ -36,7 +37,7 @@ export function program(env: Env): Command {
     healthCommand,
     sessionCommands,
     tokenCommands,
-    organizationCommands,
+    (root: Command, from: Env) => erasureCommands(organizationCommands(root, from), from),
     userCommands,
     moleculeCommands,
     pipelineCommands,

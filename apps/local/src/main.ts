@@ -118,9 +118,13 @@ async function metadataVerify(): Promise<void> {
 
 async function metadataRestore(): Promise<void> {
   if (runningState(home) !== undefined) throw new Error('the system runs; run: mad down');
-  const { rows, replaced } = await onMetadata((place) => restoreMetadata(place, name));
+  const { rows, replaced, erased } = await onMetadata((place) => restoreMetadata(place, name));
   const kept = replaced === undefined ? '' : `; ${replaced} holds what it replaced`;
-  answer({ ok: true, archive: name, rows, replaced: replaced ?? '' }, `${name} is restored: ${rows} rows${kept}`);
+  const again = erased === 0 ? '' : `; ${erased} erased organizations were erased from it again`;
+  answer(
+    { ok: true, archive: name, rows, replaced: replaced ?? '', erased },
+    `${name} is restored: ${rows} rows${again}${kept}`,
+  );
 }
 
 function answer(value: unknown, text: string): void {

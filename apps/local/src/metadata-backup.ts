@@ -1,16 +1,20 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { catalogMigrations } from '@mad/catalog';
-import { identityMigrations } from '@mad/identity';
+import type { JsonWebKey } from 'node:crypto';
+import { catalogMigrations, eraseCatalogRows } from '@mad/catalog';
+import { eraseIdentityRows, identityMigrations } from '@mad/identity';
 import { openObjectStore, type ObjectStore } from '@mad/object-store';
 import { createMetadataDatabase, migrate, ownerRole, type MigrationClass } from '@mad/postgres';
 import {
   archiveMetadata,
+  erasuresToReplay,
   KEYS_FOLDER,
   loadMetadata,
   parseMasterKeys,
   provisionerMigrations,
+  replayErasure,
   type MetadataSchema,
+  type Statements,
 } from '@mad/provisioner';
 import pg from 'pg';
 import { METADATA_SERVICES, type Secrets } from './secrets.ts';
@@ -24,6 +28,8 @@ export interface MetadataPlace {
   database: string;
   masterKey: string;
   objectStoreUrl: string;
+  /** Public keys that signed the records of erasures. */
+  erasureKeys: readonly JsonWebKey[];
 }
 
 const MIGRATIONS: Readonly<Record<(typeof METADATA_SERVICES)[number], readonly MigrationClass[]>> = {
@@ -37,11 +43,12 @@ const id = pg.escapeIdentifier;
 /** The place of the local system in `home`. */
 export function localPlace(
   home: string,
-  { masterKeys }: Secrets,
+  { masterKeys, signingKeys }: Secrets,
   where: Pick<MetadataPlace, 'adminUrl' | 'migrateUrl' | 'database'>,
 ): MetadataPlace {
   const objectStoreUrl = process.env.OBJECT_STORE_URL ?? pathToFileURL(join(home, 'objects')).href;
-  return { ...where, masterKey: masterKeys.provisioner, objectStoreUrl };
+  const erasureKeys = [signingKeys.provisioner.publicJwk];
+  return { ...where, masterKey: masterKeys.provisioner, objectStoreUrl, erasureKeys };
 }
 
 function sorted(migrations: readonly MigrationClass[]): MigrationClass[] {
@@ -87,19 +94,20 @@ export async function verifyMetadata(place: MetadataPlace, archive: string): Pro
 }
 
 /**
- * Restores an archive and the newest keys into a new database and puts that in the metadata's place. Nobody may be at
- * work. What was there is kept under the name this returns; undefined when nothing was.
+ * Restores an archive and the newest keys into a new database, erases again what was erased since, and puts that in the
+ * metadata's place. Nobody may be at work. What was there is kept under the name this returns; undefined when nothing was.
  */
 export async function restoreMetadata(
   place: MetadataPlace,
   archive: string,
-): Promise<{ rows: number; replaced: string | undefined }> {
+): Promise<{ rows: number; replaced: string | undefined; erased: number }> {
   const next = `${place.database}_next`;
   await inPostgres(place, (client) => client.query(`DROP DATABASE IF EXISTS ${id(next)} WITH (FORCE)`));
   const rows = await restoreInto(place, archive, next);
   const keys = (await opened(place).objects.list(KEYS_FOLDER)).at(-1);
   if (keys === undefined) throw new Error('there is no archive of keys: without them no tenant could be opened');
   await loadMetadata({ ...opened(place), url: to(place.adminUrl, next) }, keys, async () => undefined);
+  const erased = await eraseAgain(place, next);
   return inPostgres(place, async (client) => {
     const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [place.database]);
     // To the millisecond: two restores may follow each other within a second.
@@ -109,8 +117,33 @@ export async function restoreMetadata(
     if (replaced !== undefined) await client.query(`ALTER DATABASE ${id(place.database)} RENAME TO ${id(replaced)}`);
     await client.query(`ALTER DATABASE ${id(next)} RENAME TO ${id(place.database)}`);
     await client.query('COMMIT');
-    return { rows, replaced };
+    return { rows, replaced, erased };
   });
+}
+
+/** Nothing that was erased comes back with an older archive. Returns how many organizations it was done to. */
+async function eraseAgain(place: MetadataPlace, database: string): Promise<number> {
+  const erasures = await erasuresToReplay(opened(place).objects, place.erasureKeys);
+  const client = new pg.Client({ connectionString: to(place.adminUrl, database) });
+  await client.connect();
+  const tx: Statements = {
+    query: async <R>(sql: string, params?: readonly unknown[]) =>
+      (await client.query(sql, params as unknown[])).rows as R[],
+    execute: async (sql, params) => (await client.query(sql, params as unknown[])).rowCount ?? 0,
+  };
+  try {
+    for (const signed of erasures) {
+      const { org_id: orgId } = signed.record;
+      await client.query('BEGIN');
+      await replayErasure(tx, signed);
+      await eraseIdentityRows(tx, orgId);
+      while (!(await eraseCatalogRows(tx, orgId)).done);
+      await client.query('COMMIT');
+    }
+    return erasures.length;
+  } finally {
+    await client.end();
+  }
 }
 
 function opened({ masterKey, objectStoreUrl }: MetadataPlace): {

@@ -1,14 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { catalogMigrations } from '@mad/catalog';
 import { identityMigrations } from '@mad/identity';
-import { clientOptions } from '@mad/postgres';
+import { generateSigningKey } from '@mad/auth';
+import { openObjectStore } from '@mad/object-store';
+import { clientOptions, openDatabase } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
-import { provisionerMigrations } from '@mad/provisioner';
+import { parseMasterKeys, provisionerMigrations, rewriteKeys, signErasure } from '@mad/provisioner';
 import { metadataDatabase, testCluster, type TestDatabase } from '@mad/testing';
 import pg from 'pg';
 import { backUpMetadata, restoreMetadata, verifyMetadata, type MetadataPlace } from '../src/metadata-backup.ts';
@@ -37,6 +39,7 @@ beforeAll(async () => {
     database: database.name,
     masterKey: randomBytes(32).toString('base64'),
     objectStoreUrl: pathToFileURL(home).href,
+    erasureKeys: [],
   };
   await query(organization(ORG, 'acme'));
   await query(tenant(ORG));
@@ -120,9 +123,115 @@ describe('metadata', () => {
   );
 
   test(
+    'brings back nothing that was erased since: neither rows nor keys, and no stranger can have anything erased',
+    async () => {
+      const gone = uuidv7();
+      await query(organization(gone, 'gone'));
+      await query(tenant(gone));
+      await query(`INSERT INTO identity.users (user_id, email, display_name) VALUES ('${gone}', 'ann@gone.test', 'Ann');
+        INSERT INTO identity.memberships (user_id, org_id) VALUES ('${gone}', '${gone}');
+        INSERT INTO catalog.pipelines (pipeline_id, org_id, name, created_by) VALUES ('${gone}', '${gone}', 'p', '${gone}');
+        INSERT INTO provisioner.backups (backup_id, org_id, schema, operation_id) VALUES ('${gone}', '${gone}', 'results', '${gone}')`);
+      const { archive } = await backUpMetadata(place);
+      const record = {
+        erasure_id: uuidv7(),
+        org_id: gone,
+        slug: 'gone',
+        operation_id: gone,
+        requested_by: gone,
+        requested_at: '2026-11-25T00:00:00.000Z',
+        erased_at: '2026-11-25T00:00:01.000Z',
+        databases: [],
+        roles: [],
+        objects: 0,
+        backups: 1,
+        keys: 1,
+        rows: {},
+      };
+      const [own, stranger] = [await generateSigningKey(), await generateSigningKey()];
+      const erasureKeys = [own.publicJwk];
+      const path = join(home, 'erasures', record.erasure_id);
+      await mkdir(join(home, 'erasures'), { recursive: true });
+      await writeFile(path, JSON.stringify(signErasure(record, stranger.privateJwk)));
+      await expect(restoreMetadata({ ...place, erasureKeys }, archive)).rejects.toThrow('is not among');
+      expect(await query(`SELECT slug FROM identity.organizations WHERE org_id = '${gone}'`)).toEqual([
+        { slug: 'gone' },
+      ]);
+
+      await writeFile(path, JSON.stringify(signErasure(record, own.privateJwk)));
+      const { replaced, erased } = await restoreMetadata({ ...place, erasureKeys }, archive);
+      made.push(replaced!);
+      expect(erased).toBe(1);
+      expect(await query(`SELECT status FROM identity.organizations WHERE org_id = '${gone}'`)).toEqual([
+        { status: 'erased' },
+      ]);
+      expect(await query(`SELECT display_name, enabled FROM identity.users WHERE user_id = '${gone}'`)).toEqual([
+        { display_name: '', enabled: false },
+      ]);
+      expect(await query(`SELECT state FROM provisioner.tenants WHERE org_id = '${gone}'`)).toEqual([
+        { state: 'erased' },
+      ]);
+      for (const table of [
+        'catalog.pipelines',
+        'identity.memberships',
+        'provisioner.data_keys',
+        'provisioner.tenant_credentials',
+        'provisioner.backups',
+      ]) {
+        expect([table, await query(`SELECT FROM ${table} WHERE org_id = '${gone}'`)]).toEqual([table, []]);
+      }
+      // The others' are whole, and the record is known again.
+      expect(await query(`SELECT slug FROM identity.organizations WHERE org_id = '${ORG}'`)).toEqual([
+        { slug: 'acme' },
+      ]);
+      expect(await query(`SELECT erasure_id FROM provisioner.erasure_records`)).toEqual([
+        { erasure_id: record.erasure_id },
+      ]);
+      await rm(path);
+    },
+    SLOW,
+  );
+
+  test(
+    'keys of an organization that is erased go from the archive of keys as well',
+    async () => {
+      const { archive } = await backUpMetadata(place);
+      const keysOf = async (): Promise<string[]> => {
+        const { replaced } = await restoreMetadata(place, archive);
+        made.push(replaced!);
+        const rows = await query<{ org_id: string }>('SELECT org_id FROM provisioner.data_keys ORDER BY org_id');
+        return rows.map(({ org_id: orgId }) => orgId);
+      };
+      const before = await keysOf();
+      expect(before).toContain(ORG);
+      const login = await openDatabase({
+        url: database.url('mad_provisioner'),
+        systemUrl: database.url('mad_provisioner_system'),
+        schema: 'provisioner',
+        applicationName: 'test',
+      });
+      const options = {
+        master: parseMasterKeys(place.masterKey),
+        objects: openObjectStore(place.objectStoreUrl),
+      };
+      // As the erasure does it: in one transaction with the destruction.
+      await login.asSystem(async (tx) => {
+        await tx.execute('DELETE FROM provisioner.tenant_credentials WHERE org_id = $1', [ORG]);
+        await tx.execute('DELETE FROM provisioner.data_keys WHERE org_id = $1', [ORG]);
+        await rewriteKeys(options, tx.client);
+      });
+      await login.close();
+      expect(await readdir(join(home, 'metadata-keys'))).toHaveLength(1);
+      expect(await keysOf()).toEqual(before.filter((orgId) => orgId !== ORG));
+    },
+    SLOW,
+  );
+
+  test(
     'holds no keys, and nothing of it is restored under another master key or when it was changed',
     async () => {
       const { archive } = await backUpMetadata(place);
+      const before = await query('SELECT count(*)::int AS n FROM identity.organizations');
       const strange = { ...place, masterKey: randomBytes(32).toString('base64') };
       await expect(verifyMetadata(strange, archive)).rejects.toThrow(/^ARCHIVE_KEY_UNAVAILABLE/);
       const path = join(home, archive);
@@ -133,7 +242,7 @@ describe('metadata', () => {
       flipped[whole.length - 40]! ^= 1;
       await writeFile(path, flipped);
       await expect(restoreMetadata(place, archive)).rejects.toThrow(/^ARCHIVE_ALTERED/);
-      expect(await query('SELECT count(*)::int AS n FROM identity.organizations')).toEqual([{ n: 2 }]);
+      expect(await query('SELECT count(*)::int AS n FROM identity.organizations')).toEqual(before);
       await writeFile(path, whole);
     },
     SLOW,

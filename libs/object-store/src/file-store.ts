@@ -5,7 +5,7 @@ import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
-import { Disk } from 'flydrive';
+import { Disk, type DriveDirectory, type DriveFile } from 'flydrive';
 import { FSDriver } from 'flydrive/drivers/fs';
 import { checkKey, ObjectNotFoundError, type ObjectStore } from './object-store.ts';
 
@@ -17,6 +17,20 @@ export function fileStore(folder: URL): ObjectStore {
   const disk = new Disk(new FSDriver({ location: folder, visibility: 'private' }));
   const requireObject = async (key: string): Promise<void> => {
     if (!(await disk.exists(checkKey(key)))) throw new ObjectNotFoundError(key);
+  };
+  /** What is right below a folder; nothing when there is none. */
+  const entriesOf = async (folder: string): Promise<(DriveFile | DriveDirectory)[]> => {
+    const entries: (DriveFile | DriveDirectory)[] = [];
+    let paginationToken: string | undefined;
+    do {
+      const page = await disk.listAll(folder, { paginationToken }).catch((error: unknown) => {
+        if ((error as { cause?: { code?: string } }).cause?.code === 'ENOENT') return undefined;
+        throw error;
+      });
+      entries.push(...(page?.objects ?? []));
+      paginationToken = page?.paginationToken;
+    } while (paginationToken !== undefined);
+    return entries;
   };
   return {
     async putIfAbsent(key, content) {
@@ -58,17 +72,18 @@ export function fileStore(folder: URL): ObjectStore {
     },
     exists: async (key) => disk.exists(checkKey(key)),
     async list(below) {
-      const keys: string[] = [];
-      let paginationToken: string | undefined;
-      do {
-        const page = await disk.listAll(checkKey(below), { paginationToken }).catch((error: unknown) => {
-          if ((error as { cause?: { code?: string } }).cause?.code === 'ENOENT') return undefined;
-          throw error;
-        });
-        for (const one of page?.objects ?? []) if (one.isFile) keys.push(one.key);
-        paginationToken = page?.paginationToken;
-      } while (paginationToken !== undefined);
-      return keys.sort();
+      const entries = await entriesOf(checkKey(below));
+      return entries.flatMap((entry) => (entry.isFile ? [entry.key] : [])).sort();
+    },
+    async *walk(folder) {
+      // Level by level: the driver's own listing of everything holds it all in memory.
+      const below = [checkKey(folder)];
+      for (let next = below.pop(); next !== undefined; next = below.pop()) {
+        for (const entry of await entriesOf(next)) {
+          if (entry.isFile) yield entry.key;
+          else below.push(entry.prefix);
+        }
+      }
     },
     async delete(key) {
       await disk.delete(checkKey(key));

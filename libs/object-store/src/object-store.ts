@@ -20,6 +20,8 @@ export interface ObjectStore {
   exists(key: string): Promise<boolean>;
   /** The keys right below a folder like `metadata`, sorted. Empty when there is no such folder. */
   list(folder: string): Promise<string[]>;
+  /** All keys below a folder, however deep, in no order; what is put or removed meanwhile may be among them or not. */
+  walk(folder: string): AsyncIterable<string>;
   /** Removes the object, and what writers of it that died left behind; nothing happens when there is none. */
   delete(key: string): Promise<void>;
 }

@@ -63,6 +63,14 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       expect(await store.list('none')).toEqual([]);
     });
 
+    test('walks through everything below a folder, and through nothing beside it', async () => {
+      const store = await open();
+      const keys = ['w/a', 'w/deep/b', 'w/deep/deeper/c', 'w2/d'];
+      for (const key of keys) await store.putIfAbsent(key, Buffer.from(key));
+      expect((await Array.fromAsync(store.walk('w'))).sort()).toEqual(['w/a', 'w/deep/b', 'w/deep/deeper/c']);
+      expect(await Array.fromAsync(store.walk('none'))).toEqual([]);
+    });
+
     test('a deleted object is gone', async () => {
       const store = await open();
       await store.putIfAbsent('x/gone', Buffer.from('content'));
@@ -96,6 +104,7 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       await expect(store.stream(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.exists(key)).rejects.toThrow(InvalidKeyError);
       await expect(store.list(key)).rejects.toThrow(InvalidKeyError);
+      await expect(Array.fromAsync(store.walk(key))).rejects.toThrow(InvalidKeyError);
       await expect(store.delete(key)).rejects.toThrow(InvalidKeyError);
     });
   });

@@ -2,6 +2,8 @@ export * from './gen/mad/provisioner/v1/backup_pb.js';
 export * from './gen/mad/provisioner/v1/backup_service_pb.js';
 export * from './gen/mad/provisioner/v1/drift_pb.js';
 export * from './gen/mad/provisioner/v1/drift_service_pb.js';
+export * from './gen/mad/provisioner/v1/erasure_pb.js';
+export * from './gen/mad/provisioner/v1/erasure_service_pb.js';
 export * from './gen/mad/provisioner/v1/fleet_statistics_service_pb.js';
 export * from './gen/mad/provisioner/v1/operation_pb.js';
 export * from './gen/mad/provisioner/v1/operation_service_pb.js';

@@ -1,4 +1,5 @@
 export { readCatalogConfig, type CatalogConfig, type CatalogDatabaseConfig } from './config.ts';
 export { migrateCatalog, openCatalogDatabase } from './database.ts';
 export { catalogEntities, catalogMigrations } from './db/schema.ts';
+export { eraseOrganizationRows as eraseCatalogRows } from './erasure.ts';
 export { startCatalog, type RunningCatalog } from './start.ts';

@@ -33,6 +33,8 @@ export interface Organizations {
    * FAILED_PRECONDITION with TENANT_SUSPENDED or (writing to a read-only one) STATE_CONFLICT, UNAVAILABLE without identity.
    */
   require(orgId: string, use: 'reading' | 'writing'): Promise<DescribedOrganization>;
+  /** Asks identity anew at the next request. */
+  forget(orgId: string): Promise<void>;
 }
 
 /** Asks identity about organizations, through the cache. */
@@ -55,6 +57,7 @@ export function organizationsOf(
     logger: options.logger,
   });
   return {
+    forget: (orgId) => known.forget(orgId),
     async require(orgId, use) {
       const organization = await known.get(orgId);
       switch (organization.status) {

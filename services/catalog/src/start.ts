@@ -22,6 +22,7 @@ import { deliverAudit } from './audit.ts';
 import type { CatalogConfig } from './config.ts';
 import type { CatalogContext } from './context.ts';
 import { CONSTRAINT_MESSAGES, openCatalogDatabase } from './database.ts';
+import { eraseStragglers } from './erasure.ts';
 import { startRounds, workJobQueues } from './jobs/rounds.ts';
 import { TaskSignal } from './jobs/task-signal.ts';
 import { organizationsOf } from './organizations.ts';
@@ -139,6 +140,7 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
     await deliverAudit(boss, audits);
     await boss.work(HOUSEKEEPING, async () => {
       await database.asSystem((tx) => deleteExpiredIdempotencyKeys(tx, 'catalog'));
+      await eraseStragglers(database);
     });
     await boss.schedule(HOUSEKEEPING, EVERY_HOUR);
     await workJobQueues(context);

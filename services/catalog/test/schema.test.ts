@@ -56,6 +56,7 @@ const GOOD_ROWS = [
   orgQueue(TWO),
   depth(ORG),
   task(ONE, ORG, ONE),
+  `INSERT INTO erasures (org_id) VALUES ('${ORG}')`,
 ].join(';\n');
 
 /** An UPDATE of the right row, or an INSERT beside it, that breaks the constraint of that name and no other. */
@@ -146,6 +147,8 @@ const BAD_ROWS: Record<string, string> = {
   jobs_meta_materialized_at_check: `UPDATE jobs_meta SET materialized_at = now()`,
   jobs_meta_cancel_requested_by_check: `UPDATE jobs_meta SET cancel_requested_by = created_by`,
   jobs_meta_ended_at_check: `UPDATE jobs_meta SET status = 'completed'`,
+  erasures_pkey: `INSERT INTO erasures (org_id) VALUES ('${ORG}')`,
+  erasures_counts_check: `UPDATE erasures SET counts = '[]'`,
   org_queue_pkey: orgQueue(ORG),
   org_queue_queued_check: `UPDATE org_queue SET queued = -1`,
   org_queue_running_check: `UPDATE org_queue SET running = -1`,

@@ -3,7 +3,7 @@ import { Code, type ConnectError, type HandlerContext } from '@connectrpc/connec
 import { idempotent, type Tx } from '@mad/postgres';
 import { callerOf, orgOf, rpcError, type Caller } from '@mad/rpc';
 import type { IdentityContext } from './context.ts';
-import { allowedUse, type OrganizationStatusName } from './domain/organization-status.ts';
+import { allowedUse, mayBeErased, type OrganizationStatusName } from './domain/organization-status.ts';
 
 /** NOT_FOUND for an organization that is not there, or not the caller's. */
 export function organizationNotFound(orgId: string): ConnectError {
@@ -76,7 +76,7 @@ export function changeOrganization<I extends DescMessage, O extends DescMessage>
   );
 }
 
-/** Changes the organization that a platform administrator names, once for each request id, whatever its status. */
+/** Changes the organization that a platform administrator names, once for each request id, unless it is being erased. */
 export function changeOrganizationAsPlatform<I extends DescMessage, O extends DescMessage>(
   context: IdentityContext,
   ctx: HandlerContext,
@@ -89,9 +89,17 @@ export function changeOrganizationAsPlatform<I extends DescMessage, O extends De
   return context.database.inOrg(
     orgId,
     async (tx) => {
-      const found = await tx.query('SELECT 1 FROM identity.organizations WHERE org_id = $1', [orgId]);
-      if (found.length === 0) throw organizationNotFound(orgId);
-      return idempotent(tx, { schema: 'identity', orgId, method, request, caller }, () => fn(tx));
+      const [found] = await tx.query<{ status: OrganizationStatusName }>(
+        'SELECT status FROM identity.organizations WHERE org_id = $1',
+        [orgId],
+      );
+      if (found === undefined) throw organizationNotFound(orgId);
+      const { status } = found;
+      return idempotent(tx, { schema: 'identity', orgId, method, request, caller }, () => {
+        if (mayBeErased(status)) return fn(tx);
+        const message = status === 'erased' ? 'the organization was erased' : 'the organization is being erased';
+        throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { org_id: orgId, status });
+      });
     },
     { signal: ctx.signal },
   );

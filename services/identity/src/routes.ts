@@ -7,10 +7,12 @@ import {
   SessionService,
   TokenService,
 } from '@mad/proto/identity';
+import { OrganizationErasureService } from '@mad/proto/tenancy';
 import { bind, type BoundService } from '@mad/rpc';
 import type { IdentityContext } from './context.ts';
 import { auditService } from './rpc/audit-service.ts';
 import { memberService } from './rpc/member-service.ts';
+import { organizationErasureService } from './rpc/organization-erasure-service.ts';
 import { organizationService } from './rpc/organization-service.ts';
 import { platformService } from './rpc/platform-service.ts';
 import { roleService } from './rpc/role-service.ts';
@@ -22,6 +24,7 @@ export function routes(context: IdentityContext): BoundService[] {
   return [
     bind(AuditService, auditService(context)),
     bind(MemberService, memberService(context)),
+    bind(OrganizationErasureService, organizationErasureService(context)),
     bind(OrganizationService, organizationService(context)),
     bind(PlatformService, platformService(context)),
     bind(RoleService, roleService(context)),

@@ -11,12 +11,15 @@ import { CONSTRAINT_MESSAGES, openIdentityDatabase } from './database.ts';
 import { signingKeys } from './keys/signing-keys.ts';
 import { readPermissionCatalogue } from './permission-catalogue.ts';
 import { ensureTenant, type TenantWork } from './queue/ensure-tenant.ts';
+import { eraseTenants } from './queue/erase-tenants.ts';
 import { keepHouse } from './queue/housekeeping.ts';
 import {
   ENSURE_TENANT,
+  ERASE_ORGANIZATION,
   HOUSEKEEPING,
   identityQueues,
   SET_TENANT_STATE,
+  type ErasureMessage,
   type OrganizationMessage,
 } from './queue/queues.ts';
 import { setTenantState } from './queue/set-tenant-state.ts';
@@ -53,6 +56,7 @@ async function workQueues(boss: Boss, work: TenantWork, context: IdentityContext
     ({ data, signal }) => setTenantState(work, data.org_id, signal),
     options,
   );
+  await boss.work<ErasureMessage>(ERASE_ORGANIZATION, ({ data, signal }) => eraseTenants(work, data, signal), options);
   await boss.work(HOUSEKEEPING, () => keepHouse(context));
   await boss.schedule(HOUSEKEEPING, EVERY_HOUR);
 }

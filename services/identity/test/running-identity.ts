@@ -14,8 +14,9 @@ import {
   TokenService,
   type Organization,
 } from '@mad/proto/identity';
-import { TenantService, TenantState } from '@mad/proto/provisioner';
+import { OperationState, TenantService, TenantState } from '@mad/proto/provisioner';
 import { PrewarmService } from '@mad/proto/results';
+import { OrganizationErasureService } from '@mad/proto/tenancy';
 import { bind, grpcTransport, serveRpc, type GrpcTransport } from '@mad/rpc';
 import {
   metadataDatabase,
@@ -41,7 +42,9 @@ export interface Neighbour {
   address: string;
   /** What EnsureTenant answers. */
   state: TenantState;
-  /** `ensure <org>`, `suspend <org>`, `freeze <org>`, `resume <org>`, in order. */
+  /** Where an erasure stands that it is asked for. */
+  erasing: OperationState;
+  /** `ensure <org>`, `suspend <org>`, `freeze <org>`, `resume <org>`, `erase <org> <erasure>`, in order. */
   calls: string[];
   /** Organizations that were to be opened ahead of time, in order. */
   warmed: string[];
@@ -73,6 +76,10 @@ async function startNeighbour(): Promise<Neighbour> {
         calls.push(`resume ${orgId}`);
         return {};
       },
+      async eraseTenants({ orgId, erasureId, slug, requestedBy }) {
+        calls.push(`erase ${orgId} ${erasureId} ${slug} ${requestedBy}`);
+        return { operation: { kind: 'erase', orgId, state: neighbour.erasing } };
+      },
     }),
     bind(PrewarmService, {
       async prewarmTenant({ orgId }, { signal }) {
@@ -91,6 +98,7 @@ async function startNeighbour(): Promise<Neighbour> {
   const neighbour: Neighbour = {
     address: `127.0.0.1:${server.port}`,
     state: TenantState.READY,
+    erasing: OperationState.RUNNING,
     calls,
     warmed,
     hangs: false,
@@ -105,6 +113,7 @@ export const PASSWORD = 'staple battery horse';
 /** Clients of every service of identity, with one bearer token or none. */
 export interface Clients {
   audit: Client<typeof AuditService>;
+  erasure: Client<typeof OrganizationErasureService>;
   members: Client<typeof MemberService>;
   organizations: Client<typeof OrganizationService>;
   platform: Client<typeof PlatformService>;
@@ -151,6 +160,7 @@ async function useTestAccessKey(superuser: pg.Client, master: Uint8Array): Promi
 function clients(transport: GrpcTransport): Clients {
   return {
     audit: createClient(AuditService, transport),
+    erasure: createClient(OrganizationErasureService, transport),
     members: createClient(MemberService, transport),
     organizations: createClient(OrganizationService, transport),
     platform: createClient(PlatformService, transport),
@@ -258,4 +268,4 @@ export async function runIdentity(overrides: Partial<IdentityConfig> = {}): Prom
   };
 }
 
-export { OrganizationStatus, TenantState };
+export { OperationState, OrganizationStatus, TenantState };

@@ -25,6 +25,8 @@ export interface ProvisionerConfig {
   serviceKeys: ServiceKeys;
   /** "host:port" of identity, for its keys and its audit log. */
   identityAddress: string;
+  /** "host:port" of catalog, for its part of an organization's erasure. */
+  catalogAddress: string;
   /** "host:port" of each tenant schema's owner. */
   tenantSchemas: Readonly<Record<string, string>>;
   /** Servers registered at start. */
@@ -35,6 +37,8 @@ export interface ProvisionerConfig {
   stepLeaseMs: number;
   /** How often undone work is looked for. */
   sweepMs: number;
+  /** How often each server is looked at: whether it answers, its sessions, its bytes. */
+  serverSampleMs: number;
   /** Clones that wait on each server for each tenant schema. */
   stockSize: number;
   /** Clones made per minute at most, on each server for each tenant schema. */
@@ -84,11 +88,17 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
         pattern: ADDRESS,
         expected: 'host:port',
       }),
+      catalogAddress: r.string('CATALOG_ADDRESS', {
+        default: '127.0.0.1:7002',
+        pattern: ADDRESS,
+        expected: 'host:port',
+      }),
       tenantSchemas: readTenantSchemas(r),
       servers: r.json('PROVISIONER_SERVERS', parseServers, { default: [] }),
       defaultRegion: r.string('PROVISIONER_DEFAULT_REGION', { default: 'local', pattern: REGION }),
       stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
       sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
+      serverSampleMs: r.integer('PROVISIONER_SERVER_SAMPLE_MS', { default: 10 * SECOND_MS, min: 100 }),
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
       shareMs: r.integer('PROVISIONER_SHARE_MS', { default: MINUTE_MS, min: 5 * SECOND_MS }),

@@ -1,3 +1,4 @@
+import type { JsonWebKey } from 'node:crypto';
 import type { ObjectStore } from '@mad/object-store';
 import type { Boss, Database } from '@mad/postgres';
 import type { Logger } from '@mad/process';
@@ -20,6 +21,8 @@ export interface ProvisionerContext {
   runs: Runs;
   changes: ChangeFeed;
   objects: ObjectStore;
+  /** Public keys that sign records of erasures: provisioner's own, two while it changes. */
+  trustedJwks: readonly JsonWebKey[];
   /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
   /** How long a process may use its share of connections without renewing it, in milliseconds. */

@@ -4,9 +4,12 @@ export {
   KEYS_FOLDER,
   listMetadataArchives,
   loadMetadata,
+  rewriteKeys,
   METADATA_FOLDER,
   type MetadataSchema,
 } from './backups/metadata.ts';
+export { signErasure } from './erasure/signature.ts';
+export { erasuresToReplay, replayErasure, type Statements } from './erasure/replay.ts';
 export { parseMasterKeys } from './secrets/master-key.ts';
 export { parseServers, readProvisionerConfig, readTenantSchemas, type ProvisionerConfig } from './config.ts';
 export { provisionerEntities, provisionerMigrations } from './db/schema.ts';

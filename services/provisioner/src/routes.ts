@@ -2,6 +2,7 @@ import type { BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from './context.ts';
 import { backupService } from './rpc/backup-service.ts';
 import { driftService } from './rpc/drift-service.ts';
+import { erasureService } from './rpc/erasure-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
 import { operationService } from './rpc/operation-service.ts';
 import { rolloutService } from './rpc/rollout-service.ts';
@@ -18,6 +19,7 @@ export function routes(context: ProvisionerContext): BoundService[] {
     serverService(context),
     operationService(context),
     backupService(context),
+    erasureService(context),
     fleetStatisticsService(context),
     driftService(context),
     rolloutService(context),

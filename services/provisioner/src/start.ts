@@ -3,6 +3,7 @@ import {
   createAccessTokenVerifier,
   createServiceTokenVerifier,
   identityKeys,
+  publicJwkOf,
   serviceTransports,
 } from '@mad/auth';
 import { openObjectStore } from '@mad/object-store';
@@ -15,6 +16,7 @@ import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
 import { References } from './drift/references.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
+import { RowOwners } from './erasure/row-owners.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
 import { RolloutKeeper } from './rollouts/rollout-keeper.ts';
@@ -24,6 +26,7 @@ import { routes } from './routes.ts';
 import { upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
 import { registerFleetMetrics } from './servers/tenant-metrics.ts';
+import { ServerWatch } from './servers/server-watch.ts';
 import { ServerConnections } from './servers/server-connections.ts';
 import { ShareKeeper } from './shares/share-keeper.ts';
 import { StockKeeper } from './stock/stock-keeper.ts';
@@ -62,7 +65,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   });
   open.defer(() => database.close());
   await database.asSystem(async (tx) => {
-    for (const server of config.servers) await upsertServer(tx, master, server);
+    for (const server of config.servers) await upsertServer(tx, master, server, { limits: false });
   });
   const identity = to(config.identityAddress);
   // Before the queue: its handlers finish before what they talk to is closed.
@@ -76,8 +79,23 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   open.defer(() => owners.close());
   const objects = openObjectStore(config.objectStoreUrl);
   const references = new References({ database, connections, owners });
-  const steps = { database, boss, master, connections, owners, references, objects, rotateGraceMs };
-  const runs = new Runs({ ...steps, logger, leaseMs });
+  // Identity last: its status of the organization says that all is done.
+  const rowOwners = new RowOwners({ catalog: config.catalogAddress, identity: config.identityAddress }, to);
+  open.defer(() => rowOwners.close());
+  const runs = new Runs({
+    database,
+    boss,
+    master,
+    connections,
+    owners,
+    references,
+    objects,
+    rowOwners,
+    signingJwk: config.servicePrivateJwk,
+    logger,
+    leaseMs,
+    rotateGraceMs,
+  });
   const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
   const sweeper = new Sweeper(sweep);
   open.defer(() => sweeper.close());
@@ -93,6 +111,8 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   open.defer(() => stock.close());
   const shares = new ShareKeeper({ database, connections, logger, patienceMs: config.shareMs });
   open.defer(() => shares.close());
+  const watch = new ServerWatch({ database, connections, logger, everyMs: config.serverSampleMs });
+  open.defer(() => watch.close());
   const rotation = new RotationKeeper({
     database,
     connections,
@@ -137,6 +157,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     runs,
     changes,
     objects,
+    trustedJwks: [publicJwkOf(config.servicePrivateJwk), config.serviceKeys['provisioner'] ?? []].flat(),
     leaseMs,
     rotateGraceMs,
     shareMs: config.shareMs,

@@ -1,7 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { databaseName, loginName, MAX_SCHEMA_LENGTH, migrationsText, templateName } from '../src/domain/names.ts';
-import { place, type Candidate } from '../src/domain/placement.ts';
 import { firstStep, mayCleanUp, objectsOf, PLANS, stepAfter, type OperationKind } from '../src/domain/plan.ts';
 import { ensureAnswer, freezeAnswer, resumeAnswer, suspendAnswer, TENANT_STATES } from '../src/domain/tenant-state.ts';
 
@@ -68,30 +67,6 @@ describe('names', () => {
     expect(migrationsText([one])).toBe(migrationsText([{ ...one }]));
     expect(migrationsText([one])).not.toBe(migrationsText([{ ...one, checksum: '2' }]));
     expect(migrationsText([one])).not.toBe(migrationsText([one, { name: 'two', checksum: '2' }]));
-  });
-});
-
-describe('placement', () => {
-  const server = (more: Partial<Candidate>): Candidate => ({
-    serverId: uuidv7(),
-    region: 'eu',
-    draining: false,
-    maxTenants: 10,
-    tenants: 0,
-    ...more,
-  });
-  test('keeps data in its region, passes by full and draining servers, prefers the emptiest', () => {
-    const best = server({ tenants: 3, maxTenants: 100 });
-    const all = [
-      server({ tenants: 1 }),
-      server({ region: 'us' }),
-      server({ draining: true }),
-      server({ tenants: 10 }),
-      best,
-    ];
-    expect(place(all, 'eu')).toBe(best);
-    expect(place(all, 'mars')).toBeUndefined();
-    expect(place([server({ tenants: 10 })], 'eu')).toBeUndefined();
   });
 });
 

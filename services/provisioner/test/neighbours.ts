@@ -1,7 +1,9 @@
+import { Code, ConnectError } from '@connectrpc/connect';
 import { accessInterceptor } from '@mad/auth';
 import { defineMigration, type MigrationClass } from '@mad/postgres';
 import { createLogger } from '@mad/process';
 import { AuditService, SessionService, type AuditEvent } from '@mad/proto/identity';
+import { OrganizationErasureService } from '@mad/proto/tenancy';
 import { bind, serveRpc, type RpcServer } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
 import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
@@ -39,8 +41,19 @@ export async function serveSchemaOwner(schema: string, migrations: MigrationClas
   });
 }
 
-/** Identity, as far as provisioner asks it: publishes the keys of the tests' tokens, keeps audit events. */
-export async function serveIdentity(events: AuditEvent[]): Promise<RpcServer> {
+/** Rows that identity and catalog have of organizations: removed two at a time, when they are asked to. */
+export interface OwnedRows {
+  left: Map<string, number>;
+  removed: Map<string, number>;
+  /** While true, nobody answers. */
+  away: boolean;
+}
+
+/**
+ * Identity, as far as provisioner asks it: publishes the keys of the tests' tokens, keeps audit events, removes rows of
+ * organizations; catalog's part of that as well.
+ */
+export async function serveIdentity(events: AuditEvent[], rows: OwnedRows): Promise<RpcServer> {
   return serveRpc({
     service: 'identity',
     host: '127.0.0.1',
@@ -50,6 +63,16 @@ export async function serveIdentity(events: AuditEvent[]): Promise<RpcServer> {
         appendAuditEvents(request) {
           events.push(...request.events);
           return { appended: request.events.length };
+        },
+      }),
+      bind(OrganizationErasureService, {
+        eraseOrganization({ orgId }) {
+          if (rows.away) throw new ConnectError('away', Code.Unavailable);
+          const left = rows.left.get(orgId) ?? 0;
+          const gone = Math.min(2, left);
+          rows.left.set(orgId, left - gone);
+          rows.removed.set(orgId, (rows.removed.get(orgId) ?? 0) + gone);
+          return { done: gone === left, rows: { things: BigInt(rows.removed.get(orgId)!) } };
         },
       }),
       bind(SessionService, {

@@ -9,6 +9,7 @@ import type { AuditEvent } from '@mad/proto/identity';
 import {
   BackupService,
   DriftService,
+  ErasureService,
   FleetStatisticsService,
   OperationService,
   RolloutService,
@@ -28,7 +29,7 @@ import {
 } from '@mad/testing';
 import pg from 'pg';
 import { provisionerMigrations, readProvisionerConfig, startProvisioner } from '../src/index.ts';
-import { noteMigrations, serveIdentity, serveSchemaOwner, silent } from './neighbours.ts';
+import { noteMigrations, serveIdentity, serveSchemaOwner, silent, type OwnedRows } from './neighbours.ts';
 
 const SERVICES = ['identity', 'catalog', 'results', 'gateway', 'provisioner'] as const;
 
@@ -47,6 +48,8 @@ export interface RunningProvisioner {
   environment: Record<string, string>;
   address: string;
   events: AuditEvent[];
+  /** What identity and catalog have of organizations, in one. */
+  ownedRows: OwnedRows;
   owner: RpcServer;
   tenants(service?: string): Client<typeof TenantService>;
   tenantsAs(token: string): Client<typeof TenantService>;
@@ -60,8 +63,11 @@ export interface RunningProvisioner {
   indexes(): Client<typeof TenantIndexService>;
   /** A token of the platform's with these permissions. */
   platform(...permissions: string[]): Promise<string>;
+  erasures(): Client<typeof ErasureService>;
   /** The folder of the object store. */
   objectsFolder: string;
+  /** A transport whose calls carry the token. */
+  as(token: () => Promise<string>): GrpcTransport;
   /** The transport of a service, e.g. for `openTenants`. */
   transport(service: string): GrpcTransport;
   stop(): Promise<void>;
@@ -105,7 +111,8 @@ export async function runProvisioner({
   const rows = new pg.Client(clientOptions(metadata.adminUrl));
   await Promise.all([admin.connect(), rows.connect()]);
   const events: AuditEvent[] = [];
-  const identity = await serveIdentity(events);
+  const ownedRows: OwnedRows = { left: new Map(), removed: new Map(), away: false };
+  const identity = await serveIdentity(events, ownedRows);
   const owner = await serveSchemaOwner(schema, migrations ?? noteMigrations(schema));
   const keys = await testServiceKeys(SERVICES);
 
@@ -120,6 +127,7 @@ export async function runProvisioner({
     PROVISIONER_SERVICE_KEY: JSON.stringify(keys.private.provisioner),
     MAD_SERVICE_KEYS: JSON.stringify(keys.public),
     IDENTITY_ADDRESS: `127.0.0.1:${identity.port}`,
+    CATALOG_ADDRESS: `127.0.0.1:${identity.port}`,
     PROVISIONER_TENANT_SCHEMAS: `${schema}=127.0.0.1:${owner.port}`,
     PROVISIONER_SERVERS: JSON.stringify([
       {
@@ -157,7 +165,9 @@ export async function runProvisioner({
       return address();
     },
     events,
+    ownedRows,
     owner,
+    as,
     transport: (service) => as(() => serviceToken(service)),
     tenants: (service = 'identity') => createClient(TenantService, self.transport(service)),
     tenantsAs: (token) =>
@@ -169,7 +179,9 @@ export async function runProvisioner({
     servers: () =>
       createClient(
         ServerService,
-        as(() => platformToken({ permissions: ['platform.servers.create', 'platform.servers.read'] })),
+        as(() =>
+          platformToken({ permissions: ['create', 'read', 'update'].map((verb) => `platform.servers.${verb}`) }),
+        ),
       ),
     operations: () =>
       createClient(
@@ -202,6 +214,11 @@ export async function runProvisioner({
         as(() => self.platform('platform.indexes.create', 'platform.indexes.read', 'platform.indexes.delete')),
       ),
     platform: (...permissions) => platformToken({ permissions }),
+    erasures: () =>
+      createClient(
+        ErasureService,
+        as(() => platformToken({ permissions: ['platform.erasures.read'] })),
+      ),
     objectsFolder,
     async start() {
       running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });

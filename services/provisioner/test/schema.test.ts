@@ -38,6 +38,10 @@ const GOOD_ROWS = `
   INSERT INTO migration_rollouts (rollout_id, schema, version, rules, actor_kind)
     VALUES ('${ORG}', 'results', 'Jobs1', '{}', 'platform');
   INSERT INTO migration_runs (rollout_id, org_id, schema, wave) VALUES ('${ORG}', '${ORG}', 'results', 0);
+  INSERT INTO server_samples (server_id) VALUES ('${SERVER}');
+  INSERT INTO placements (org_id, schema, region, server_name, verdicts) VALUES ('${ORG}', 'results', 'local', 'local', '[]');
+  INSERT INTO erasure_records (erasure_id, org_id, operation_id, record, hash, key_id, public_key, signature, erased_at)
+    VALUES ('${ORG}', '${ORG}', '${OPERATION}', '{}', repeat('0', 64), 'k', '{}', 's', now());
   INSERT INTO tenant_change_counters (schema, last_seq) VALUES ('results', 1);
   INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', 1, '${ORG}', 1, 'ready');`;
 
@@ -59,6 +63,10 @@ const share = (node: string, at = SERVER): string =>
   `INSERT INTO connection_shares (server_id, node, share, granted, wanted, expires_at) VALUES ('${at}', '${node}', 1, 1, 1, now())`;
 const change = (seq: number, org = ORG): string =>
   `INSERT INTO tenant_changes (schema, seq, org_id, generation, state) VALUES ('results', ${seq}, '${org}', 1, 'ready')`;
+
+const erasure = (id: string, org: string): string =>
+  `INSERT INTO erasure_records (erasure_id, org_id, operation_id, record, hash, key_id, public_key, signature, erased_at)
+   VALUES ('${id}', '${org}', '${OPERATION}', '{}', repeat('0', 64), 'k', '{}', 's', now())`;
 
 /** An UPDATE of the right row, or an INSERT beside it, that breaks the constraint of that name and no other. */
 const BAD_ROWS: Record<string, string> = {
@@ -170,6 +178,18 @@ const BAD_ROWS: Record<string, string> = {
   migration_runs_wave_check: 'UPDATE migration_runs SET wave = -1',
   migration_runs_attempts_check: 'UPDATE migration_runs SET attempts = -1',
   migration_runs_running_check: `UPDATE migration_runs SET state = 'running'`,
+  database_servers_labels_check: `UPDATE database_servers SET labels = '[]'`,
+  database_servers_reserved_connections_check: 'UPDATE database_servers SET reserved_connections = -1',
+  server_samples_pkey: `INSERT INTO server_samples (server_id) VALUES ('${SERVER}')`,
+  server_samples_server_id_fkey: `INSERT INTO server_samples (server_id) VALUES ('${NOBODY}')`,
+  server_samples_counts_check: 'UPDATE server_samples SET sessions = -1',
+  placements_pkey: `INSERT INTO placements (org_id, schema, region, server_name, verdicts) VALUES ('${ORG}', 'results', 'l', 's', '[]')`,
+  placements_verdicts_check: `UPDATE placements SET verdicts = '{}'`,
+  erasure_records_pkey: erasure(ORG, OTHER),
+  erasure_records_org_id_key: erasure(OTHER, ORG),
+  erasure_records_record_check: `UPDATE erasure_records SET record = '[]'`,
+  erasure_records_hash_check: `UPDATE erasure_records SET hash = 'x'`,
+  erasure_records_public_key_check: `UPDATE erasure_records SET public_key = '{"d": "x"}'`,
   tenant_change_counters_pkey: `INSERT INTO tenant_change_counters (schema) VALUES ('results')`,
   tenant_change_counters_last_seq_check: `UPDATE tenant_change_counters SET last_seq = -1`,
   tenant_changes_pkey: change(1),
@@ -191,6 +211,7 @@ const suite = schemaSuite({
     'data_keys.wrapped_key',
     'database_servers.migrator_secret',
     'database_servers.provisioner_secret',
+    'erasure_records.record',
     'tenant_credentials.secret',
   ],
 });
@@ -226,12 +247,18 @@ describe('rights', () => {
       'SELECT org_id FROM migration_runs',
       'SELECT schema FROM migration_rollouts',
       'SELECT schema FROM schema_references',
+      'SELECT org_id FROM erasure_records',
+      'SELECT org_id FROM placements',
       `UPDATE tenants SET state = 'ready'`,
       'DELETE FROM tenants',
     ]) {
       await expect(as('mad_provisioner', sql, ORG)).rejects.toMatchObject({ code: '42501' });
     }
-    for (const sql of ['UPDATE tenant_changes SET seq = 2', 'DELETE FROM tenant_changes']) {
+    for (const sql of [
+      'UPDATE tenant_changes SET seq = 2',
+      'DELETE FROM tenant_changes',
+      'DELETE FROM erasure_records',
+    ]) {
       await expect(as('mad_provisioner_system', sql)).rejects.toMatchObject({ code: '42501' });
     }
   });

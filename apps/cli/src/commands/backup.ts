@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { timestampDate, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { Env } from '@mad/process';
-import { OrganizationService } from '@mad/proto/identity';
 import {
   BackupPolicySchema,
   BackupSchema,
@@ -19,11 +18,10 @@ import { action } from '../command.ts';
 import { CommandFailure, EXIT, reportOf } from '../failure.ts';
 import { jsonOf, table, type Output } from '../output.ts';
 import { allPages } from '../pages.ts';
+import { orgIdOf } from '../organization-id.ts';
 import { asPlatform } from '../session.ts';
 import { watchOperation } from '../watch-operation.ts';
 import { localVerb } from './database.ts';
-
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** backup create, list, get, verify, restore, drop-replaced, delete, policy. */
 export function backupCommands(mad: Command, env: Env): void {
@@ -197,17 +195,6 @@ async function everybody(api: Api, schema: string): Promise<string[]> {
   );
   const readable = [TenantState.READY, TenantState.READ_ONLY, TenantState.SUSPENDED];
   return tenants.filter((one) => one.schema === schema && readable.includes(one.state)).map(({ orgId }) => orgId);
-}
-
-async function orgIdOf(api: Api, organization: string): Promise<string> {
-  if (UUID.test(organization)) return organization;
-  const all = await allPages(
-    (pageToken) => api.client(OrganizationService).listOrganizations({ pageToken }),
-    (page) => page.organizations,
-  );
-  const found = all.find(({ slug }) => slug === organization);
-  if (found === undefined) throw new CommandFailure(`no organization is named ${organization}`, EXIT.notFound);
-  return found.orgId;
 }
 
 function answerEnd(output: Output, last: Operation, done: string): void {

@@ -14,8 +14,8 @@ import { newPassword } from './session.ts';
 const PROVISION_MS = 2 * MINUTE_MS;
 const POLL_MS = 50;
 
-/** org create, list, show, summary, suspend, resume. */
-export function organizationCommands(mad: Command, env: Env): void {
+/** org create, list, show, summary, suspend, resume. Returns `org`, for what belongs below it. */
+export function organizationCommands(mad: Command, env: Env): Command {
   const org = mad.command('org').description('organizations');
   org
     .command('create <slug>')
@@ -110,6 +110,7 @@ export function organizationCommands(mad: Command, env: Env): void {
         }),
       );
   }
+  return org;
 }
 
 /** Creates an organization, or finds the one that has the slug already. */

@@ -128,6 +128,8 @@ async function populate(system: LocalSystem): Promise<Omit<World, 'close'>> {
 function ownerOf({ typeName }: DescService): 'identity' | 'catalog' | 'results' | 'provisioner' {
   if (typeName.startsWith('mad.identity.')) return 'identity';
   if (typeName.startsWith('mad.provisioner.')) return 'provisioner';
+  // Identity serves it as well.
+  if (typeName === 'mad.tenancy.v1.OrganizationErasureService') return 'catalog';
   if (typeName.startsWith('mad.results.') || typeName.startsWith('mad.tenancy.')) return 'results';
   return 'catalog';
 }

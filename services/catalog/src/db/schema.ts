@@ -1,4 +1,5 @@
 import { ArtifactEntity } from './entities/artifact.ts';
+import { ErasureEntity } from './entities/erasure.ts';
 import { JobEntity } from './entities/job.ts';
 import { MoleculeSetEntity, MoleculeSetMemberEntity } from './entities/molecule-set.ts';
 import { MoleculeEntity, OrgUsageEntity } from './entities/molecule.ts';
@@ -17,6 +18,7 @@ import { QueueByOrganization } from './migrations/2026_11_25_0921_queue_by_organ
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 import { TasksAhead } from './migrations/2026_11_25_0931_tasks_ahead.ts';
 import { MaxAge } from './migrations/2026_11_25_1040_max_age.ts';
+import { Erasures } from './migrations/2026_11_25_1131_erasures.ts';
 
 /** Every table of catalog. */
 export const catalogEntities = [
@@ -33,6 +35,7 @@ export const catalogEntities = [
   OrgQueueEntity,
   OrgQueueDepthEntity,
   TaskQueueEntity,
+  ErasureEntity,
 ];
 
 /** The schema's trail, in order. */
@@ -49,4 +52,5 @@ export const catalogMigrations = [
   Reporting,
   TasksAhead,
   MaxAge,
+  Erasures,
 ];

@@ -4,7 +4,9 @@ import { admitJobs } from './admit.ts';
 import { lockOrgQueue, setMaxRunning } from './org-queue.ts';
 
 /** What following quotas works with. */
-export type QuotaContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks' | 'organizations'>;
+export type QuotaContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks'> & {
+  organizations: Pick<CatalogContext['organizations'], 'require'>;
+};
 
 interface Standing {
   org_id: string;

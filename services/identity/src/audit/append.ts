@@ -14,7 +14,11 @@ export function auditHash(previous: Uint8Array, seq: number, entry: AuditEntry):
  * Appends events to one organization's chain, in the caller's transaction; the chain stays locked until it ends, so
  * append last. An `auditId` that the chain has already is left out. Returns how many were new.
  */
-export async function appendAudit(tx: Tx, orgId: string, entries: readonly AuditEntry[]): Promise<number> {
+export async function appendAudit(
+  tx: Pick<Tx, 'query' | 'execute'>,
+  orgId: string,
+  entries: readonly AuditEntry[],
+): Promise<number> {
   // Writing the head unchanged locks it, and makes it for a new organization.
   const [head] = await tx.query<{ last_seq: string; last_hash: Buffer }>(
     `INSERT INTO identity.audit_chains AS c (org_id, last_hash) VALUES ($1, $2)

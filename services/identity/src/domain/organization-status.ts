@@ -21,3 +21,8 @@ export function resumed(status: OrganizationStatusName): OrganizationStatusName 
 export function frozen(status: OrganizationStatusName): OrganizationStatusName | undefined {
   return status === 'active' || status === 'suspended' || status === 'read_only' ? 'read_only' : undefined;
 }
+
+/** Whether its erasure may be asked for. */
+export function mayBeErased(status: OrganizationStatusName): boolean {
+  return status !== 'erasing' && status !== 'erased';
+}

@@ -4,6 +4,7 @@ import { idempotent } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import {
   CreateOrganizationResponseSchema,
+  EraseOrganizationResponseSchema,
   OrganizationService,
   OrganizationSettingsSchema,
   ResumeOrganizationResponseSchema,
@@ -24,7 +25,12 @@ import {
   requester,
 } from '../organization-scope.ts';
 import { ENSURE_TENANT } from '../queue/queues.ts';
-import { freezeOrganization, resumeOrganization, suspendOrganization } from './organization-state.ts';
+import {
+  eraseOrganization,
+  freezeOrganization,
+  resumeOrganization,
+  suspendOrganization,
+} from './organization-state.ts';
 import { getOrganizationUse, listOrganizationUse } from './organization-use.ts';
 import { ORGANIZATION_COLUMNS, organizationMessage, requestedQuotas } from './organization.ts';
 
@@ -183,6 +189,15 @@ export function organizationService(context: IdentityContext): ServiceImpl<typeo
       return changeOrganizationAsPlatform(context, ctx, method, request, async (tx) => {
         const row = await resumeOrganization(tx, ctx, boss, request);
         return create(ResumeOrganizationResponseSchema, { organization: organizationMessage(row) });
+      });
+    },
+
+    async eraseOrganization(request, ctx) {
+      requireName('reason', request.reason, { mayBeEmpty: true });
+      const method = OrganizationService.method.eraseOrganization;
+      return changeOrganizationAsPlatform(context, ctx, method, request, async (tx) => {
+        const { row, erasureId } = await eraseOrganization(tx, ctx, boss, request);
+        return create(EraseOrganizationResponseSchema, { organization: organizationMessage(row), erasureId });
       });
     },
 

@@ -1,15 +1,17 @@
 import { Code, type HandlerContext } from '@connectrpc/connect';
 import type { Boss, Tx } from '@mad/postgres';
+import { uuidv7 } from '@mad/process';
 import type {
+  EraseOrganizationRequest,
   FreezeOrganizationRequest,
   ResumeOrganizationRequest,
   SuspendOrganizationRequest,
 } from '@mad/proto/identity';
-import { rpcError } from '@mad/rpc';
+import { callerOf, invalid, rpcError } from '@mad/rpc';
 import { recordAudit } from '../audit/record.ts';
 import type { OrganizationRow } from '../db/entities/organization.ts';
 import { frozen, resumed, suspended, type OrganizationStatusName } from '../domain/organization-status.ts';
-import { SET_TENANT_STATE } from '../queue/queues.ts';
+import { ERASE_ORGANIZATION, SET_TENANT_STATE, type ErasureMessage } from '../queue/queues.ts';
 import { ORGANIZATION_COLUMNS } from './organization.ts';
 
 /** Moves an organization to the status that `next` says and queues the word to the provisioner. */
@@ -85,4 +87,40 @@ export async function resumeOrganization(
   const fact = { action: 'organizations.resume', entityType: 'organization', entityId: orgId, requestId };
   await recordAudit(tx, ctx, orgId, fact);
   return row;
+}
+
+/** Shuts an organization and has the provisioner erase it. Throws INVALID_ARGUMENT unless the slug is its own. */
+export async function eraseOrganization(
+  tx: Tx,
+  ctx: HandlerContext,
+  boss: Boss,
+  request: EraseOrganizationRequest,
+): Promise<{ row: OrganizationRow; erasureId: string }> {
+  const { orgId, requestId, reason, slug } = request;
+  const [before] = await tx.query<OrganizationRow>(
+    `SELECT ${ORGANIZATION_COLUMNS} FROM identity.organizations WHERE org_id = $1 FOR NO KEY UPDATE`,
+    [orgId],
+  );
+  if (slug !== before!.slug) throw invalid('slug', 'is not the slug of this organization');
+  const [row] = await tx.query<OrganizationRow>(
+    `UPDATE identity.organizations SET status = 'erasing', version = version + 1, updated_at = now()
+     WHERE org_id = $1 RETURNING ${ORGANIZATION_COLUMNS}`,
+    [orgId],
+  );
+  const sessions = await tx.execute(
+    'UPDATE identity.user_sessions SET revoked_at = now() WHERE org_id = $1 AND revoked_at IS NULL',
+    [orgId],
+  );
+  const caller = callerOf(ctx);
+  const message: ErasureMessage = {
+    org_id: orgId,
+    erasure_id: uuidv7(),
+    slug,
+    requested_by: (caller.kind === 'public' ? undefined : caller.userId) ?? '',
+  };
+  await boss.send(tx, ERASE_ORGANIZATION, message, { key: message.erasure_id });
+  const metadata = { reason, sessions, erasure_id: message.erasure_id };
+  const fact = { action: 'organizations.erase', entityType: 'organization', entityId: orgId, requestId, metadata };
+  await recordAudit(tx, ctx, orgId, fact);
+  return { row: row!, erasureId: message.erasure_id };
 }

@@ -72,6 +72,10 @@ async function idleTenant(tx: Tx, key: TenantKey): Promise<TenantRow> {
     const options = { retryAfterMs: RETRY_MS };
     throw rpcError(Code.Unavailable, 'TENANT_PROVISIONING', 'the tenant is busy: try again', about, options);
   }
+  if (tenant.state === 'erasing' || tenant.state === 'erased') {
+    const message = 'the organization was erased, and its keys with it: no backup of it can be read';
+    throw rpcError(Code.FailedPrecondition, 'ORGANIZATION_ERASED', message, about);
+  }
   if (!canBeArchived(tenant.state)) {
     throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'the tenant has no database', about);
   }

@@ -5,6 +5,7 @@ import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { listTables } from '@mad/tenancy';
 import pg from 'pg';
+import { provisionerMigrations } from '../db/schema.ts';
 import type { ListedMigration } from '../domain/names.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import { ArchiveError } from './archive-error.ts';
@@ -12,7 +13,7 @@ import type { ArchivedSchema, ArchiveHeader, ArchiveManifest, ArchivePlan, Plann
 import { ArchiveReader } from './archive-reader.ts';
 import { writeArchive, type ArchiveSource, type Written } from './archive-writer.ts';
 import { loadArchive } from './load.ts';
-import { copyOut, prepareSession, sequenceValues } from './snapshot.ts';
+import { COPY_SETTINGS, copyOut, prepareSession, sequenceValues } from './snapshot.ts';
 
 /** Where archives of metadata are, and where the keys that go with them are: never in one object. */
 export const METADATA_FOLDER = 'metadata';
@@ -32,6 +33,9 @@ const KEPT_OUT: Readonly<Record<string, readonly string[]>> = {
 };
 /** What the keys' own archive holds. */
 const KEYS = ['data_keys', 'tenant_credentials'];
+
+/** Whoever writes the keys' archive holds this lock of the metadata database: the later one sees what the earlier changed. */
+export const KEYS_LOCK = 'mad.metadata-keys';
 
 /** One service's schema of the metadata database. */
 export interface MetadataSchema {
@@ -64,6 +68,8 @@ export async function archiveMetadata(
   const { url, objects } = options;
   return withClient(url, async (client, role) => {
     await prepareSession(client, role);
+    // Until the session ends.
+    await client.query('SELECT pg_advisory_lock(hashtextextended($1, 0))', [KEYS_LOCK]);
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
     const { rows } = await client.query<{ snapshot: string; at: Date; postgres: string }>(
       `SELECT pg_export_snapshot() AS snapshot, now() AS at, current_setting('server_version') AS postgres`,
@@ -85,7 +91,7 @@ export async function archiveMetadata(
     }
     const isKept = ({ schema, name }: PlannedTable): boolean => !KEPT_OUT[schema]?.includes(name);
     const isKey = ({ schema, name }: PlannedTable): boolean => schema === 'provisioner' && KEYS.includes(name);
-    const stamp = at.toISOString().replace(/[-:]|\.\d+/g, '');
+    const stamp = stampOf(at);
     const write = (folder: string, wanted: (table: PlannedTable) => boolean, names: readonly string[]) =>
       putArchive(options, client, `${folder}/${stamp}`, {
         ...plan,
@@ -106,6 +112,45 @@ export async function archiveMetadata(
   });
 }
 
+/**
+ * Writes the archive of keys anew, as they are in the transaction that is open on `client`, and removes the one before;
+ * nothing where keys were never archived. The caller holds `KEYS_LOCK` until the transaction ends.
+ */
+export async function rewriteKeys(
+  options: Pick<MetadataOptions, 'master' | 'objects'>,
+  client: pg.ClientBase,
+): Promise<void> {
+  const { objects } = options;
+  if ((await objects.list(KEYS_FOLDER)).length === 0) return;
+  await client.query(COPY_SETTINGS);
+  const { rows } = await client.query<{ at: Date; postgres: string }>(
+    `SELECT clock_timestamp() AS at, current_setting('server_version') AS postgres`,
+  );
+  const { at, postgres } = rows[0]!;
+  const tables: PlannedTable[] = [];
+  for (const name of KEYS) tables.push({ ...(await tableOf(client, name)), partition_of: '', bound: '' });
+  const migrations = provisionerMigrations.map(({ migrationName, checksum }) => ({ name: migrationName, checksum }));
+  const plan: ArchivePlan = {
+    snapshot_at: at.toISOString(),
+    generation: 0,
+    postgres,
+    schemas: [{ name: 'provisioner', version: migrations.at(-1)!.name, migrations, sequences: [] }],
+    tables,
+  };
+  await putArchive(options, client, `${KEYS_FOLDER}/${stampOf(at)}`, plan);
+  await removeOld(objects, KEYS_FOLDER, 1);
+}
+
+async function tableOf(client: pg.ClientBase, name: string): Promise<Omit<PlannedTable, 'partition_of' | 'bound'>> {
+  const { rows } = await client.query<{ attname: string }>(
+    `SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
+    [`provisioner.${name}`],
+  );
+  return { schema: 'provisioner', name, columns: rows.map(({ attname }) => attname) };
+}
+
+const stampOf = (at: Date): string => at.toISOString().replace(/[-:]|\.\d+/g, '');
+
 async function archivedSchema(
   client: pg.ClientBase,
   name: string,
@@ -124,7 +169,7 @@ async function archivedSchema(
 }
 
 async function putArchive(
-  { master, objects, signal }: MetadataOptions,
+  { master, objects, signal }: Pick<MetadataOptions, 'master' | 'objects' | 'signal'>,
   client: pg.ClientBase,
   place: string,
   plan: ArchivePlan,

@@ -16,15 +16,30 @@ const LOCK_WAIT = '30s';
  * What COPY's text depends on, so that the same rows are the same bytes everywhere. Scans begin at a table's beginning,
  * whoever else reads it, so that the rows come in their order on the disk.
  */
-const SETTINGS = `
-  SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '${LOCK_WAIT}';
-  SET client_encoding = 'UTF8'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
-  SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmloption = 'content'; SET search_path = pg_catalog;
-  SET synchronize_seqscans = off;`;
+const settings = (set: 'SET' | 'SET LOCAL'): string =>
+  [
+    'statement_timeout = 0',
+    'idle_in_transaction_session_timeout = 0',
+    `lock_timeout = '${LOCK_WAIT}'`,
+    `client_encoding = 'UTF8'`,
+    `DateStyle = 'ISO'`,
+    `IntervalStyle = 'postgres'`,
+    `TimeZone = 'UTC'`,
+    'extra_float_digits = 1',
+    `bytea_output = 'hex'`,
+    `xmloption = 'content'`,
+    'search_path = pg_catalog',
+    'synchronize_seqscans = off',
+  ]
+    .map((setting) => `${set} ${setting};`)
+    .join(' ');
+
+/** The same for a transaction that is open on a connection others use afterwards. */
+export const COPY_SETTINGS = settings('SET LOCAL');
 
 /** Makes a connection fit to write tables out and read them back, as the role that owns them. */
 export async function prepareSession(client: pg.ClientBase, role: string): Promise<void> {
-  await client.query(`SET ROLE ${id(role)}; ${SETTINGS}`);
+  await client.query(`SET ROLE ${id(role)}; ${settings('SET')}`);
 }
 
 export const qualified = ({ schema, name }: { schema: string; name: string }): string => `${id(schema)}.${id(name)}`;

@@ -1,9 +1,11 @@
 import { BackupEntity, BackupPolicyEntity } from './entities/backup.ts';
 import { ConnectionShareEntity } from './entities/connection-share.ts';
+import { ErasureEntity } from './entities/erasure.ts';
 import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { RolloutEntity, RunEntity } from './entities/rollout.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
+import { PlacementEntity, SampleEntity } from './entities/placement.ts';
 import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
 import { SchemaReferenceEntity, TenantIndexEntity } from './entities/tenant-index.ts';
@@ -15,6 +17,8 @@ import { TenantStock } from './migrations/2026_11_25_1010_tenant_stock.ts';
 import { Backups } from './migrations/2026_11_25_1020_backups.ts';
 import { Rotation } from './migrations/2026_11_25_1030_rotation.ts';
 import { Rollouts } from './migrations/2026_11_25_1120_rollouts.ts';
+import { Erasures } from './migrations/2026_11_25_1132_erasures.ts';
+import { ServerPlacement } from './migrations/2026_11_25_1133_server_placement.ts';
 import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
 
 /** Every table of provisioner. */
@@ -35,6 +39,9 @@ export const provisionerEntities = [
   TenantIndexEntity,
   RolloutEntity,
   RunEntity,
+  ErasureEntity,
+  SampleEntity,
+  PlacementEntity,
 ];
 
 /** The schema's trail, in order. */
@@ -47,5 +54,7 @@ export const provisionerMigrations = [
   Backups,
   Rotation,
   Rollouts,
+  Erasures,
+  ServerPlacement,
   ConnectionShares,
 ];

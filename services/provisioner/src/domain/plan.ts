@@ -13,7 +13,8 @@ export type OperationKind =
   | 'restore'
   | 'repair'
   | 'build_index'
-  | 'drop_index';
+  | 'drop_index'
+  | 'erase';
 
 export type StepName =
   | 'create_database'
@@ -35,7 +36,14 @@ export type StepName =
   | 'swap_in'
   | 'repair'
   | 'build_index'
-  | 'drop_index';
+  | 'drop_index'
+  | 'shut_out'
+  | 'drop_databases'
+  | 'drop_roles'
+  | 'delete_objects'
+  | 'destroy_keys'
+  | 'erase_rows'
+  | 'sign_record';
 
 export type ObjectKind = 'database' | 'role' | 'template';
 
@@ -59,7 +67,7 @@ export interface Plan {
    */
   steps: readonly StepName[];
   /** The state the tenant is in afterwards, under a new generation where it was not before; where not, it stays. */
-  opens?: 'ready' | 'read_only';
+  opens?: 'ready' | 'read_only' | 'erased';
   /** What it made on the server is the tenant's from then on, so that its cleanup records go. */
   keepsObjects?: true;
   /** Routers are told of the end; where not, they were told at the beginning. */
@@ -124,6 +132,17 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   // It is no part of what the database should be any more.
   drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry' },
   repair: { steps: ['repair'], announces: false, onFailure: 'stop', cancellable: true, long: true },
+  // Of a whole organization, under the lease of the first of its tenants; the others rest meanwhile. What could be read
+  // goes first and the keys before the rows, so that an erasure that must wait for somebody has nothing left to leak.
+  erase: {
+    steps: ['shut_out', 'drop_databases', 'drop_roles', 'delete_objects', 'destroy_keys', 'erase_rows', 'sign_record'],
+    opens: 'erased',
+    announces: true,
+    onFailure: 'retry',
+    cancellable: true,
+    carriedThroughFrom: 'drop_databases',
+    long: true,
+  },
 };
 
 /** Whether an operation that is at this step can no longer be given up. */

@@ -1,6 +1,7 @@
 import type { Boss, Database, Tx } from '@mad/postgres';
 import type { OperationState } from '../db/entities/operation.ts';
 import { PLANS } from '../domain/plan.ts';
+import { giveBack } from '../erasure/begin.ts';
 import { recordAudit } from '../provisioning/audit.ts';
 import { appendChange } from '../provisioning/changes.ts';
 import type { Findings, Subject } from '../provisioning/steps.ts';
@@ -76,6 +77,7 @@ export async function cancel({ database, boss }: EndingContext, held: Held): Pro
       [orgId, schema],
     );
     await end(tx, held, 'cancelled', '');
+    if (kind === 'erase') await giveBack(tx, held);
     await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, outcome: 'cancelled' });
   });
 }

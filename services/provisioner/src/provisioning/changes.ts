@@ -5,7 +5,7 @@ import type { TenantKey } from '../domain/plan.ts';
  * Writes a tenant's present generation and state into its schema's change log. The number comes from a row that stays
  * locked until the commit, so numbers follow commits and have no gaps; do this last in a transaction.
  */
-export async function appendChange(tx: Tx, { orgId, schema }: TenantKey): Promise<void> {
+export async function appendChange(tx: Pick<Tx, 'execute'>, { orgId, schema }: TenantKey): Promise<void> {
   await tx.execute(
     `WITH counter AS (
        INSERT INTO provisioner.tenant_change_counters AS c (schema, last_seq) VALUES ($2, 1)

@@ -1,14 +1,14 @@
-import { Code, type HandlerContext } from '@connectrpc/connect';
+import type { HandlerContext } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { SECOND_MS, sleep } from '@mad/process';
-import { actorOf, callerOf, deadlineOf, rpcError, type Actor } from '@mad/rpc';
+import { actorOf, callerOf, deadlineOf, type Actor } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import type { TenantKey } from '../domain/plan.ts';
 import { ensureAnswer } from '../domain/tenant-state.ts';
 import { begin, type Held } from '../operations/lease.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
-import { insertTenant } from './placing.ts';
+import { erased, insertTenant } from './placing.ts';
 
 /** Left of the caller's deadline for the answer itself. */
 const ANSWER_MS = 50;
@@ -49,15 +49,7 @@ async function take(
   const operationId = await insertTenant(tx, master, key, region, request);
   const row = await lockTenant(tx, key);
   if (row === undefined) throw new Error('the tenant vanished');
-  if (ensureAnswer(row.state) === 'gone') {
-    const about = { org_id: key.orgId, schema: key.schema, state: row.state };
-    throw rpcError(
-      Code.FailedPrecondition,
-      'STATE_CONFLICT',
-      'the organization was erased: it is not made again',
-      about,
-    );
-  }
+  if (ensureAnswer(row.state) === 'gone') throw erased(key);
   if (operationId !== undefined)
     return { row, held: await begin(tx, key, 'provision', { ...request, leaseMs, operationId }) };
   if (row.state !== 'failed') return { row };

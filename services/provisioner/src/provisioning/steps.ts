@@ -1,3 +1,4 @@
+import type { JsonWebKey } from 'node:crypto';
 import type { ObjectStore } from '@mad/object-store';
 import type { Database } from '@mad/postgres';
 import type { MigrateDatabaseResponse } from '@mad/proto/tenancy';
@@ -9,6 +10,7 @@ import { schemaApp, schemaOwner, schemaReader, versionOf } from '../domain/names
 import { differencesText, type Difference } from '../domain/schema-difference.ts';
 import { lookForDrift } from '../drift/look.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
+import type { RowOwners } from '../erasure/row-owners.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import type { References } from '../drift/references.ts';
@@ -30,6 +32,9 @@ export interface StepContext {
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
   objects: ObjectStore;
+  rowOwners: RowOwners;
+  /** Provisioner's own key, which signs the records of erasures. */
+  signingJwk: JsonWebKey;
 }
 
 /** One tenant as the steps see it. */

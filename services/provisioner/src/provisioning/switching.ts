@@ -82,7 +82,7 @@ async function turn(
 }
 
 /** What may take hours is given up rather than waited for; it is asked for again by whoever needs it. */
-async function askToGiveWay(tx: Tx, { operation_id: operationId }: TenantRow): Promise<void> {
+export async function askToGiveWay(tx: Tx, { operation_id: operationId }: TenantRow): Promise<void> {
   await tx.execute(
     `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now()
      WHERE operation_id = $1 AND state = 'running' AND kind = ANY ($2)`,

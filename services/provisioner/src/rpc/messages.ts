@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { ServerSchema, TenantSchema, TenantState, type Server, type Tenant } from '@mad/proto/provisioner';
+import type { SampleRow } from '../db/entities/placement.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import type { TenantStateName } from '../domain/tenant-state.ts';
@@ -31,7 +32,15 @@ export function tenantMessage(row: TenantRow): Tenant {
   });
 }
 
-export function serverMessage(row: ServerRow & { tenants: number; stock: number }): Server {
+/** A server with what is counted and sampled of it. */
+export type ListedServer = ServerRow &
+  Pick<SampleRow, 'error' | 'size_bytes' | 'sessions' | 'active' | 'max_connections'> & {
+    tenants: number;
+    stock: number;
+    sampled_at: Date | null;
+  };
+
+export function serverMessage(row: ListedServer): Server {
   return create(ServerSchema, {
     serverId: row.server_id,
     name: row.name,
@@ -45,5 +54,13 @@ export function serverMessage(row: ServerRow & { tenants: number; stock: number 
     stock: row.stock,
     draining: row.draining,
     createTime: timestampFromDate(row.created_at),
+    labels: row.labels,
+    reservedConnections: row.reserved_connections,
+    sampleTime: row.sampled_at === null ? undefined : timestampFromDate(row.sampled_at),
+    error: row.error,
+    sizeBytes: BigInt(row.size_bytes),
+    sessions: row.sessions,
+    activeSessions: row.active,
+    maxConnections: row.max_connections,
   });
 }

@@ -21,16 +21,17 @@ const SELECT = `
     CASE WHEN o.state = 'running' AND t.operation_id = o.operation_id THEN t.last_error ELSE '' END AS last_error
   FROM provisioner.operations o LEFT JOIN provisioner.tenants t ON t.org_id = o.org_id AND t.schema = o.schema`;
 
-export function operationService({ database, changes }: ProvisionerContext): BoundService {
-  const read = async (tx: Tx, operationId: string): Promise<Row> => {
-    const [row] = await tx.query<Row>(`${SELECT} WHERE o.operation_id = $1`, [operationId]);
-    if (row === undefined) throw notFound('operation', operationId);
-    return row;
-  };
+/** An operation as it is now. Throws NOT_FOUND. */
+export async function readOperation(tx: Tx, operationId: string): Promise<Row> {
+  const [row] = await tx.query<Row>(`${SELECT} WHERE o.operation_id = $1`, [operationId]);
+  if (row === undefined) throw notFound('operation', operationId);
+  return row;
+}
 
+export function operationService({ database, changes }: ProvisionerContext): BoundService {
   return bind(OperationService, {
     async getOperation({ operationId }, ctx) {
-      const row = await database.asSystem((tx) => read(tx, operationId), { signal: ctx.signal });
+      const row = await database.asSystem((tx) => readOperation(tx, operationId), { signal: ctx.signal });
       return { operation: operationMessage(row) };
     },
 
@@ -63,7 +64,7 @@ export function operationService({ database, changes }: ProvisionerContext): Bou
     async *watchOperation({ operationId }, ctx) {
       let said = '';
       while (!ctx.signal.aborted && !changes.closed) {
-        const row = await database.asSystem((tx) => read(tx, operationId), { signal: ctx.signal });
+        const row = await database.asSystem((tx) => readOperation(tx, operationId), { signal: ctx.signal });
         const news = JSON.stringify([row.updated_at, row.last_error]);
         if (news !== said) {
           said = news;
@@ -92,7 +93,7 @@ export function operationService({ database, changes }: ProvisionerContext): Bou
         } else if (found.state !== 'cancelled') {
           throw refused(operationId, 'it has ended');
         }
-        return read(tx, operationId);
+        return readOperation(tx, operationId);
       });
       return { operation: operationMessage(row) };
     },

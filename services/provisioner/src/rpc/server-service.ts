@@ -1,37 +1,55 @@
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import type { Tx } from '@mad/postgres';
 import { ServerService } from '@mad/proto/provisioner';
-import { bind, nextPageToken, pageOf, type BoundService } from '@mad/rpc';
+import { bind, nextPageToken, notFound, pageOf, type BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
-import type { ServerRow } from '../db/entities/server.ts';
+import type { PlacementRow } from '../db/entities/placement.ts';
+import { WEIGHTS } from '../domain/placement.ts';
+import { checkServer } from '../servers/check-server.ts';
+import { databaseSizes } from '../servers/fleet-statistics.ts';
 import { SERVER_DEFAULTS, upsertServer } from '../servers/registration.ts';
-import { serverMessage } from './messages.ts';
-
-type Listed = ServerRow & { tenants: number; stock: number };
+import { serverMessage, type ListedServer } from './messages.ts';
+import { rebalancePlan } from './rebalance-plan.ts';
 
 const LIST_SQL = `
   SELECT s.server_id, s.name, s.host, s.port, s.sslmode, s.region, s.connection_budget, s.max_tenants, s.draining,
-    s.created_at,
+    s.labels, s.reserved_connections, s.created_at, p.sampled_at, coalesce(p.error, '') AS error,
+    coalesce(p.size_bytes, 0) AS size_bytes, coalesce(p.sessions, 0) AS sessions, coalesce(p.active, 0) AS active,
+    coalesce(p.max_connections, 0) AS max_connections,
     (SELECT count(*) FROM provisioner.tenants t WHERE t.server_id = s.server_id AND t.state <> 'erased')::int AS tenants,
     (SELECT count(*) FROM provisioner.tenant_stock k WHERE k.server_id = s.server_id AND k.state = 'ready')::int AS stock
-  FROM provisioner.database_servers s`;
+  FROM provisioner.database_servers s LEFT JOIN provisioner.server_samples p USING (server_id)`;
 
-export function serverService({ database, master }: ProvisionerContext): BoundService {
+export function serverService(context: ProvisionerContext): BoundService {
+  const { database, master, connections } = context;
+  const sizes = databaseSizes(context);
+
+  const read = async (tx: Tx, name: string): Promise<ListedServer> => {
+    const [found] = await tx.query<ListedServer>(`${LIST_SQL} WHERE s.name = $1`, [name]);
+    if (found === undefined) throw notFound('server', name);
+    return found;
+  };
+
   return bind(ServerService, {
     async registerServer(request) {
       const { name, host, port, region, sslmode } = request;
+      const registration = {
+        name,
+        host,
+        port,
+        region,
+        sslmode,
+        connectionBudget: request.connectionBudget || SERVER_DEFAULTS.connectionBudget,
+        maxTenants: request.maxTenants || SERVER_DEFAULTS.maxTenants,
+        reservedConnections: request.reservedConnections,
+        labels: Object.keys(request.labels).length === 0 ? undefined : request.labels,
+        provisionerPassword: request.provisionerPassword,
+        migratorPassword: request.migratorPassword,
+      };
+      if (request.check) await checkServer(connections, registration);
       const row = await database.asSystem(async (tx) => {
-        await upsertServer(tx, master, {
-          name,
-          host,
-          port,
-          region,
-          sslmode,
-          connectionBudget: request.connectionBudget || SERVER_DEFAULTS.connectionBudget,
-          maxTenants: request.maxTenants || SERVER_DEFAULTS.maxTenants,
-          provisionerPassword: request.provisionerPassword,
-          migratorPassword: request.migratorPassword,
-        });
-        const [found] = await tx.query<Listed>(`${LIST_SQL} WHERE s.name = $1`, [name]);
-        return found!;
+        await upsertServer(tx, master, registration);
+        return read(tx, name);
       });
       return { server: serverMessage(row) };
     },
@@ -40,7 +58,7 @@ export function serverService({ database, master }: ProvisionerContext): BoundSe
       const query = 'servers';
       const { size, cursor } = pageOf(request, { query, isCursor: (value) => typeof value === 'string' });
       const rows = await database.asSystem((tx) =>
-        tx.query<Listed>(`${LIST_SQL} WHERE $1::text IS NULL OR s.name > $1 ORDER BY s.name LIMIT $2`, [
+        tx.query<ListedServer>(`${LIST_SQL} WHERE $1::text IS NULL OR s.name > $1 ORDER BY s.name LIMIT $2`, [
           cursor ?? null,
           size + 1,
         ]),
@@ -51,5 +69,57 @@ export function serverService({ database, master }: ProvisionerContext): BoundSe
         nextPageToken: rows.length > size ? nextPageToken(query, page.at(-1)!.name) : '',
       };
     },
+
+    async updateServer({ name, connectionBudget, maxTenants, reservedConnections, labels }) {
+      const row = await database.asSystem(async (tx) => {
+        const set = Object.fromEntries(Object.entries(labels).filter(([, value]) => value !== ''));
+        const gone = Object.keys(labels).filter((label) => labels[label] === '');
+        await tx.execute(
+          `UPDATE provisioner.database_servers SET connection_budget = coalesce($2, connection_budget),
+             max_tenants = coalesce($3, max_tenants), reserved_connections = coalesce($4, reserved_connections),
+             labels = (labels || $5::jsonb) - $6::text[], updated_at = now()
+           WHERE name = $1`,
+          [name, connectionBudget ?? null, maxTenants ?? null, reservedConnections ?? null, JSON.stringify(set), gone],
+        );
+        return read(tx, name);
+      });
+      return { server: serverMessage(row) };
+    },
+
+    async drainServer({ name, undo }) {
+      const row = await database.asSystem(async (tx) => {
+        await tx.execute(
+          'UPDATE provisioner.database_servers SET draining = $2, updated_at = now() WHERE name = $1 AND draining <> $2',
+          [name, !undo],
+        );
+        return read(tx, name);
+      });
+      return { server: serverMessage(row) };
+    },
+
+    async whyHere({ orgId, schema }) {
+      const [row] = await database.asSystem((tx) =>
+        tx.query<PlacementRow>(
+          `SELECT org_id, schema, region, server_name, verdicts, placed_at FROM provisioner.placements
+           WHERE org_id = $1 AND schema = $2`,
+          [orgId, schema],
+        ),
+      );
+      if (row === undefined) throw notFound('placement', `${schema} of ${orgId}`);
+      return {
+        server: row.server_name,
+        region: row.region,
+        placeTime: timestampFromDate(row.placed_at),
+        verdicts: row.verdicts.map(({ server, score, parts, refused = '' }) => ({
+          server,
+          score,
+          parts: Object.fromEntries(Object.entries(parts).filter(([, part]) => part !== undefined)),
+          refused,
+        })),
+        weights: { ...WEIGHTS },
+      };
+    },
+
+    planRebalance: ({ maxMoves }, ctx) => rebalancePlan(database, sizes, maxMoves, ctx.signal),
   });
 }

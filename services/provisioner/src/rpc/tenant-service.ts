@@ -21,6 +21,7 @@ import { beginWithIdle } from '../operations/begin-idle.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { describeTenants } from './describe-tenants.ts';
+import { eraseTenants } from './erase-tenants.ts';
 import { rotateTenantCredentials } from './rotate-tenant-credentials.ts';
 import { stateName, tenantMessage } from './messages.ts';
 
@@ -65,6 +66,8 @@ export function tenantService(context: ProvisionerContext): BoundService {
       const rows = await switchTenants(context, orgId.toLowerCase(), 'resume', ctx);
       return { tenants: rows.map(tenantMessage) };
     },
+
+    eraseTenants: (request, ctx) => eraseTenants(context, request, ctx),
 
     async getTenant({ schema }, ctx) {
       const orgId = orgOf(ctx);

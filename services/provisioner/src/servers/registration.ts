@@ -8,7 +8,7 @@ import { sealServerPasswords } from '../secrets/server-passwords.ts';
 export const METADATA = 'metadata';
 
 /** What a server gets when its registration does not say. */
-export const SERVER_DEFAULTS = { connectionBudget: 80, maxTenants: 10_000 } as const;
+export const SERVER_DEFAULTS = { connectionBudget: 80, maxTenants: 10_000, reservedConnections: 5 } as const;
 
 /** A server that was bootstrapped for tenants. */
 export interface ServerRegistration {
@@ -21,21 +21,36 @@ export interface ServerRegistration {
   /** Connections all nodes together may hold to it. */
   connectionBudget: number;
   maxTenants: number;
+  /** Connections beside the budget, for administration and migrations; where not given, as it is or the default. */
+  reservedConnections?: number;
+  labels?: Readonly<Record<string, string>>;
   provisionerPassword: string;
   migratorPassword: string;
 }
 
-/** Registers a server, or brings the one of that name to this address, these limits and passwords. */
-export async function upsertServer(tx: Tx, master: MasterKeys, server: ServerRegistration): Promise<void> {
+/**
+ * Registers a server, or brings the one of that name to this address and these passwords; `limits` to these limits and this
+ * region as well. The configuration does so without: what an operator set since stays over every restart.
+ */
+export async function upsertServer(
+  tx: Tx,
+  master: MasterKeys,
+  server: ServerRegistration,
+  { limits }: { limits: boolean } = { limits: true },
+): Promise<void> {
   if (server.name === METADATA) throw invalid('name', 'means the metadata database');
   const passwords = { provisioner: server.provisionerPassword, migrator: server.migratorPassword };
   const sealed = sealServerPasswords(master, server.name, passwords);
   await tx.execute(
-    `INSERT INTO provisioner.database_servers (server_id, name, host, port, sslmode, region, connection_budget,
-       max_tenants, provisioner_secret, migrator_secret, master_key_version)
-     VALUES ($11, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    `INSERT INTO provisioner.database_servers AS s (server_id, name, host, port, sslmode, region, connection_budget,
+       max_tenants, provisioner_secret, migrator_secret, master_key_version, reserved_connections, labels)
+     VALUES ($11, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($12, ${SERVER_DEFAULTS.reservedConnections}),
+       coalesce($13, '{}'::jsonb))
      ON CONFLICT (name) DO UPDATE SET host = excluded.host, port = excluded.port, sslmode = excluded.sslmode,
-       region = excluded.region, connection_budget = excluded.connection_budget, max_tenants = excluded.max_tenants,
+       region = CASE WHEN $14 THEN excluded.region ELSE s.region END,
+       connection_budget = CASE WHEN $14 THEN excluded.connection_budget ELSE s.connection_budget END,
+       max_tenants = CASE WHEN $14 THEN excluded.max_tenants ELSE s.max_tenants END,
+       reserved_connections = coalesce($12, s.reserved_connections), labels = coalesce($13, s.labels),
        provisioner_secret = excluded.provisioner_secret, migrator_secret = excluded.migrator_secret,
        master_key_version = excluded.master_key_version, updated_at = now()`,
     [
@@ -50,6 +65,9 @@ export async function upsertServer(tx: Tx, master: MasterKeys, server: ServerReg
       sealed.migrator_secret,
       sealed.master_key_version,
       uuidv7(),
+      server.reservedConnections ?? null,
+      server.labels === undefined ? null : JSON.stringify(server.labels),
+      limits,
     ],
   );
 }

@@ -18,6 +18,9 @@ export interface Login {
   database: string;
 }
 
+/** Where a server is. */
+export type ServerAddress = Pick<ServerRow, 'host' | 'port' | 'sslmode'>;
+
 /** Connections to the servers that hold tenants. */
 export class ServerConnections {
   readonly #master: MasterKeys;
@@ -48,7 +51,7 @@ export class ServerConnections {
   }
 
   /** Runs `fn` on a connection of its own, e.g. as a tenant's login or inside another database. */
-  async as<T>(server: ServerRow, login: Login, fn: (client: pg.Client) => Promise<T>): Promise<T> {
+  async as<T>(server: ServerAddress, login: Login, fn: (client: pg.Client) => Promise<T>): Promise<T> {
     const client = new pg.Client({ ...this.#address(server), ...login, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
     // A lost connection fails the query that runs; the event alone must not end the process.
     client.on('error', () => undefined);
@@ -116,7 +119,7 @@ export class ServerConnections {
     return pool;
   }
 
-  #address({ host, port, sslmode }: ServerRow): pg.ClientConfig {
+  #address({ host, port, sslmode }: ServerAddress): pg.ClientConfig {
     const url = new URL(`postgres://${host.includes(':') ? `[${host}]` : host}:${port}`);
     if (sslmode !== '') url.searchParams.set('sslmode', sslmode);
     return { ...clientOptions(url.href), application_name: 'mad-provisioner' };

@@ -9,6 +9,7 @@ import {
   QueueService,
   OrganizationSummaryService,
 } from '@mad/proto/catalog';
+import { OrganizationErasureService } from '@mad/proto/tenancy';
 import type { Case } from '../case.ts';
 import { MOLECULES } from '../world.ts';
 
@@ -119,6 +120,14 @@ export const catalogCases: Case[] = [
     request: () => lease({ waitMs: 20_000 }),
     timeoutMs: 400,
     error: { code: 'deadline_exceeded' },
+  },
+  {
+    name: 'an organization nobody has rows of is erased, for the provisioner',
+    service: OrganizationErasureService,
+    method: 'EraseOrganization',
+    as: 'provisioner',
+    request: () => ({ orgId: '0198c000-0000-7000-8000-0000000000e0' }),
+    responses: () => [{ done: true, rows: { molecules: '0', jobs_meta: '0' } }],
   },
 ];
 

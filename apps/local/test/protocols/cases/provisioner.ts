@@ -1,6 +1,7 @@
 import {
   BackupService,
   DriftService,
+  ErasureService,
   FleetStatisticsService,
   OperationService,
   RolloutService,
@@ -54,6 +55,13 @@ export const provisionerCases: Case[] = [
     as: 'platform',
     request: ({ operationId }) => ({ operationId }),
     responses: ({ operationId }) => [{ operation: { operationId, progress: { unit: 'steps' } } }],
+  },
+  {
+    name: 'organizations that were erased: none yet',
+    service: ErasureService,
+    method: 'ListErasures',
+    as: 'platform',
+    responses: () => [{}],
   },
   {
     name: 'who is connected where, for the platform',

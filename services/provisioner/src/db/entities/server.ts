@@ -11,6 +11,8 @@ export interface ServerRow {
   connection_budget: number;
   max_tenants: number;
   draining: boolean;
+  labels: Record<string, string>;
+  reserved_connections: number;
   provisioner_secret: Buffer;
   migrator_secret: Buffer;
   master_key_version: number;
@@ -35,6 +37,8 @@ export const ServerEntity = new EntitySchema<ServerRow>({
     connection_budget: { type: 'integer' },
     max_tenants: { type: 'integer' },
     draining: { type: 'boolean', default: false },
+    labels: { type: 'jsonb', default: {} },
+    reserved_connections: { type: 'integer', default: 5 },
     provisioner_secret: { type: 'bytea' },
     migrator_secret: { type: 'bytea' },
     master_key_version: { type: 'integer' },
