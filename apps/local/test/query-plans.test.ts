@@ -95,6 +95,8 @@ const UNDER_WAY_SQL = `
       rmsd_ub, task_execution_id, chunk_no)
     SELECT job_id, task_id, item_no, 1, 1, molecule_id, -5, -5, 0, 0, task_execution_id, 1 FROM results.task_results
     WHERE task_execution_id IS NOT NULL LIMIT 1;
+  INSERT INTO results.stored_objects (object_id, purpose, owner_id, task_execution_id, state)
+    SELECT gen_random_uuid(), 'poses', job_id, task_execution_id, 'kept' FROM results.task_executions LIMIT 1;
   INSERT INTO results.failure_counts (job_id, task_id, error_class, items)
     SELECT job_id, task_id, 'IMPLAUSIBLE', 1 FROM results.job_tasks LIMIT 1;
   INSERT INTO results.cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
@@ -213,6 +215,7 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     (await client(results.CacheService).listCacheEntries({ orgId, pageSize: 1 })).entries,
   ];
   const statistics = client(results.JobStatisticsService);
+  const poses = client(results.PoseService);
   const kept = { orgId, task: made[0]!.task, inputSignature: made[0]!.source!.inputSignature };
   const [organizations, members, roles] = [
     client(identity.OrganizationService),
@@ -345,6 +348,12 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
       await pages((page) => runs.listWorkItems({ orgId, jobId, status: results.WorkStatus.SCORED, ...page }));
     },
     'JobRunService/ListPoses': () => pages((page) => runs.listPoses({ orgId, jobId, itemNo: 1, ...page })),
+    // No structure is kept of them, which is told.
+    'PoseService/GetPose': () => poses.getPose({ orgId, jobId, itemNo: 1 }).catch(() => undefined),
+    'PoseService/DownloadPoses': async () => {
+      for await (const piece of poses.downloadPoses({ orgId, jobId })) void piece;
+      for await (const piece of poses.downloadPoses({ orgId, jobId, itemNo: [1, 2] })) void piece;
+    },
     'JobRunService/ListJobEvents': () => pages((page) => runs.listJobEvents({ orgId, jobId, ...page })),
     'JobRunService/WatchJob': async () => {
       for await (const message of runs.watchJob({ orgId, jobId })) void message;

@@ -3,6 +3,7 @@ import {
   ExecutionService,
   JobRunService,
   JobStatisticsService,
+  PoseService,
   PrewarmService,
 } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
@@ -13,6 +14,7 @@ import { cacheService } from './rpc/cache-service.ts';
 import { executionService } from './rpc/execution-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
 import { jobStatisticsService } from './rpc/job-statistics-service.ts';
+import { poseService } from './rpc/pose-service.ts';
 import { prewarmService } from './rpc/prewarm-service.ts';
 
 /** Everything results serves. */
@@ -22,6 +24,7 @@ export function routes(context: Context): BoundService[] {
     bind(ExecutionService, executionService(context)),
     bind(JobRunService, jobRunService(context)),
     bind(JobStatisticsService, jobStatisticsService(context)),
+    bind(PoseService, poseService(context)),
     bind(PrewarmService, prewarmService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];

@@ -28,6 +28,7 @@ const GOOD_ROWS = `
   INSERT INTO cache_invalidation_entries (invalidation_id, cache_key, version, status) VALUES ('${OTHER}', 't:' || ${SHA}, 1, 'valid');
   INSERT INTO docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb, rmsd_ub,
     task_execution_id, chunk_no) VALUES ('${JOB}', 'a', 1, 1, 1, '${OTHER}', -7, -8, 0, 0, '${EXECUTION}', 1);
+  INSERT INTO stored_objects (object_id, purpose, owner_id) VALUES ('${OTHER}', 'poses', '${JOB}');
   INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
   INSERT INTO failure_counts (job_id, task_id, error_class, items) VALUES ('${JOB}', 'a', 'X', 1);
   INSERT INTO job_events (job_id, seq_no, event) VALUES ('${JOB}', 1, 'job.materialized');
@@ -131,6 +132,11 @@ const BAD_ROWS: Record<string, string> = {
   docking_results_raw_score_check: `UPDATE docking_results SET raw_score = 'NaN'`,
   docking_results_rmsd_check: `UPDATE docking_results SET rmsd_lb = -0.1`,
   docking_results_metadata_check: `UPDATE docking_results SET metadata = '[]'`,
+  docking_results_pose_check: `UPDATE docking_results SET pose_object = '${OTHER}'`,
+  stored_objects_pkey: `INSERT INTO stored_objects (object_id, purpose, owner_id) VALUES ('${OTHER}', 'poses', '${JOB}')`,
+  stored_objects_purpose_check: `UPDATE stored_objects SET purpose = 'other'`,
+  stored_objects_state_check: `UPDATE stored_objects SET state = 'lost'`,
+  stored_objects_size_bytes_check: `UPDATE stored_objects SET size_bytes = -1`,
   score_histograms_pkey: `INSERT INTO score_histograms SELECT * FROM score_histograms`,
   score_histograms_task_fkey: `UPDATE score_histograms SET task_id = 'b'`,
   score_histograms_items_check: `UPDATE score_histograms SET items = 0`,
@@ -172,6 +178,7 @@ const suite = schemaSuite({
     'task_results.hbd',
     'task_results.logp',
     'task_results.molecular_weight',
+    'task_results.molecule_name',
     'task_results.rotatable_bonds',
     'task_results.smiles',
     'task_results.tpsa',

@@ -2,6 +2,7 @@ import type { TenantTx } from '@mad/tenancy';
 import { addEndings, endingsIn, type Endings } from '../domain/counters.ts';
 import { unblockedStatus } from '../domain/execution.ts';
 import { blocksDownstream, followerStatus, WORK_STATUSES, type EndedStatus } from '../domain/work-item.ts';
+import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import type { Execution } from './execution.ts';
 import { applyEndings, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
 
@@ -110,4 +111,5 @@ export async function dropStaged(tx: TenantTx, { id, jobId, taskId }: Execution)
     [id, jobId, taskId],
   );
   await tx.execute('DELETE FROM staged_results WHERE task_execution_id = $1', [id]);
+  await dropObjectsOfExecutions(tx, [id]);
 }

@@ -56,6 +56,7 @@ const ITEMS: CopyTarget = {
     hba: 'int2',
     rotatable_bonds: 'int2',
     cache_miss: 'text',
+    molecule_name: 'text',
   },
 };
 
@@ -154,6 +155,7 @@ export class TaskFilling {
       properties?.hba ?? null,
       properties?.rotatableBonds ?? null,
       miss ?? null,
+      this.#inputs.names[index]!,
     ];
   }
 

@@ -12,6 +12,7 @@ import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
 export interface Molecule {
   moleculeId: string;
   smiles: string;
+  name?: string;
   properties?: MessageInitShape<typeof JobInputPropertiesSchema>;
 }
 
@@ -72,10 +73,11 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
           const cut = around.cutInputsAfter;
           around.cutInputsAfter = undefined;
           const all = molecules
-            .map(({ moleculeId, smiles, properties }, index) => ({
+            .map(({ moleculeId, smiles, name, properties }, index) => ({
               itemNo: index + 1,
               moleculeId,
               canonicalSmiles: smiles,
+              name: name ?? '',
               properties,
             }))
             .slice(afterItemNo, cut);

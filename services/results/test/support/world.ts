@@ -1,3 +1,7 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, type Client, type Transport } from '@connectrpc/connect';
 import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
@@ -8,6 +12,7 @@ import {
   ExecutionService,
   JobRunService,
   JobStatisticsService,
+  PoseService,
   type MaterializeJobRequestSchema,
   type AppendResultsRequestSchema,
   type AppendResultsResponse,
@@ -94,6 +99,9 @@ export interface World {
   asWorker: Client<typeof ExecutionService>;
   jobRuns: Client<typeof JobRunService>;
   statistics: Client<typeof JobStatisticsService>;
+  poses: Client<typeof PoseService>;
+  /** Where objects are. */
+  objectFolder: string;
   transport: Transport;
   /** host:port of results' gRPC. */
   address(): string;
@@ -145,6 +153,7 @@ export async function openWorld({
     inputCalls: 0,
   };
   const neighbours = await serveNeighbours(around);
+  const objectFolder = await mkdtemp(join(tmpdir(), 'mad-results-objects-'));
   const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'worker']);
   const address = `127.0.0.1:${neighbours.port}`;
   const open = (): Promise<RunningResults> =>
@@ -163,6 +172,7 @@ export async function openWorld({
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',
+        objectStoreUrl: pathToFileURL(objectFolder).href,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
       },
@@ -188,6 +198,7 @@ export async function openWorld({
       asWorker: as('worker'),
       jobRuns: createClient(JobRunService, transport),
       statistics: createClient(JobStatisticsService, transport),
+      poses: createClient(PoseService, transport),
       transport,
     };
   };
@@ -214,6 +225,7 @@ export async function openWorld({
     around,
     ...clients(),
     lease,
+    objectFolder,
     address: () => `127.0.0.1:${results.port}`,
     async organization() {
       const orgId = uuidv7();
@@ -307,6 +319,7 @@ export async function openWorld({
       for (const one of [results, ...others]) await one.close();
       await neighbours.close();
       for (const database of databases) await database.drop();
+      await rm(objectFolder, { recursive: true, force: true });
     },
   };
   return world;
