@@ -1,5 +1,6 @@
 export * from './gen/mad/results/v1/cache_service_pb.js';
 export * from './gen/mad/results/v1/execution_service_pb.js';
+export * from './gen/mad/results/v1/export_service_pb.js';
 export * from './gen/mad/results/v1/job_run_pb.js';
 export * from './gen/mad/results/v1/job_run_service_pb.js';
 export * from './gen/mad/results/v1/pose_service_pb.js';

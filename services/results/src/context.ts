@@ -4,6 +4,7 @@ import type { ObjectStore } from '@mad/object-store';
 import type { ServiceDeps } from '@mad/process';
 import type { JobService, QueueService } from '@mad/proto/catalog';
 import type { Tenants } from '@mad/tenancy';
+import type { ExportRunner } from './exports/runner.ts';
 import type { ObjectSweeper } from './objects/sweep.ts';
 import type { JobFeed } from './runs/job-feed.ts';
 
@@ -17,6 +18,9 @@ export interface Context extends ServiceDeps {
   /** Structures of poses, and exports. */
   objects: ObjectStore;
   sweeper: ObjectSweeper;
+  exports: ExportRunner;
+  /** Hits in a part of an export. */
+  exportPartRows: number;
   /** Results answer later jobs for so many days; undefined is for ever. */
   cacheTtlDays: number | undefined;
 }

@@ -1,6 +1,7 @@
 import {
   CacheService,
   ExecutionService,
+  ExportService,
   JobRunService,
   JobStatisticsService,
   PoseService,
@@ -12,6 +13,7 @@ import type { Context } from './context.ts';
 import { resultsMigrations, SCHEMA } from './db/schema.ts';
 import { cacheService } from './rpc/cache-service.ts';
 import { executionService } from './rpc/execution-service.ts';
+import { exportService } from './rpc/export-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
 import { jobStatisticsService } from './rpc/job-statistics-service.ts';
 import { poseService } from './rpc/pose-service.ts';
@@ -22,6 +24,7 @@ export function routes(context: Context): BoundService[] {
   return [
     bind(CacheService, cacheService(context)),
     bind(ExecutionService, executionService(context)),
+    bind(ExportService, exportService(context)),
     bind(JobRunService, jobRunService(context)),
     bind(JobStatisticsService, jobStatisticsService(context)),
     bind(PoseService, poseService(context)),

@@ -17,6 +17,7 @@ import { openTenants, type TenantsStatus } from '@mad/tenancy';
 import type { ResultsConfig } from './config.ts';
 import type { Context } from './context.ts';
 import { resultsEntities, SCHEMA } from './db/schema.ts';
+import { ExportRunner } from './exports/runner.ts';
 import { ObjectSweeper } from './objects/sweep.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
@@ -72,6 +73,8 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const objects = openObjectStore(config.objectStoreUrl);
     const sweeper = new ObjectSweeper(tenants, objects, logger);
     open.defer(() => sweeper.close());
+    const exports = new ExportRunner({ tenants, objects }, logger);
+    open.defer(() => exports.close());
 
     const context: Context = {
       tenants,
@@ -80,6 +83,8 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       feed,
       objects,
       sweeper,
+      exports,
+      exportPartRows: config.exportPartRows,
       cacheTtlDays: config.cacheTtlDays,
       ...deps,
     };

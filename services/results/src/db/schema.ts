@@ -2,6 +2,7 @@ import type { EntitySchema, MigrationClass } from '@mad/postgres';
 import { AuditEntity } from './entities/audit.ts';
 import { CacheInvalidationEntity, CacheInvalidationEntryEntity } from './entities/cache-invalidation.ts';
 import { ResultCacheEntity, ResultCacheHistoryEntity } from './entities/cache.ts';
+import { ExportEntity, ExportPartEntity } from './entities/export.ts';
 import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
 import { StoredObjectEntity } from './entities/stored-object.ts';
 import { FailureCountEntity, ScoreHistogramEntity } from './entities/statistics.ts';
@@ -15,6 +16,7 @@ import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.t
 import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
 import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
 import { PoseObjects } from './migrations/2026_11_25_1100_pose_objects.ts';
+import { Exports } from './migrations/2026_11_25_1101_exports.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
 export const SCHEMA = 'results';
@@ -30,6 +32,7 @@ export const resultsMigrations: readonly MigrationClass[] = [
   CacheSources,
   CacheInvalidations,
   PoseObjects,
+  Exports,
 ];
 
 export const resultsEntities: readonly EntitySchema[] = [
@@ -42,6 +45,8 @@ export const resultsEntities: readonly EntitySchema[] = [
   StagedResultEntity,
   DockingResultEntity,
   StoredObjectEntity,
+  ExportEntity,
+  ExportPartEntity,
   ResultCacheEntity,
   ResultCacheHistoryEntity,
   CacheInvalidationEntity,

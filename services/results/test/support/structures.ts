@@ -19,7 +19,8 @@ export function readSdf(text: string): SdfRecord[] {
     .slice(0, -'$$$$\n'.length)
     .split(/^\$\$\$\$\n/m)
     .map((record) => {
-      const end = record.indexOf('M  END\n') + 'M  END\n'.length;
+      // The title may be anything.
+      const end = record.indexOf('\nM  END\n') + '\nM  END\n'.length;
       const data = new Map<string, string>();
       for (const item of record.slice(end).split('\n\n')) {
         if (item === '') continue;

@@ -10,6 +10,7 @@ import { CachePolicy } from '@mad/proto/catalog';
 import { TenantState } from '@mad/proto/provisioner';
 import {
   ExecutionService,
+  ExportService,
   JobRunService,
   JobStatisticsService,
   PoseService,
@@ -100,6 +101,9 @@ export interface World {
   jobRuns: Client<typeof JobRunService>;
   statistics: Client<typeof JobStatisticsService>;
   poses: Client<typeof PoseService>;
+  exports: Client<typeof ExportService>;
+  /** For results in a process of its own, on the same databases and objects. */
+  environment: Record<string, string>;
   /** Where objects are. */
   objectFolder: string;
   transport: Transport;
@@ -143,7 +147,8 @@ export async function openWorld({
   redisUrl,
   logger,
   cacheTtlDays,
-}: { redisUrl?: string; logger?: Logger; cacheTtlDays?: number } = {}): Promise<World> {
+  exportPartRows = 1000,
+}: { redisUrl?: string; logger?: Logger; cacheTtlDays?: number; exportPartRows?: number } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
     inputs: new Map(),
@@ -172,6 +177,7 @@ export async function openWorld({
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',
+        exportPartRows,
         objectStoreUrl: pathToFileURL(objectFolder).href,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
@@ -199,6 +205,7 @@ export async function openWorld({
       jobRuns: createClient(JobRunService, transport),
       statistics: createClient(JobStatisticsService, transport),
       poses: createClient(PoseService, transport),
+      exports: createClient(ExportService, transport),
       transport,
     };
   };
@@ -226,6 +233,15 @@ export async function openWorld({
     ...clients(),
     lease,
     objectFolder,
+    environment: {
+      PROVISIONER_ADDRESS: address,
+      CATALOG_ADDRESS: address,
+      IDENTITY_ADDRESS: address,
+      RESULTS_SERVICE_KEY: JSON.stringify(keys.private.results),
+      MAD_SERVICE_KEYS: JSON.stringify(keys.public),
+      OBJECT_STORE_URL: pathToFileURL(objectFolder).href,
+      RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
+    },
     address: () => `127.0.0.1:${results.port}`,
     async organization() {
       const orgId = uuidv7();
@@ -248,7 +264,10 @@ export async function openWorld({
       return {
         orgId,
         database,
-        token: await userToken({ orgId, permissions: ['jobs.read', 'cache.read', 'cache.manage'] }),
+        token: await userToken({
+          orgId,
+          permissions: ['jobs.read', 'cache.read', 'cache.manage', 'exports.create', 'exports.read', 'exports.delete'],
+        }),
       };
     },
     async materialize(org, options = {}) {

@@ -2,6 +2,7 @@ import { expect } from '@jest/globals';
 import {
   CacheService,
   ExecutionService,
+  ExportService,
   JobRunService,
   JobStatisticsService,
   PoseService,
@@ -47,6 +48,14 @@ export const resultsCases: Case[] = [
     timeoutMs: 3000,
     responses: () => [{ events: [{ seqNo: '1', event: 'job.materialized' }] }],
     error: { code: 'deadline_exceeded' },
+  },
+  {
+    name: 'the exports of a job that has none',
+    service: ExportService,
+    method: 'ListExports',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId }),
+    responses: () => [{ exports: [] }],
   },
   {
     name: 'a file of the poses of a job that has none',

@@ -87,6 +87,7 @@ export interface TaskResultRow {
   rotatable_bonds: number | null;
   cache_miss: CacheMiss | null;
   molecule_name: string;
+  ended_seq: number | null;
 }
 
 const FROZEN = "Confidential: of the molecule, as frozen with the job's input";
@@ -141,6 +142,12 @@ export const TaskResultEntity = new EntitySchema<TaskResultRow>({
       type: 'text',
       default: '',
       comment: 'Confidential: of the molecule, when the job was made; empty where catalog did not say',
+    },
+    ended_seq: {
+      type: 'integer',
+      nullable: true,
+      comment:
+        'Internal: the first event of the transaction that ended it; null where it ended before there was this column, or nobody asks',
     },
   },
 });
