@@ -4,6 +4,7 @@ import { backupCommands } from './commands/backup.ts';
 import { cacheCommands } from './commands/cache.ts';
 import { databaseCommands } from './commands/database.ts';
 import { demoCommand } from './commands/demo.ts';
+import { exportCommands } from './commands/export.ts';
 import { healthCommand } from './commands/health.ts';
 import { jobCommands } from './commands/job.ts';
 import { localCommands } from './commands/local.ts';
@@ -42,6 +43,7 @@ export function program(env: Env): Command {
     moleculeCommands,
     pipelineCommands,
     jobCommands,
+    exportCommands,
     cacheCommands,
     databaseCommands,
     operationCommands,

@@ -5,7 +5,7 @@ import { createClient, type Client, type Interceptor } from '@connectrpc/connect
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { getOption, type DescMethod, type DescService } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { createLogger, uuidv7 } from '@mad/process';
+import { createLogger, sleep, uuidv7 } from '@mad/process';
 import { access, Audience } from '@mad/proto/access';
 import * as catalog from '@mad/proto/catalog';
 import * as identity from '@mad/proto/identity';
@@ -77,6 +77,7 @@ const VALUES = {
     'audit_log.hash': SHA256,
     'audit_log.prev_hash': `md5('c' || n) || md5('d' || n)`,
     'result_cache.input_signature': SHA256,
+    'export_parts.sha256': SHA256,
     'result_cache.smiles': `'C(' || n || ')'`,
     'result_cache.cache_key': `(b.t).task || ':' || ${SHA256}`,
     ...Object.fromEntries(
@@ -90,6 +91,7 @@ const VALUES = {
         'job_events',
         'score_histograms',
         'failure_counts',
+        'exports',
       ].map((table) => [`${table}.job_id`, SAME_MONTH]),
     ),
   },
@@ -103,6 +105,12 @@ const UNDER_WAY_SQL = `
       rmsd_ub, task_execution_id, chunk_no)
     SELECT job_id, task_id, item_no, 1, 1, molecule_id, -5, -5, 0, 0, task_execution_id, 1 FROM results.task_results
     WHERE task_execution_id IS NOT NULL LIMIT 1;
+  INSERT INTO results.stored_objects (object_id, purpose, owner_id, task_execution_id, state)
+    SELECT gen_random_uuid(), 'poses', job_id, task_execution_id, 'kept' FROM results.task_executions LIMIT 1;
+  INSERT INTO results.exports (export_id, job_id, task_id, format, snapshot_seq, part_rows, state, ended_at)
+    SELECT gen_random_uuid(), job_id, 'x', 'csv', 1, 1, 'completed', now() FROM results.jobs LIMIT 1;
+  INSERT INTO results.export_parts (export_id, part_no, object_id, rows, size_bytes, sha256)
+    SELECT export_id, 1, export_id, 1, 1, repeat('a', 64) FROM results.exports LIMIT 1;
   INSERT INTO results.failure_counts (job_id, task_id, error_class, items)
     SELECT job_id, task_id, 'IMPLAUSIBLE', 1 FROM results.job_tasks LIMIT 1;
   INSERT INTO results.cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
@@ -221,6 +229,12 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     (await client(results.CacheService).listCacheEntries({ orgId, pageSize: 1 })).entries,
   ];
   const statistics = client(results.JobStatisticsService);
+  const poses = client(results.PoseService);
+  const exports = client(results.ExportService);
+  const exportOf = async (): Promise<string> => {
+    const format = results.ExportFormat.CSV;
+    return (await exports.createExport({ ...by(), jobId, format, filter: 'logp < 100' })).export!.exportId;
+  };
   const kept = { orgId, task: made[0]!.task, inputSignature: made[0]!.source!.inputSignature };
   const [organizations, members, roles] = [
     client(identity.OrganizationService),
@@ -353,6 +367,33 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
       await pages((page) => runs.listWorkItems({ orgId, jobId, status: results.WorkStatus.SCORED, ...page }));
     },
     'JobRunService/ListPoses': () => pages((page) => runs.listPoses({ orgId, jobId, itemNo: 1, ...page })),
+    // No structure is kept of them, which is told.
+    'PoseService/GetPose': () => poses.getPose({ orgId, jobId, itemNo: 1 }).catch(() => undefined),
+    'PoseService/DownloadPoses': async () => {
+      for await (const piece of poses.downloadPoses({ orgId, jobId })) void piece;
+      for await (const piece of poses.downloadPoses({ orgId, jobId, itemNo: [1, 2] })) void piece;
+    },
+    'ExportService/CreateExport': async () => void (await exportOf()),
+    'ExportService/GetExport': async () => {
+      const exportId = await exportOf();
+      for (;;) {
+        const { export: found } = await exports.getExport({ orgId, jobId, exportId });
+        if (found!.state !== results.ExportState.RUNNING) break;
+        await sleep(50);
+      }
+    },
+    'ExportService/ListExports': () => pages((page) => exports.listExports({ orgId, jobId, ...page })),
+    'ExportService/DownloadExport': async () => {
+      const exportId = await exportOf();
+      const part = { orgId, jobId, exportId, partNo: 1 };
+      // Until it is written.
+      await eventually('the part is written', async () => {
+        for await (const piece of exports.downloadExport(part)) void piece;
+        return true;
+      });
+    },
+    'ExportService/DeleteExport': async () =>
+      void (await exports.deleteExport({ orgId, jobId, exportId: await exportOf() })),
     'JobRunService/ListJobEvents': () => pages((page) => runs.listJobEvents({ orgId, jobId, ...page })),
     'JobRunService/WatchJob': async () => {
       for await (const message of runs.watchJob({ orgId, jobId })) void message;

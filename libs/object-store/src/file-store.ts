@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -32,6 +32,7 @@ export function fileStore(folder: URL): ObjectStore {
     } while (paginationToken !== undefined);
     return entries;
   };
+  const pathOf = (key: string): string => fileURLToPath(new URL(key, `${folder.href.replace(/\/$/, '')}/`));
   return {
     async putIfAbsent(key, content) {
       if (await disk.exists(checkKey(key))) return false;
@@ -52,7 +53,7 @@ export function fileStore(folder: URL): ObjectStore {
         return false;
       }
       const draft = `${draftsOf(key)}/${randomUUID()}`;
-      const path = fileURLToPath(new URL(draft, `${folder.href.replace(/\/$/, '')}/`));
+      const path = pathOf(draft);
       try {
         await mkdir(dirname(path), { recursive: true });
         await pipeline(content, createWriteStream(path, { mode: 0o600, flush: true }));
@@ -65,6 +66,17 @@ export function fileStore(folder: URL): ObjectStore {
     async get(key) {
       await requireObject(key);
       return disk.getBytes(key);
+    },
+    async getRange(key, offset, length) {
+      await requireObject(key);
+      const file = await open(pathOf(key));
+      try {
+        const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, offset);
+        if (bytesRead === length) return buffer;
+        throw new RangeError(`${key} has no ${length} bytes from ${offset} on`);
+      } finally {
+        await file.close();
+      }
     },
     async stream(key): Promise<Readable> {
       await requireObject(key);

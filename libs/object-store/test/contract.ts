@@ -15,6 +15,14 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       expect(streamed.equals(content)).toBe(true);
     });
 
+    test('gives back a part, and no part that is not there', async () => {
+      const store = await open();
+      await store.putIfAbsent('x/parts', Buffer.from('0123456789'));
+      expect(Buffer.from(await store.getRange('x/parts', 3, 4)).toString()).toBe('3456');
+      await expect(store.getRange('x/parts', 8, 3)).rejects.toThrow(RangeError);
+      await expect(store.getRange('x/none', 0, 1)).rejects.toThrow(ObjectNotFoundError);
+    });
+
     test('keeps streamed content of any size, and nothing of content that failed', async () => {
       const store = await open();
       const piece = Buffer.alloc(100_000, 5);

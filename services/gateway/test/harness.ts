@@ -6,7 +6,7 @@ import { createLogger, sleep } from '@mad/process';
 import { JobService, JobState, MoleculeService } from '@mad/proto/catalog';
 import { OrganizationService, OrganizationStatus, SessionService } from '@mad/proto/identity';
 import { TenantService } from '@mad/proto/provisioner';
-import { JobRunService, type WatchJobRequest } from '@mad/proto/results';
+import { JobRunService, PoseService, type DownloadPosesRequest, type WatchJobRequest } from '@mad/proto/results';
 import { bind, invalid, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
 import { testJwks } from '@mad/testing';
 import type { GatewayConfig } from '../src/config.ts';
@@ -69,6 +69,16 @@ async function* watchJob({ jobId, afterSeq }: WatchJobRequest, signal: AbortSign
   }
 }
 
+/** A file of three pieces; with a filter it breaks after the second. */
+async function* downloadPoses({ jobId, filter }: DownloadPosesRequest) {
+  if (jobId !== JOB) throw notFound('job', jobId);
+  yield { content: Buffer.from('one\n') };
+  yield { content: Buffer.from('two\n') };
+  if (filter !== '') throw new ConnectError('tenant is gone', Code.Unavailable);
+  yield { content: new Uint8Array(0) };
+  yield { content: Buffer.from('three\n') };
+}
+
 /** Small real services over gRPC, all on one port. */
 export function startNeighbours(): Promise<RpcServer> {
   return serveRpc({
@@ -103,6 +113,7 @@ export function startNeighbours(): Promise<RpcServer> {
           };
         },
       }),
+      bind(PoseService, { downloadPoses }),
       bind(JobService, {
         async getJob(request, ctx) {
           if (request.jobId === SLOW) await sleep(seen.slowMs, ctx.signal);

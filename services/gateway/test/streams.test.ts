@@ -5,7 +5,7 @@ import { get } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { sleep } from '@mad/process';
-import { AFTER, ORG, problemIn, seen, startEdge, WATCH, type Running } from './harness.ts';
+import { AFTER, JOB, ORG, problemIn, seen, startEdge, WATCH, type Running } from './harness.ts';
 
 let edge: Running;
 let url: string;
@@ -40,6 +40,28 @@ function eventsIn(text: string): { id?: string; event?: string; data?: string; c
       ),
     );
 }
+
+describe('a file', () => {
+  const file = (job: string, query = '') => ask(`/v1/organizations/${ORG}/jobs/${job}/poses.sdf${query}`);
+
+  test('is its own content, under its own type', async () => {
+    const response = await file(JOB);
+    expect(response.headers.get('content-type')).toBe('chemical/x-mdl-sdfile');
+    expect(await response.text()).toBe('one\ntwo\nthree\n');
+  });
+
+  test('that cannot be begun is answered with its status', async () => {
+    const response = await file(ORG);
+    expect(response.status).toBe(404);
+    expect(await problemIn(response)).toMatchObject({ reason: 'RESOURCE_NOT_FOUND' });
+  });
+
+  test('that was cut is seen to be', async () => {
+    const response = await file(JOB, '?filter=rank');
+    expect(response.status).toBe(200);
+    await expect(response.text()).rejects.toThrow('terminated');
+  });
+});
 
 describe('NDJSON', () => {
   test('a stream is one JSON object a line', async () => {

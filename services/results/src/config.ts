@@ -29,6 +29,10 @@ export interface ResultsConfig {
   statementTimeoutMs: number;
   /** Results answer later jobs for so many days; undefined is for ever. */
   cacheTtlDays?: number | undefined;
+  /** Where structures of poses and exports are kept. */
+  objectStoreUrl: string;
+  /** Hits in a file of an export. */
+  exportPartRows: number;
   /** Wakes those who watch a job at another process of results. */
   redisUrl?: string;
   /** This process's name, shown in pg_stat_activity. */
@@ -60,6 +64,8 @@ export function readResultsConfig(env: Env): ResultsConfig {
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
     cacheTtlDays: r.integer('RESULTS_CACHE_TTL_DAYS', { optional: true, min: 1, max: 36_500 }),
+    objectStoreUrl: r.url('OBJECT_STORE_URL'),
+    exportPartRows: r.integer('RESULTS_EXPORT_PART_ROWS', { default: 100_000, min: 1, max: 1_000_000 }),
     redisUrl: r.url('REDIS_URL', { optional: true }),
     node: r.string('RESULTS_NODE', { default: 'mad-results' }),
   }));

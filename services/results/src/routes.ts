@@ -1,8 +1,10 @@
 import {
   CacheService,
   ExecutionService,
+  ExportService,
   JobRunService,
   JobStatisticsService,
+  PoseService,
   PrewarmService,
 } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
@@ -11,8 +13,10 @@ import type { Context } from './context.ts';
 import { resultsMigrations, SCHEMA } from './db/schema.ts';
 import { cacheService } from './rpc/cache-service.ts';
 import { executionService } from './rpc/execution-service.ts';
+import { exportService } from './rpc/export-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
 import { jobStatisticsService } from './rpc/job-statistics-service.ts';
+import { poseService } from './rpc/pose-service.ts';
 import { prewarmService } from './rpc/prewarm-service.ts';
 
 /** Everything results serves. */
@@ -20,8 +24,10 @@ export function routes(context: Context): BoundService[] {
   return [
     bind(CacheService, cacheService(context)),
     bind(ExecutionService, executionService(context)),
+    bind(ExportService, exportService(context)),
     bind(JobRunService, jobRunService(context)),
     bind(JobStatisticsService, jobStatisticsService(context)),
+    bind(PoseService, poseService(context)),
     bind(PrewarmService, prewarmService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];

@@ -7,6 +7,7 @@ import {
   serviceTransports,
 } from '@mad/auth';
 import { openPubSub } from '@mad/cache';
+import { openObjectStore } from '@mad/object-store';
 import { postgresErrorInterceptor } from '@mad/postgres';
 import { SECOND_MS, type ServiceDeps } from '@mad/process';
 import { JobService, QueueService } from '@mad/proto/catalog';
@@ -16,6 +17,8 @@ import { openTenants, type TenantsStatus } from '@mad/tenancy';
 import type { ResultsConfig } from './config.ts';
 import type { Context } from './context.ts';
 import { resultsEntities, SCHEMA } from './db/schema.ts';
+import { ExportRunner } from './exports/runner.ts';
+import { ObjectSweeper } from './objects/sweep.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
 import { leaseVerifier } from './runs/lease.ts';
@@ -68,11 +71,21 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const feed = await JobFeed.open(pubSub);
     open.defer(() => feed.close());
 
+    const objects = openObjectStore(config.objectStoreUrl);
+    const sweeper = new ObjectSweeper(tenants, objects, logger);
+    open.defer(() => sweeper.close());
+    const exports = new ExportRunner({ tenants, objects }, logger);
+    open.defer(() => exports.close());
+
     const context: Context = {
       tenants,
       catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
       feed,
+      objects,
+      sweeper,
+      exports,
+      exportPartRows: config.exportPartRows,
       cacheTtlDays: config.cacheTtlDays,
       ...deps,
     };

@@ -6,6 +6,7 @@ const [results, catalog] = await Promise.all([generateSigningKey(), generateSign
 const minimal = {
   RESULTS_SERVICE_KEY: JSON.stringify(results.privateJwk),
   MAD_SERVICE_KEYS: JSON.stringify({ catalog: catalog.publicJwk }),
+  OBJECT_STORE_URL: 'file:///var/lib/mad/objects',
 };
 
 test('has a default for everything but keys', () => {

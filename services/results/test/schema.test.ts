@@ -28,6 +28,9 @@ const GOOD_ROWS = `
   INSERT INTO cache_invalidation_entries (invalidation_id, cache_key, version, status) VALUES ('${OTHER}', 't:' || ${SHA}, 1, 'valid');
   INSERT INTO docking_results (job_id, task_id, item_no, replicate, pose_rank, molecule_id, score, raw_score, rmsd_lb, rmsd_ub,
     task_execution_id, chunk_no) VALUES ('${JOB}', 'a', 1, 1, 1, '${OTHER}', -7, -8, 0, 0, '${EXECUTION}', 1);
+  INSERT INTO stored_objects (object_id, purpose, owner_id) VALUES ('${OTHER}', 'poses', '${JOB}');
+  INSERT INTO exports (export_id, job_id, task_id, format, snapshot_seq, part_rows) VALUES ('${OTHER}', '${JOB}', 'a', 'csv', 1, 10);
+  INSERT INTO export_parts (export_id, part_no, object_id, rows, size_bytes, sha256) VALUES ('${OTHER}', 1, '${OTHER}', 1, 1, ${SHA});
   INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
   INSERT INTO failure_counts (job_id, task_id, error_class, items) VALUES ('${JOB}', 'a', 'X', 1);
   INSERT INTO job_events (job_id, seq_no, event) VALUES ('${JOB}', 1, 'job.materialized');
@@ -131,6 +134,28 @@ const BAD_ROWS: Record<string, string> = {
   docking_results_raw_score_check: `UPDATE docking_results SET raw_score = 'NaN'`,
   docking_results_rmsd_check: `UPDATE docking_results SET rmsd_lb = -0.1`,
   docking_results_metadata_check: `UPDATE docking_results SET metadata = '[]'`,
+  docking_results_pose_check: `UPDATE docking_results SET pose_object = '${OTHER}'`,
+  stored_objects_pkey: `INSERT INTO stored_objects (object_id, purpose, owner_id) VALUES ('${OTHER}', 'poses', '${JOB}')`,
+  stored_objects_purpose_check: `UPDATE stored_objects SET purpose = 'other'`,
+  stored_objects_state_check: `UPDATE stored_objects SET state = 'lost'`,
+  stored_objects_size_bytes_check: `UPDATE stored_objects SET size_bytes = -1`,
+  exports_pkey: `INSERT INTO exports (export_id, job_id, task_id, format, snapshot_seq, part_rows)
+    VALUES ('${OTHER}', '${JOB}', 'a', 'csv', 1, 10)`,
+  exports_format_check: `UPDATE exports SET format = 'xlsx'`,
+  exports_state_check: `UPDATE exports SET state = 'paused', ended_at = now()`,
+  exports_ended_check: `UPDATE exports SET ended_at = now()`,
+  exports_part_rows_check: `UPDATE exports SET part_rows = 0`,
+  exports_counts_check: `UPDATE exports SET rows_done = -1`,
+  exports_next_hit_check: `UPDATE exports SET next_hit = '{}'`,
+  exports_lease_check: `UPDATE exports SET lease_until = now()`,
+  exports_manifest_check: `UPDATE exports SET manifest = '[]'`,
+  exports_created_by_check: `UPDATE exports SET created_by = repeat('x', 37)`,
+  export_parts_pkey: `INSERT INTO export_parts SELECT * FROM export_parts`,
+  export_parts_export_fkey: `UPDATE export_parts SET export_id = '${JOB}'`,
+  export_parts_part_no_check: `UPDATE export_parts SET part_no = 0`,
+  export_parts_rows_check: `UPDATE export_parts SET rows = -1`,
+  export_parts_size_bytes_check: `UPDATE export_parts SET size_bytes = -1`,
+  export_parts_sha256_check: `UPDATE export_parts SET sha256 = 'x'`,
   score_histograms_pkey: `INSERT INTO score_histograms SELECT * FROM score_histograms`,
   score_histograms_task_fkey: `UPDATE score_histograms SET task_id = 'b'`,
   score_histograms_items_check: `UPDATE score_histograms SET items = 0`,
@@ -163,15 +188,24 @@ const suite = schemaSuite({
   goodRows: GOOD_ROWS,
   badRows: BAD_ROWS,
   moreObjectsThan: 100,
-  personal: ['audit_log.user_id', 'cache_invalidations.created_by', 'cache_invalidations.undone_by', 'jobs.created_by'],
+  personal: [
+    'audit_log.user_id',
+    'cache_invalidations.created_by',
+    'cache_invalidations.undone_by',
+    'exports.created_by',
+    'jobs.created_by',
+  ],
   confidential: [
     'cache_invalidations.reason',
+    'exports.filter',
+    'exports.manifest',
     'jobs.params',
     'result_cache.smiles',
     'task_results.hba',
     'task_results.hbd',
     'task_results.logp',
     'task_results.molecular_weight',
+    'task_results.molecule_name',
     'task_results.rotatable_bonds',
     'task_results.smiles',
     'task_results.tpsa',

@@ -11,7 +11,7 @@ import { patiently } from './patience.ts';
 const BATCH_ITEMS = 200;
 /** … or this many poses of them … */
 const BATCH_POSES = 20_000;
-/** … or so much text … */
+/** … or so much text, structures among it … */
 const BATCH_TEXT = 1024 * 1024;
 /** … or when the oldest has waited this long, so that slow engines lose little when they die. */
 const BATCH_MS = SECOND_MS;
@@ -51,11 +51,14 @@ export class OutcomeSender {
   }
 
   async add(outcome: ItemOutcome): Promise<void> {
-    if (this.#waiting.length === 0) this.#since = Date.now();
     const resultData = outcome.status === 'scored' ? JSON.stringify(outcome.resultData) : '';
+    const text = resultData.length + structureText(outcome);
+    // Results takes 4 MiB a message: a large outcome does not go with what waits.
+    if (this.#text + text > 2 * BATCH_TEXT) await this.flush();
+    if (this.#waiting.length === 0) this.#since = Date.now();
     this.#waiting.push({ outcome, resultData });
     this.#poses += outcome.status === 'scored' ? (outcome.poses?.length ?? 0) : 0;
-    this.#text += resultData.length;
+    this.#text += text;
     this.#task.itemsDone += 1;
     const full = this.#waiting.length >= BATCH_ITEMS || this.#poses >= BATCH_POSES || this.#text >= BATCH_TEXT;
     if (full || Date.now() - this.#since >= BATCH_MS) await this.flush();
@@ -115,8 +118,14 @@ function columnsOf(waiting: readonly Waiting[], scoreUnits: string): Batch {
       rawScore: poses.map(({ rawScore }) => rawScore),
       rmsdLb: poses.map(({ rmsdLb }) => rmsdLb),
       rmsdUb: poses.map(({ rmsdUb }) => rmsdUb),
+      molBlock: poses.some(({ molBlock }) => molBlock) ? poses.map(({ molBlock }) => molBlock ?? '') : [],
     },
   };
+}
+
+function structureText(outcome: ItemOutcome): number {
+  const poses = outcome.status === 'scored' ? (outcome.poses ?? []) : [];
+  return poses.reduce((sum, { molBlock = '' }) => sum + molBlock.length, 0);
 }
 
 const byRank = (a: Pose, b: Pose): number => a.replicate - b.replicate || a.poseRank - b.poseRank;

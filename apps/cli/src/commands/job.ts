@@ -12,6 +12,7 @@ import { listHits, moleculeNames, setByName, submitJob, watched } from '../jobs.
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { asMember } from '../session.ts';
+import { jobPoseCommands } from './job-poses.ts';
 import { jobStatisticsCommands } from './job-statistics.ts';
 import { pipelineByName } from './pipeline.ts';
 
@@ -175,6 +176,7 @@ export function jobCommands(mad: Command, env: Env): void {
       }),
     );
   jobStatisticsCommands(job, env);
+  jobPoseCommands(job, env);
   mad
     .command('hits <job>')
     .description("a job's best molecules")

@@ -28,6 +28,7 @@ interface InputRow {
   item_no: number;
   molecule_id: string;
   canonical_smiles: string;
+  name: string;
   properties: Record<string, number>;
 }
 
@@ -130,7 +131,7 @@ export function jobService(context: CatalogContext): ServiceImpl<typeof JobServi
           orgId,
           (tx) =>
             tx.query<InputRow>(
-              `SELECT m.item_no, m.molecule_id, c.canonical_smiles, c.properties FROM catalog.molecule_set_members m
+              `SELECT m.item_no, m.molecule_id, c.canonical_smiles, c.name, c.properties FROM catalog.molecule_set_members m
                JOIN catalog.molecules c ON c.org_id = m.org_id AND c.molecule_id = m.molecule_id
                WHERE m.org_id = $1 AND m.molecule_set_id = $2 AND m.item_no > $3 ORDER BY m.item_no LIMIT ${INPUT_BATCH}`,
               [orgId, job.molecule_set_id, after],
@@ -144,6 +145,7 @@ export function jobService(context: CatalogContext): ServiceImpl<typeof JobServi
             moleculeId: row.molecule_id,
             canonicalSmiles: row.canonical_smiles,
             properties: inputProperties(row),
+            name: row.name,
           })),
         };
         if (rows.length < INPUT_BATCH) return;

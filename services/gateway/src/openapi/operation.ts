@@ -102,7 +102,11 @@ function bodyOf(binding: Binding, inPath: ReadonlySet<string>, schemas: Schemas)
   return { required: given.some(mustBeGiven), content: { 'application/json': { schema } } };
 }
 
-function answerOf({ method }: Binding, schemas: Schemas): JsonObject {
+function answerOf({ method, download }: Binding, schemas: Schemas): JsonObject {
+  if (download) {
+    const schema = { type: 'string', format: 'binary' };
+    return { description: 'The file.', content: { [download.contentType]: { schema } } };
+  }
   const description = `${method.output.name}.`;
   const schema = schemas.message(method.output);
   if (method.methodKind === 'unary') return { description, content: { 'application/json': { schema } } };
@@ -130,8 +134,9 @@ function answerOf({ method }: Binding, schemas: Schemas): JsonObject {
   };
 }
 
-function streamWords({ method, cursor }: Binding): string {
+function streamWords({ method, cursor, download }: Binding): string {
   if (method.methodKind === 'unary') return '';
+  if (download) return 'A file. One that was cut ends without its last chunk, which clients report as an error.';
   const words =
     'A stream: one JSON object a line, `{"result": …}`, and a last `{"error": …}` where it was cut; or, where the ' +
     'client accepts `text/event-stream`, server-sent events, ended by an event `end` or `error`, with comments while idle.';

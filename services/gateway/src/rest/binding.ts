@@ -10,6 +10,7 @@ import { accessRuleOf } from '@mad/auth';
 import { Audience } from '@mad/proto/access';
 import { http, type HttpRule } from '@mad/proto/http';
 import { cursorOf, type StreamCursor } from './cursor.ts';
+import { downloadOf, type Download } from './download.ts';
 import { parsePathTemplate, type PathTemplate } from './path-template.ts';
 
 /** One REST route of one RPC, from its `google.api.http` annotation. */
@@ -23,6 +24,8 @@ export interface Binding {
   body: string;
   /** How the stream is resumed, where it can be. */
   cursor: StreamCursor | undefined;
+  /** The file the stream is, where it is one. */
+  download: Download | undefined;
 }
 
 /** Whether people outside may call a method: what only services may call is not served here at all. */
@@ -55,7 +58,15 @@ function bindingOf(method: DescMethod, rule: HttpRule): Binding {
     throw new Error(`${method.toString()}: no field ${rule.body}`);
   }
   const httpMethod = pattern.case.toUpperCase();
-  return { method, httpMethod, path: pattern.value, template, body: rule.body, cursor: cursorOf(method) };
+  return {
+    method,
+    httpMethod,
+    path: pattern.value,
+    template,
+    body: rule.body,
+    cursor: cursorOf(method),
+    download: downloadOf(method),
+  };
 }
 
 /** The field of a message by its proto name or its JSON name. */

@@ -3,22 +3,24 @@ import type { DescMethodStreaming, Message } from '@bufbuild/protobuf';
 import { SECOND_MS, sleep } from '@mad/process';
 import type { FastifyReply } from 'fastify';
 import { jsonText, type Call } from './call.ts';
+import { answerFile } from './download.ts';
 import { formatFor, streamText } from './event-stream.ts';
 import { problemOf } from './problem.ts';
 
 /** An error that comes so early is answered with its own status; after that the stream begins, and is told in it. */
 const EARLY_MS = SECOND_MS;
 
-/** Answers a server stream as NDJSON, or as server-sent events where the client asks for them. */
+/** Answers a server stream as the file it is, else as NDJSON, or as server-sent events where the client asks for them. */
 export async function answerStream(call: Call): Promise<FastifyReply> {
   const { route, gone, request, reply, options } = call;
-  const format = formatFor(request.headers.accept);
   const end = () => gone.abort(options.streamsEnd.reason);
   if (options.streamsEnd.aborted) end();
   options.streamsEnd.addEventListener('abort', end);
   reply.raw.once('close', () => options.streamsEnd.removeEventListener('abort', end));
 
   const rest = messagesOf(call);
+  if (route.download) return answerFile(call, route.download, rest);
+  const format = formatFor(request.headers.accept);
   const first = rest.next();
   await Promise.race([first, sleep(EARLY_MS)]);
 

@@ -20,7 +20,7 @@ export interface BuiltInRole {
 const SELF = 'self';
 
 /** What a scientist changes. A new resource is an administrator's until it is named here. */
-const USER_RESOURCES = new Set(['artifacts', 'jobs', 'molecules', 'pipelines', 'tokens']);
+const USER_RESOURCES = new Set(['artifacts', 'exports', 'jobs', 'molecules', 'pipelines', 'tokens']);
 
 /** What even a reader of everything does not read. */
 const ADMIN_READS = new Set(['audit.read']);

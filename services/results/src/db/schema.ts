@@ -2,7 +2,9 @@ import type { EntitySchema, MigrationClass } from '@mad/postgres';
 import { AuditEntity } from './entities/audit.ts';
 import { CacheInvalidationEntity, CacheInvalidationEntryEntity } from './entities/cache-invalidation.ts';
 import { ResultCacheEntity, ResultCacheHistoryEntity } from './entities/cache.ts';
+import { ExportEntity, ExportPartEntity } from './entities/export.ts';
 import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
+import { StoredObjectEntity } from './entities/stored-object.ts';
 import { FailureCountEntity, ScoreHistogramEntity } from './entities/statistics.ts';
 import { DockingResultEntity, StagedResultEntity, TaskExecutionEntity, TaskResultEntity } from './entities/work.ts';
 import { Jobs } from './migrations/2026_11_21_0900_jobs.ts';
@@ -13,6 +15,8 @@ import { ResultBatches } from './migrations/2026_11_25_0950_result_batches.ts';
 import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.ts';
 import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
 import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
+import { PoseObjects } from './migrations/2026_11_25_1100_pose_objects.ts';
+import { Exports } from './migrations/2026_11_25_1101_exports.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
 export const SCHEMA = 'results';
@@ -27,6 +31,8 @@ export const resultsMigrations: readonly MigrationClass[] = [
   ScoreStatistics,
   CacheSources,
   CacheInvalidations,
+  PoseObjects,
+  Exports,
 ];
 
 export const resultsEntities: readonly EntitySchema[] = [
@@ -38,6 +44,9 @@ export const resultsEntities: readonly EntitySchema[] = [
   TaskResultEntity,
   StagedResultEntity,
   DockingResultEntity,
+  StoredObjectEntity,
+  ExportEntity,
+  ExportPartEntity,
   ResultCacheEntity,
   ResultCacheHistoryEntity,
   CacheInvalidationEntity,

@@ -1,3 +1,4 @@
+import { problemOfMolBlock } from './mol-block.ts';
 import type { Problem } from './outcome.ts';
 import { scaleOf } from './score-units.ts';
 
@@ -34,6 +35,8 @@ export interface Poses {
   rawScore: readonly number[];
   rmsdLb: readonly number[];
   rmsdUb: readonly number[];
+  /** Structures; empty texts, or an empty column, where there are none. */
+  molBlock: readonly string[];
 }
 
 /** What one batch says. */
@@ -138,7 +141,7 @@ function problemOfBoth(scored: Scored, failed: Failed): Problem | undefined {
 }
 
 function problemOfPoses(poses: Poses, scored: Scored, scoreUnits: string): Problem | undefined {
-  const { itemNo, replicate, poseRank, score, rawScore, rmsdLb, rmsdUb } = poses;
+  const { itemNo, replicate, poseRank, score, rawScore, rmsdLb, rmsdUb, molBlock } = poses;
   const rows = itemNo.length;
   if (rows > MAX_POSES) return { column: 'poses', description: `a batch has at most ${MAX_POSES} poses` };
   const columns = {
@@ -148,8 +151,9 @@ function problemOfPoses(poses: Poses, scored: Scored, scoreUnits: string): Probl
     raw_score: rawScore,
     rmsd_lb: rmsdLb,
     rmsd_ub: rmsdUb,
+    mol_block: molBlock,
   };
-  const uneven = unevenColumn('poses', rows, columns);
+  const uneven = unevenColumn('poses', rows, columns, ['mol_block']);
   if (uneven !== undefined || rows === 0) return uneven;
   if (scoreUnits !== 'kcal/mol') {
     return { column: 'poses', description: `are of docking: the task's scores are in '${scoreUnits}', not kcal/mol` };
@@ -168,6 +172,9 @@ function problemOfPoses(poses: Poses, scored: Scored, scoreUnits: string): Probl
     if (!Number.isFinite(rawScore[row])) return wrong('raw_score', 'must be finite');
     if (!isLength(rmsdLb[row]!)) return wrong('rmsd_lb', 'must be finite and not negative');
     if (!isLength(rmsdUb[row]!)) return wrong('rmsd_ub', 'must be finite and not negative');
+    const structure = molBlock[row] ?? '';
+    const unfit = structure === '' ? undefined : problemOfMolBlock(structure);
+    if (unfit !== undefined) return wrong('mol_block', unfit);
     const order = row === 0 ? 1 : orderOf(poses, row);
     if (order === 0) return wrong('pose_rank', 'is given twice for its item and replicate');
     if (order < 0) return wrong('pose_rank', 'rows must rise by item_no, replicate, pose_rank');

@@ -60,7 +60,25 @@ export function countersIn(row: JobImage['row']): JobTask['counters'] {
 }
 
 /** What a pose shows. */
-export type PoseRow = Pick<DockingResultRow, 'replicate' | 'pose_rank' | 'score' | 'raw_score' | 'rmsd_lb' | 'rmsd_ub'>;
+export type PoseRow = Pick<
+  DockingResultRow,
+  | 'replicate'
+  | 'pose_rank'
+  | 'score'
+  | 'raw_score'
+  | 'rmsd_lb'
+  | 'rmsd_ub'
+  | 'pose_object'
+  | 'pose_offset'
+  | 'pose_length'
+> & {
+  /** Whose the pose is: the job that computed it. */
+  job_id: string;
+};
+
+/** The columns of a PoseRow, of a pose `d`. */
+export const POSE_COLUMNS = `d.job_id, d.replicate, d.pose_rank, d.score, d.raw_score, d.rmsd_lb, d.rmsd_ub, d.pose_object,
+  d.pose_offset, d.pose_length`;
 
 /** What a work item shows. */
 export type ItemRow = Pick<
@@ -85,12 +103,13 @@ export type ItemRow = Pick<
   | 'hbd'
   | 'hba'
   | 'rotatable_bonds'
+  | 'molecule_name'
 >;
 
 /** The columns of an ItemRow. */
 export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
   confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
-  hba, rotatable_bonds`;
+  hba, rotatable_bonds, molecule_name`;
 
 /** What a work item shows besides its row; `rank` and `bestPose` in hits only. */
 export interface Shown {
@@ -122,6 +141,7 @@ export function workItemMessage(
     rank,
     properties: propertiesOf(row),
     resultInvalidated: invalidated,
+    moleculeName: row.molecule_name,
     bestPose: bestPose === undefined ? undefined : poseMessage(bestPose),
   };
 }
@@ -146,6 +166,7 @@ export function poseMessage(row: PoseRow): MessageInitShape<typeof PoseSchema> {
     rawScore: row.raw_score,
     rmsdLb: row.rmsd_lb,
     rmsdUb: row.rmsd_ub,
+    hasStructure: row.pose_object !== null,
   };
 }
 

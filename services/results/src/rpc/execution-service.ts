@@ -29,6 +29,7 @@ import { ensurePartitions, monthOf, transactOnJob } from '../runs/partitions.ts'
 import { checkPlans, runParameters } from '../runs/plan.ts';
 import { reconcile } from '../runs/reconcile.ts';
 import { settle } from '../runs/settle.ts';
+import { giveUpStructures, storeStructures, type StoredStructures } from '../runs/pose-structures.ts';
 import { start } from '../runs/start.ts';
 import type { NewJob } from '../runs/task-filling.ts';
 import { jsonText, withoutNul } from '../runs/text.ts';
@@ -45,7 +46,12 @@ const NO_POSES = create(PoseColumnsSchema);
 
 /** The payload side of a job: made by catalog's word, run by workers. */
 export function executionService(context: Context): ServiceImpl<typeof ExecutionService> {
-  const { tenants, catalog, verifyLease, feed, logger, cacheTtlDays } = context;
+  const { tenants, catalog, verifyLease, feed, logger, cacheTtlDays, sweeper } = context;
+  /** Does its best: what it leaves, the sweeper finds by its note. */
+  const giveUp = async (orgId: string, structures: StoredStructures): Promise<void> => {
+    await giveUpStructures(tenants, orgId, structures).catch(() => undefined);
+    sweeper.soon(orgId);
+  };
   const answer = (job: JobImage, runnable: Runnable[]) => ({ progress: progressOf(job), runnable });
 
   return {
@@ -70,6 +76,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         { signal: ctx.signal, deadlineMs: MATERIALIZE_WAIT_MS },
       );
       feed.moved(orgId, jobId);
+      sweeper.soon(orgId);
       return made;
     },
 
@@ -80,6 +87,8 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         start(tx, taskExecutionId, attempt, withoutNul(worker)),
       );
       const { job } = started;
+      // The attempt before it may have left structures.
+      if (attempt > 1) sweeper.soon(orgId);
       if (started.ended) {
         await settle(context, ctx, { orgId, taskExecutionId, job, runnable: started.runnable });
         return { alreadyFinished: true, jobId: job.row.job_id };
@@ -106,9 +115,15 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         await checkLease(verifyLease, request);
         // One transaction per batch: an engine may take hours between two. The next message is read when this one is
         // kept, so what waits here is one message; a caller who is gone meanwhile finds it kept.
-        appended = await transactOnJob(tenants, orgId, (tx) =>
-          append(tx, { id, attempt, batch, scored, failed, poses }),
-        );
+        const structures = await storeStructures(context, { orgId, id, attempt, batch, poses });
+        try {
+          appended = await transactOnJob(tenants, orgId, (tx) =>
+            append(tx, { id, attempt, batch, scored, failed, poses, structures }),
+          );
+        } catch (error) {
+          if (structures !== undefined) await giveUp(orgId, structures);
+          throw error;
+        }
       }
       return appended;
     },
@@ -133,6 +148,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         fail(tx, { id: taskExecutionId, attempt, error }),
       );
       feed.moved(orgId, job.row.job_id);
+      sweeper.soon(orgId);
       return answer(job, runnable);
     },
 
@@ -141,6 +157,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       const userId = (caller.kind === 'service' ? caller.userId : undefined) ?? '';
       const job = await transactOnJob(tenants, orgId, (tx) => cancel(tx, jobId, userId));
       feed.moved(orgId, jobId);
+      sweeper.soon(orgId);
       return { progress: progressOf(job) };
     },
 

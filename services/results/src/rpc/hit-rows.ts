@@ -23,6 +23,8 @@ export interface HitQuery {
   bestPerMolecule: boolean;
   after: HitCursor | undefined;
   size: number;
+  /** Only hits that had ended at this event of the job. */
+  endedBy?: number | undefined;
 }
 
 /** Hits looked at for a page at most: what is filtered out costs too. */
@@ -85,21 +87,27 @@ async function readItemsOf(
   return new Map(rows.map((row) => [row.item_no, row]));
 }
 
+/** What bounds the walk along the index itself: the score, and the event after which nothing counts. */
+function boundsOf(filter: HitFilter, endedBy: number | undefined, param: (value: unknown) => string): string {
+  const ofScore = filter.score.map((term) => ` AND score ${term.comparison} ${param(term.value)}::float8`).join('');
+  return endedBy === undefined ? ofScore : `${ofScore} AND (ended_seq IS NULL OR ended_seq <= ${param(endedBy)}::int)`;
+}
+
 async function readUnfiltered(
   tx: TenantTx,
   jobId: string,
   task: JobTask,
-  { filter, after, size }: HitQuery,
+  { filter, after, size, endedBy }: HitQuery,
 ): Promise<HitPage<HitRow>> {
   const { comparison, direction, start } = orderOf(task);
   const [score, itemNo, rank] = after ?? start;
   const left = (filter.maxRank ?? Infinity) - rank;
   if (left <= 0) return { rows: [], next: undefined };
   const params: unknown[] = [jobId, task.taskId, score, itemNo, Math.min(size + 1, left)];
-  const bounds = filter.score.map((term) => ` AND score ${term.comparison} $${params.push(term.value)}::float8`);
+  const bounds = boundsOf(filter, endedBy, (value) => `$${params.push(value)}`);
   const found = await tx.query<ItemRow>(
     `SELECT ${ITEM_COLUMNS} FROM task_results
-      WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT} AND (score, item_no) ${comparison} ($3::float8, $4::int)${bounds.join('')}
+      WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT} AND (score, item_no) ${comparison} ($3::float8, $4::int)${bounds}
       ORDER BY score ${direction}, item_no ${direction} LIMIT $5`,
     params,
   );
@@ -136,7 +144,7 @@ export async function examine(
   tx: TenantTx,
   jobId: string,
   task: JobTask,
-  { filter, after, size }: Pick<HitQuery, 'filter' | 'after' | 'size'>,
+  { filter, after, size, endedBy }: Pick<HitQuery, 'filter' | 'after' | 'size' | 'endedBy'>,
   ask: (param: (value: unknown) => string) => Examination,
 ): Promise<HitPage<Place>> {
   const { comparison, direction, start } = orderOf(task);
@@ -150,7 +158,7 @@ export async function examine(
     const params: unknown[] = [jobId, task.taskId, at[0], at[1], step];
     const param = (value: unknown): string => `$${params.push(value)}`;
     const { fits, found = 'NULL::int' } = ask(param);
-    const bounds = filter.score.map((term) => ` AND score ${term.comparison} ${param(term.value)}::float8`).join('');
+    const bounds = boundsOf(filter, endedBy, param);
     const seen = await planned<Examined>(
       tx,
       `SELECT item_no, score, place, fits, CASE WHEN fits THEN found END AS found FROM (

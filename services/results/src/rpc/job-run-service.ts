@@ -2,10 +2,10 @@ import type { ServiceImpl } from '@connectrpc/connect';
 import { WorkStatus, type JobRunService } from '@mad/proto/results';
 import { invalid, nextPageToken, notFound, orgOf, pageOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
-import { FilterError, leavesOutBetter, parseFilter, type HitFilter } from '../domain/hit-filter.ts';
 import { readJob, requireJob } from '../runs/job-image.ts';
 import { eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage } from './convert.ts';
 import { isInt32, shapeOf } from './cursor.ts';
+import { requireFilter, requireKnownRanks } from './filter.ts';
 import { invalidatedAmong, type ShownItem } from './invalidated.ts';
 import { readHits, type HitCursor } from './hit-rows.ts';
 import { scoringTask, taskNamed } from './job-tasks.ts';
@@ -31,14 +31,12 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
     async listHits(request, ctx) {
       const orgId = orgOf(ctx);
       const { jobId, taskId, bestPerMolecule, includeBestPose } = request;
-      const filter = filterOf(request.filter);
+      const filter = requireFilter(request.filter);
       const query = ['hits', orgId, jobId, taskId, request.filter, bestPerMolecule];
       const { size, cursor } = pageOf(request, { query, isCursor: shapeOf('nii') });
       return tenants.read(orgId, async (tx) => {
         const task = scoringTask(await requireJob(tx, jobId), taskId);
-        if (filter.maxRank !== undefined && leavesOutBetter(filter, task.plan.lowerIsBetter)) {
-          throw invalid('filter', 'rank: is not known where the score leaves out better hits');
-        }
+        requireKnownRanks(filter, task.plan.lowerIsBetter);
         const after = cursor as HitCursor | undefined;
         const { rows, next } = await readHits(tx, jobId, task, { filter, bestPerMolecule, after, size });
         const itemNos = rows.map((row) => row.item_no);
@@ -141,12 +139,4 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
 
     watchJob: (request, ctx) => watchJob(context, request, ctx),
   };
-}
-
-function filterOf(text: string): HitFilter {
-  try {
-    return parseFilter(text);
-  } catch (error) {
-    throw error instanceof FilterError ? invalid('filter', error.message) : error;
-  }
 }

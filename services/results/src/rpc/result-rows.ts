@@ -1,7 +1,7 @@
 import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { WorkStatus } from '../domain/work-item.ts';
-import { ITEM_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
+import { ITEM_COLUMNS, POSE_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
 
 /** Which of a task's items to list: `status` and `errorClass` (empty for any) where set. */
 export interface ItemQuery {
@@ -62,7 +62,7 @@ export async function readPoses(
   size: number,
 ): Promise<PoseRow[]> {
   return tx.query<PoseRow>(
-    `SELECT d.replicate, d.pose_rank, d.score, d.raw_score, d.rmsd_lb, d.rmsd_ub
+    `SELECT ${POSE_COLUMNS}
       FROM docking_results d JOIN task_results t USING (job_id, task_id, item_no)
       WHERE d.job_id = $1 AND d.task_id = $2 AND d.item_no = $3 AND t.status = 'scored'
         AND ($4::float8 IS NULL OR (d.score, d.replicate, d.pose_rank) > ($4, $5::int, $6::int))
@@ -79,9 +79,9 @@ export async function readBestPoses(
   itemNos: readonly number[],
 ): Promise<Map<number, PoseRow>> {
   const rows = await tx.query<PoseRow & { item_no: number }>(
-    `SELECT t.item_no, d.replicate, d.pose_rank, d.score, d.raw_score, d.rmsd_lb, d.rmsd_ub
+    `SELECT t.item_no, ${POSE_COLUMNS}
       FROM task_results t CROSS JOIN LATERAL (
-        SELECT replicate, pose_rank, score, raw_score, rmsd_lb, rmsd_ub FROM docking_results d
+        SELECT ${POSE_COLUMNS} FROM docking_results d
         WHERE d.job_id = coalesce(t.reused_from_job_id, t.job_id) AND d.task_id = coalesce(t.reused_from_task_id, t.task_id)
           AND d.item_no = coalesce(t.reused_from_item_no, t.item_no)
         ORDER BY score, replicate, pose_rank LIMIT 1) d

@@ -1,4 +1,4 @@
-import { Code, type ConnectError } from '@connectrpc/connect';
+import { Code, ConnectError } from '@connectrpc/connect';
 import { fromJson, type JsonValue } from '@bufbuild/protobuf';
 import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
 import { invalid, rpcError } from '@mad/rpc';
@@ -9,6 +9,7 @@ import { problemOf, type ResultBatch, type Scored } from '../domain/result-batch
 import { copyRows, uuidBytes, type CopyTarget, type CopyValue } from './copy.ts';
 import { lockExecution, type Execution } from './execution.ts';
 import { leaseLost } from './lease.ts';
+import { keepStructures, type StoredStructures } from './pose-structures.ts';
 import { storableObject, withoutNul } from './text.ts';
 
 const STAGED: CopyTarget = {
@@ -40,6 +41,9 @@ const POSES: CopyTarget = {
     rmsd_ub: 'float8',
     task_execution_id: 'uuid',
     chunk_no: 'int4',
+    pose_object: 'uuid',
+    pose_offset: 'int4',
+    pose_length: 'int4',
   },
 };
 
@@ -48,6 +52,8 @@ export interface NumberedBatch extends ResultBatch {
   id: string;
   attempt: number;
   batch: number;
+  /** Where its structures were put; undefined when it has none. */
+  structures?: StoredStructures | undefined;
 }
 
 /** How an attempt's results stand. */
@@ -86,6 +92,9 @@ async function take(tx: TenantTx, execution: Execution, said: NumberedBatch): Pr
   const data = resultData(batch, scored);
   const molecules = await openItems(tx, execution, said);
   await copyRows(tx, STAGED, stagedRows(plan, said, data));
+  if (said.structures !== undefined && !(await keepStructures(tx, said.structures))) {
+    throw new ConnectError('the structures of the batch were given up: send it again', Code.Unavailable);
+  }
   if (poses.itemNo.length > 0) await copyRows(tx, POSES, poseRows(execution, said, molecules));
 }
 
@@ -172,13 +181,14 @@ function* stagedRows(
 
 function* poseRows(
   { id, jobId, taskId, chunkNo }: Execution,
-  { poses }: NumberedBatch,
+  { poses, structures }: NumberedBatch,
   molecules: ReadonlyMap<number, Uint8Array>,
 ): Generator<CopyValue[]> {
   const { itemNo, replicate, poseRank, score, rawScore, rmsdLb, rmsdUb } = poses;
   const [job, execution] = [uuidBytes(jobId), uuidBytes(id)];
   // One array for all rows: tens of thousands of them a batch.
-  const row: CopyValue[] = [job, taskId, 0, 0, 0, null, 0, 0, 0, 0, execution, chunkNo];
+  const row: CopyValue[] = [job, taskId, 0, 0, 0, null, 0, 0, 0, 0, execution, chunkNo, null, null, null];
+  const object = structures && uuidBytes(structures.object.objectId);
   for (let index = 0; index < itemNo.length; index += 1) {
     row[2] = itemNo[index]!;
     row[3] = replicate[index]!;
@@ -188,6 +198,10 @@ function* poseRows(
     row[7] = rawScore[index]!;
     row[8] = rmsdLb[index]!;
     row[9] = rmsdUb[index]!;
+    const length = structures?.length[index] ?? 0;
+    row[12] = length === 0 ? null : object!;
+    row[13] = length === 0 ? null : structures!.offset[index]!;
+    row[14] = length === 0 ? null : length;
     yield row;
   }
 }

@@ -42,10 +42,15 @@ interface HitRow extends EntryRow {
   service_name: string;
 }
 
-/** Of an entry `c`: its source has every pose it had when it became one. Poses go with the partition of their month. */
-const COMPLETE = `(coalesce((c.artifact_map ->> 'poses')::int, 0) = 0 OR (c.artifact_map ->> 'poses')::int <= (
-    SELECT count(*) FROM docking_results d WHERE d.job_id = c.canonical_job_id AND d.task_id = c.canonical_task_id
-      AND d.item_no = c.canonical_item_no))`;
+/**
+ * Of an entry `c`: its source has every pose it had when it became one, and the structures of as many. Poses go with the
+ * partition of their month, structures with their object.
+ */
+const COMPLETE = `(coalesce((c.artifact_map ->> 'poses')::int, 0) = 0 OR (
+    SELECT count(*) >= (c.artifact_map ->> 'poses')::int
+      AND count(o.object_id) >= coalesce((c.artifact_map ->> 'structures')::int, 0)
+    FROM docking_results d LEFT JOIN stored_objects o ON o.object_id = d.pose_object AND o.state = 'kept'
+    WHERE d.job_id = c.canonical_job_id AND d.task_id = c.canonical_task_id AND d.item_no = c.canonical_item_no))`;
 
 /** The columns of an EntryRow, of an entry `c`. */
 export const ENTRY_COLUMNS = `c.cache_key, c.status, c.confidence_score, c.expires_at, c.created_at, ${COMPLETE} AS complete`;

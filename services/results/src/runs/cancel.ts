@@ -2,6 +2,7 @@ import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import { EXECUTION_STATUSES, hasEnded } from '../domain/execution.ts';
 import { isEnded } from '../domain/job-state.ts';
+import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import { appendAudit } from './audit.ts';
 import { applyEndings, lockJob, type JobImage } from './job-image.ts';
 import { closeJob, saveJob } from './save-job.ts';
@@ -14,10 +15,14 @@ export async function cancel(tx: TenantTx, jobId: string, userId: string): Promi
   if (job === undefined) throw notFound('job', jobId);
   if (isEnded(job.row.status)) return job;
   // Executions first: who appends holds one, so nothing is staged behind our back.
-  await tx.execute(
+  const stopped = await tx.query<{ id: string }>(
     `UPDATE task_executions SET status = 'cancelled', ended_at = now()
-      WHERE job_id = $1 AND status = ANY ($2::execution_status[])`,
+      WHERE job_id = $1 AND status = ANY ($2::execution_status[]) RETURNING task_execution_id AS id`,
     [jobId, OPEN],
+  );
+  await dropObjectsOfExecutions(
+    tx,
+    stopped.map(({ id }) => id),
   );
   await tx.execute(
     `WITH lost AS (

@@ -2,6 +2,7 @@ import type { TenantTx } from '@mad/tenancy';
 import { addEndings, endingsIn, type Endings } from '../domain/counters.ts';
 import { unblockedStatus } from '../domain/execution.ts';
 import { blocksDownstream, followerStatus, WORK_STATUSES, type EndedStatus } from '../domain/work-item.ts';
+import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import type { Execution } from './execution.ts';
 import { applyEndings, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
 
@@ -24,7 +25,7 @@ export async function endFollowers(
     const count = await tx.execute(
       `UPDATE task_results f SET status = $4::work_status, score = l.score, result_data = l.result_data,
           confidence_score = l.confidence_score, error_class = l.error_class, error_message = l.error_message,
-          service_name = l.service_name, ended_at = now(),
+          service_name = l.service_name, ended_at = now(), ended_seq = $6,
           reused_from_job_id = CASE WHEN $4::work_status = 'cached' THEN l.job_id END,
           reused_from_task_id = CASE WHEN $4::work_status = 'cached' THEN l.task_id END,
           reused_from_item_no = CASE WHEN $4::work_status = 'cached' THEN l.item_no END
@@ -32,7 +33,7 @@ export async function endFollowers(
         WHERE f.job_id = $1 AND f.task_id = $2 AND f.status = 'pending' AND f.follows_item_no IS NOT NULL
           AND l.job_id = f.job_id AND l.task_id = f.task_id AND l.item_no = f.follows_item_no AND l.status = $3::work_status
           AND ($5::uuid IS NULL OR l.task_execution_id = $5)`,
-      [job.row.job_id, taskId, leader, status, executionId ?? null],
+      [job.row.job_id, taskId, leader, status, executionId ?? null, job.row.event_seq + 1],
     );
     if (count > 0) ended = addEndings(ended, { [status]: count });
   }
@@ -110,4 +111,5 @@ export async function dropStaged(tx: TenantTx, { id, jobId, taskId }: Execution)
     [id, jobId, taskId],
   );
   await tx.execute('DELETE FROM staged_results WHERE task_execution_id = $1', [id]);
+  await dropObjectsOfExecutions(tx, [id]);
 }

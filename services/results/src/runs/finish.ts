@@ -76,7 +76,7 @@ async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, e
   const { id, taskId, chunkNo } = execution;
   const { status, attempt, error, metrics } = ending;
   const task = taskIn(job, taskId);
-  const ended = await endItems(tx, execution, missingOutcome(error), task.plan.engine);
+  const ended = await endItems(tx, job, execution, missingOutcome(error), task.plan.engine);
   const endings = countStatuses(ended);
   await keepResults(
     tx,
@@ -108,22 +108,28 @@ interface EndedItem extends ScoredItem {
 }
 
 /** Makes what the execution said final; items it said nothing of fail with `missing`. */
-async function endItems(tx: TenantTx, execution: Execution, missing: ItemError, engine: string): Promise<EndedItem[]> {
-  const { id, jobId, taskId } = execution;
+async function endItems(
+  tx: TenantTx,
+  { row: job }: JobImage,
+  { id, jobId, taskId }: Execution,
+  missing: ItemError,
+  engine: string,
+): Promise<EndedItem[]> {
+  const endedSeq = job.event_seq + 1;
   const said = await tx.query<EndedItem>(
     `UPDATE task_results t SET status = s.status, score = s.score, result_data = s.result_data,
         confidence_score = s.confidence_score, error_class = s.error_class, error_message = s.error_message,
-        service_name = $4, ended_at = now()
+        service_name = $4, ended_at = now(), ended_seq = $5
       FROM staged_results s
       WHERE s.task_execution_id = $1 AND t.job_id = $2 AND t.task_id = $3 AND t.item_no = s.item_no AND t.status = 'pending'
       RETURNING t.item_no, t.status, t.input_signature, t.smiles, t.confidence_score, t.score`,
-    [id, jobId, taskId, engine],
+    [id, jobId, taskId, engine, endedSeq],
   );
   const unsaid = await tx.query<EndedItem>(
-    `UPDATE task_results SET status = 'failed', error_class = $2, error_message = $3, service_name = $4, ended_at = now()
+    `UPDATE task_results SET status = 'failed', error_class = $2, error_message = $3, service_name = $4, ended_at = now(), ended_seq = $5
       WHERE task_execution_id = $1 AND status = 'pending'
       RETURNING item_no, status, input_signature, smiles, confidence_score, score`,
-    [id, missing.errorClass, missing.errorMessage, engine],
+    [id, missing.errorClass, missing.errorMessage, engine, endedSeq],
   );
   await tx.execute('DELETE FROM staged_results WHERE task_execution_id = $1', [id]);
   return [...said, ...unsaid];

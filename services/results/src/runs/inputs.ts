@@ -8,6 +8,7 @@ import { ligandOf } from '../domain/input-signature.ts';
 export interface Inputs {
   moleculeIds: string[];
   smiles: string[];
+  names: string[];
   /** What catalog knew of each. */
   properties: (JobInputProperties | undefined)[];
 }
@@ -26,7 +27,7 @@ export async function readInputs(
   { orgId, jobId, count }: { orgId: string; jobId: string; count: number },
   options: CallOptions,
 ): Promise<Inputs> {
-  const inputs: Inputs = { moleculeIds: [], smiles: [], properties: [] };
+  const inputs: Inputs = { moleculeIds: [], smiles: [], names: [], properties: [] };
   const wrong = (message: string): ConnectError =>
     rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', `the job's input: ${message}`, { job_id: jobId });
   for (let attempt = 0; ; attempt += 1) {
@@ -36,11 +37,12 @@ export async function readInputs(
     try {
       const request = { orgId, jobId, afterItemNo: inputs.smiles.length };
       for await (const message of catalog.listJobInputs(request, { ...options, signal })) {
-        for (const { itemNo, moleculeId, canonicalSmiles, properties } of message.inputs) {
+        for (const { itemNo, moleculeId, canonicalSmiles, name, properties } of message.inputs) {
           if (itemNo !== inputs.smiles.length + 1) throw wrong(`item ${itemNo} follows ${inputs.smiles.length}`);
           if (itemNo > count) throw wrong(`more than the ${count} items announced`);
           inputs.moleculeIds.push(moleculeId);
           inputs.smiles.push(ligandOf(canonicalSmiles));
+          inputs.names.push(name);
           inputs.properties.push(properties);
         }
       }

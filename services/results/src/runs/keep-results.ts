@@ -16,7 +16,13 @@ export interface ScoredItem {
 interface Candidate {
   key: string;
   item: ScoredItem;
+  holds: Holding;
+}
+
+/** How many poses an item has, and how many of these have a structure. */
+interface Holding {
   poses: number;
+  structures: number;
 }
 
 /**
@@ -37,7 +43,7 @@ export async function keepResults(
   const byKey = new Map(
     items.map((item): [string, Candidate] => {
       const key = cacheKey(task.plan.task, item.input_signature);
-      return [key, { key, item, poses: poses.get(item.item_no) ?? 0 }];
+      return [key, { key, item, holds: poses.get(item.item_no) ?? { poses: 0, structures: 0 } }];
     }),
   );
   const all = [...byKey.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
@@ -51,13 +57,13 @@ async function countPoses(
   job: JobImage,
   task: JobTask,
   items: readonly ScoredItem[],
-): Promise<Map<number, number>> {
-  const rows = await tx.query<{ item_no: number; poses: number }>(
-    `SELECT item_no, count(*)::int AS poses FROM docking_results
+): Promise<Map<number, Holding>> {
+  const rows = await tx.query<{ item_no: number } & Holding>(
+    `SELECT item_no, count(*)::int AS poses, count(pose_object)::int AS structures FROM docking_results
       WHERE job_id = $1 AND task_id = $2 AND item_no = ANY ($3::int[]) GROUP BY item_no`,
     [job.row.job_id, task.taskId, items.map((item) => item.item_no)],
   );
-  return new Map(rows.map((row) => [row.item_no, row.poses]));
+  return new Map(rows.map(({ item_no: itemNo, ...holds }) => [itemNo, holds]));
 }
 
 /** The sources as the columns of `n`, from $4 on. */
@@ -73,7 +79,7 @@ const sourceParams = (job: JobImage, { taskId, plan }: JobTask, chosen: readonly
   chosen.map(({ item }) => item.item_no),
   chosen.map(({ item }) => item.confidence_score),
   chosen.map(({ item }) => item.smiles),
-  chosen.map(({ poses }) => JSON.stringify({ poses })),
+  chosen.map(({ holds }) => JSON.stringify(holds)),
   chosen.map(({ item }) => JSON.stringify({ score: item.score, score_units: plan.scoreUnits })),
 ];
 

@@ -27,6 +27,9 @@ export interface NewJob {
 /** Items decided, looked up and written at once: bounds memory, and how long the process is busy without a pause. */
 const BATCH = 5000;
 
+/** What ends when the job is made is told by the job's first event. */
+const FIRST_EVENT = 1;
+
 const ITEMS: CopyTarget = {
   table: 'task_results',
   columns: {
@@ -56,6 +59,8 @@ const ITEMS: CopyTarget = {
     hba: 'int2',
     rotatable_bonds: 'int2',
     cache_miss: 'text',
+    molecule_name: 'text',
+    ended_seq: 'int4',
   },
 };
 
@@ -154,6 +159,8 @@ export class TaskFilling {
       properties?.hba ?? null,
       properties?.rotatableBonds ?? null,
       miss ?? null,
+      this.#inputs.names[index]!,
+      status === 'pending' ? null : FIRST_EVENT,
     ];
   }
 

@@ -9,6 +9,7 @@ export interface PoseRow {
   rawScore: number;
   rmsdLb: number;
   rmsdUb: number;
+  molBlock?: string;
 }
 
 /** One item's outcome as a test writes it down. */
@@ -50,6 +51,7 @@ export function columnsOf(outcomes: readonly Outcome[], scoreUnits: string): Col
       rawScore: poses.map(({ rawScore }) => rawScore),
       rmsdLb: poses.map(({ rmsdLb }) => rmsdLb),
       rmsdUb: poses.map(({ rmsdUb }) => rmsdUb),
+      molBlock: poses.map(({ molBlock = '' }) => molBlock),
     },
   };
 }

@@ -16,6 +16,7 @@ export const SERVER_ID = uuidv7();
 export interface Molecule {
   moleculeId: string;
   smiles: string;
+  name?: string;
   properties?: MessageInitShape<typeof JobInputPropertiesSchema>;
 }
 
@@ -80,10 +81,11 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
           const cut = around.cutInputsAfter;
           around.cutInputsAfter = undefined;
           const all = molecules
-            .map(({ moleculeId, smiles, properties }, index) => ({
+            .map(({ moleculeId, smiles, name, properties }, index) => ({
               itemNo: index + 1,
               moleculeId,
               canonicalSmiles: smiles,
+              name: name ?? '',
               properties,
             }))
             .slice(afterItemNo, cut);

@@ -1,3 +1,7 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, type Client, type Transport } from '@connectrpc/connect';
 import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
@@ -6,8 +10,10 @@ import { CachePolicy } from '@mad/proto/catalog';
 import { TenantState } from '@mad/proto/provisioner';
 import {
   ExecutionService,
+  ExportService,
   JobRunService,
   JobStatisticsService,
+  PoseService,
   type MaterializeJobRequestSchema,
   type AppendResultsRequestSchema,
   type AppendResultsResponse,
@@ -94,6 +100,12 @@ export interface World {
   asWorker: Client<typeof ExecutionService>;
   jobRuns: Client<typeof JobRunService>;
   statistics: Client<typeof JobStatisticsService>;
+  poses: Client<typeof PoseService>;
+  exports: Client<typeof ExportService>;
+  /** For results in a process of its own, on the same databases and objects. */
+  environment: Record<string, string>;
+  /** Where objects are. */
+  objectFolder: string;
   transport: Transport;
   /** host:port of results' gRPC. */
   address(): string;
@@ -135,7 +147,8 @@ export async function openWorld({
   redisUrl,
   logger,
   cacheTtlDays,
-}: { redisUrl?: string; logger?: Logger; cacheTtlDays?: number } = {}): Promise<World> {
+  exportPartRows = 1000,
+}: { redisUrl?: string; logger?: Logger; cacheTtlDays?: number; exportPartRows?: number } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
     inputs: new Map(),
@@ -145,6 +158,7 @@ export async function openWorld({
     inputCalls: 0,
   };
   const neighbours = await serveNeighbours(around);
+  const objectFolder = await mkdtemp(join(tmpdir(), 'mad-results-objects-'));
   const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'worker']);
   const address = `127.0.0.1:${neighbours.port}`;
   const open = (): Promise<RunningResults> =>
@@ -163,6 +177,8 @@ export async function openWorld({
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
         node: 'mad-results-test',
+        exportPartRows,
+        objectStoreUrl: pathToFileURL(objectFolder).href,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
       },
@@ -188,6 +204,8 @@ export async function openWorld({
       asWorker: as('worker'),
       jobRuns: createClient(JobRunService, transport),
       statistics: createClient(JobStatisticsService, transport),
+      poses: createClient(PoseService, transport),
+      exports: createClient(ExportService, transport),
       transport,
     };
   };
@@ -214,6 +232,16 @@ export async function openWorld({
     around,
     ...clients(),
     lease,
+    objectFolder,
+    environment: {
+      PROVISIONER_ADDRESS: address,
+      CATALOG_ADDRESS: address,
+      IDENTITY_ADDRESS: address,
+      RESULTS_SERVICE_KEY: JSON.stringify(keys.private.results),
+      MAD_SERVICE_KEYS: JSON.stringify(keys.public),
+      OBJECT_STORE_URL: pathToFileURL(objectFolder).href,
+      RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
+    },
     address: () => `127.0.0.1:${results.port}`,
     async organization() {
       const orgId = uuidv7();
@@ -236,7 +264,10 @@ export async function openWorld({
       return {
         orgId,
         database,
-        token: await userToken({ orgId, permissions: ['jobs.read', 'cache.read', 'cache.manage'] }),
+        token: await userToken({
+          orgId,
+          permissions: ['jobs.read', 'cache.read', 'cache.manage', 'exports.create', 'exports.read', 'exports.delete'],
+        }),
       };
     },
     async materialize(org, options = {}) {
@@ -307,6 +338,7 @@ export async function openWorld({
       for (const one of [results, ...others]) await one.close();
       await neighbours.close();
       for (const database of databases) await database.drop();
+      await rm(objectFolder, { recursive: true, force: true });
     },
   };
   return world;

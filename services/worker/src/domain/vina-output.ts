@@ -49,7 +49,8 @@ export function readVinaOutput(pdbqt: string): VinaPose[] {
   });
 }
 
-function readAtoms(model: string): PoseAtom[] {
+/** The atoms of a PDBQT, in its order. */
+export function readAtoms(model: string): PoseAtom[] {
   const lines = model.split('\n').filter((line) => /^(ATOM|HETATM)/.test(line));
   return lines.map((line) => ({
     type: line.slice(77, 79).trim(),

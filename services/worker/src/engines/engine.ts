@@ -66,6 +66,8 @@ export interface FailedItem {
 /** A docked pose of one replica (counted from 1). */
 export interface Pose extends ScoredPose {
   replicate: number;
+  /** Its structure as an MDL mol block (V2000), where the engine has one. */
+  molBlock?: string;
 }
 
 /** Why a molecule or a task failed; people retry failed items by these names. */

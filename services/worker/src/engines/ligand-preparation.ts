@@ -19,12 +19,18 @@ export interface PreparationOptions {
   signal: AbortSignal;
 }
 
+/** A ligand as it is docked, and the shape it was made from, which still has its bonds. */
+export interface PreparedLigand {
+  pdbqt: string;
+  molfile: string;
+}
+
 /**
  * Makes a ligand's PDBQT from its canonical SMILES: one 3D shape, hydrogens, Gasteiger charges, rotatable bonds. The same
  * SMILES gives the same bytes. Unstated stereo centres are set one way, the same each time.
  * @throws EngineError UNSUPPORTED_LIGAND or PREPARATION_FAILED.
  */
-export async function prepareLigand(smiles: string, options: PreparationOptions): Promise<string> {
+export async function prepareLigand(smiles: string, options: PreparationOptions): Promise<PreparedLigand> {
   const fragments = smiles.split('.').length;
   if (fragments > 1) {
     throw new EngineError('UNSUPPORTED_LIGAND', `the molecule has ${fragments} fragments; dock the one that binds`);
@@ -35,7 +41,7 @@ export async function prepareLigand(smiles: string, options: PreparationOptions)
     const why = 'Open Babel has no PDBQT for it; an element without Gasteiger charges is the usual cause';
     throw new EngineError('UNSUPPORTED_LIGAND', why);
   }
-  return pdbqt;
+  return { pdbqt, molfile };
 }
 
 /** One 3D conformer as a molfile, made in a thread of its own (it takes seconds of pure computing). */

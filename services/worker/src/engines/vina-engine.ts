@@ -7,13 +7,14 @@ import { MINUTE_MS, SECOND_MS } from '@mad/process';
 import { convergence } from '../domain/convergence.ts';
 import type { DockingParameters } from '../domain/docking-parameters.ts';
 import { dockingParameters, replicaSeeds } from '../domain/docking-parameters.ts';
-import type { VinaPose } from '../domain/vina-output.ts';
-import { readVinaOutput } from '../domain/vina-output.ts';
+import { PoseStructures } from '../domain/pose-structure.ts';
+import type { PoseAtom, VinaPose } from '../domain/vina-output.ts';
+import { readAtoms, readVinaOutput } from '../domain/vina-output.ts';
 import type { ScoredPoses } from '../domain/vina-score.ts';
 import { isPlausible, needsCorrection, scorePoses } from '../domain/vina-score.ts';
 import type { Engine, EngineItem, EngineTask, ItemOutcome, ScoredItem } from './engine.ts';
 import { EngineError, failedItem } from './engine.ts';
-import { OBABEL_VERSION, prepareLigand } from './ligand-preparation.ts';
+import { OBABEL_VERSION, prepareLigand, type PreparedLigand } from './ligand-preparation.ts';
 import { ProgramError, runProgram } from './run-program.ts';
 
 export interface VinaOptions {
@@ -29,6 +30,8 @@ interface Replica extends ScoredPoses {
   replicate: number;
   seed: number;
   top: VinaPose;
+  /** Of each pose. */
+  atoms: PoseAtom[][];
 }
 
 /** What one task's searches share. */
@@ -76,12 +79,12 @@ export function createVinaEngine(options: VinaOptions): Engine {
   async function dock(item: EngineItem, docking: Docking): Promise<ScoredItem> {
     const { parameters, folder, signal } = docking;
     const ligand = await prepareLigand(item.smiles, { obabel: 'obabel', searchPath, cwd: folder, signal });
-    await writeFile(join(folder, 'ligand.pdbqt'), ligand);
+    await writeFile(join(folder, 'ligand.pdbqt'), ligand.pdbqt);
     const replicas: Replica[] = [];
     for (const [index, seed] of replicaSeeds(parameters).entries()) {
       replicas.push(await search(docking, index + 1, seed));
     }
-    return outcomeOf(item, replicas, docking.version);
+    return outcomeOf(item, replicas, docking.version, structuresOf(ligand));
   }
 
   async function search(docking: Docking, replicate: number, seed: number): Promise<Replica> {
@@ -98,7 +101,7 @@ export function createVinaEngine(options: VinaOptions): Engine {
     const [top] = poses;
     if (!scored || !top) throw new EngineError('ENGINE_FAILED', `Vina's output of seed ${seed} cannot be read`);
     const best = scored.poses[0]?.score ?? Number.NaN;
-    if (isPlausible(best)) return { ...scored, replicate, seed, top };
+    if (isPlausible(best)) return { ...scored, replicate, seed, top, atoms: poses.map((pose) => pose.atoms) };
     throw new EngineError(
       'IMPLAUSIBLE',
       `the best affinity of seed ${seed} is ${best} kcal/mol, which no molecule has`,
@@ -181,7 +184,20 @@ function searchArguments({ parameters, cores }: Docking, seed: number): string[]
   return Object.entries(settings).map(([name, value]) => `--${name}=${value}`);
 }
 
-function outcomeOf({ itemNo }: EngineItem, replicas: readonly Replica[], version: string): ScoredItem {
+function structuresOf({ molfile, pdbqt }: PreparedLigand): PoseStructures {
+  try {
+    return new PoseStructures(molfile, readAtoms(pdbqt));
+  } catch (error) {
+    throw new EngineError('PREPARATION_FAILED', `Open Babel's PDBQT: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function outcomeOf(
+  { itemNo }: EngineItem,
+  replicas: readonly Replica[],
+  version: string,
+  structures: PoseStructures,
+): ScoredItem {
   const scores = replicas.map(({ poses }) => poses[0]?.score ?? Number.NaN);
   const score = Math.min(...scores);
   const best = replicas[scores.indexOf(score)];
@@ -198,8 +214,10 @@ function outcomeOf({ itemNo }: EngineItem, replicas: readonly Replica[], version
       torsions: best?.torsions,
       replicas: replicas.map(({ seed }, index) => ({ seed, affinity: scores[index] })),
     },
-    poses: replicas.flatMap(({ replicate, poses }) =>
-      poses.filter((pose) => isPlausible(pose.score)).map((pose) => ({ replicate, ...pose })),
+    poses: replicas.flatMap(({ replicate, poses, atoms }) =>
+      poses.flatMap((pose, index) =>
+        isPlausible(pose.score) ? [{ replicate, ...pose, molBlock: structures.molBlock(atoms[index]!) }] : [],
+      ),
     ),
   };
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { MINUTE_MS } from '@mad/process';
+import initialize from '@rdkit/rdkit';
 import type { EngineTask, ItemOutcome, ScoredItem } from '../../src/engines/engine.ts';
 import { LIGAND_RECIPE, prepareLigand } from '../../src/engines/ligand-preparation.ts';
 import { createVinaEngine } from '../../src/engines/vina-engine.ts';
@@ -42,6 +43,8 @@ function dockingOf(smiles: string[], changes: Record<string, unknown> = {}): Eng
   const parameters = { ...PARAMETERS, ...changes };
   return { task: 'vina.dock', parameters, artifacts: { receptor }, items, cores: 2 };
 }
+
+const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 function scored(outcome: ItemOutcome | undefined): ScoredItem {
   if (outcome?.status !== 'scored') throw new Error(`not scored: ${outcome?.errorMessage}`);
@@ -97,6 +100,33 @@ describe(`docking${reason}`, () => {
       await expect(collect(engine, { ...two, cores: 1 })).resolves.toEqual([outcome]);
     },
     2 * MINUTE_MS,
+  );
+
+  run(
+    'a pose is a structure of the molecule that was docked, hydrogens on carbon left implicit',
+    async () => {
+      const rdkit = await (initialize as unknown as typeof initialize.default)();
+      const canonical = (text: string): string => {
+        const molecule = rdkit.get_mol(text, JSON.stringify({ removeHs: true }))!;
+        try {
+          return molecule.get_smiles();
+        } finally {
+          molecule.delete();
+        }
+      };
+      const guests = ['C[C@H](N)C(=O)O', 'C[N+](C)(C)CC([O-])=O', 'O=[N+]([O-])c1ccccc1O'];
+      const outcomes = (await collect(engine, dockingOf(guests))).map(scored);
+      for (const [index, { poses = [] }] of outcomes.entries()) {
+        expect(poses.map(({ molBlock }) => canonical(molBlock!))).toEqual(poses.map(() => canonical(guests[index]!)));
+        const lines = poses[0]!.molBlock!.split('\n');
+        const atoms = lines.slice(4, 4 + Number(lines[3]!.slice(0, 3)));
+        const centre = [0, 10, 20].map((at) => mean(atoms.map((line) => Number(line.slice(at, at + 10)))));
+        const box = [PARAMETERS.center_x, PARAMETERS.center_y, PARAMETERS.center_z];
+        // In the receptor's frame: inside the box.
+        centre.forEach((value, axis) => expect(Math.abs(value - box[axis]!)).toBeLessThan(10));
+      }
+    },
+    3 * MINUTE_MS,
   );
 
   run('a box off the receptor is refused before anything runs', async () => {
@@ -160,8 +190,8 @@ describe(`ligand preparation${reason}`, () => {
       const options = { obabel: 'obabel', searchPath: SEARCH_PATH, cwd, signal: new AbortController().signal };
       const first = await prepareLigand(QUININE, options);
       const [again] = await Promise.all([prepareLigand(QUININE, options), prepareLigand(ADAMANTANE, options)]);
-      expect(again).toBe(first);
-      expect(first).toMatch(/^TORSDOF \d+$/m);
+      expect(again).toEqual(first);
+      expect(first.pdbqt).toMatch(/^TORSDOF \d+$/m);
       await rm(cwd, { recursive: true });
     },
     2 * MINUTE_MS,

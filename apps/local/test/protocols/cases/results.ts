@@ -2,8 +2,10 @@ import { expect } from '@jest/globals';
 import {
   CacheService,
   ExecutionService,
+  ExportService,
   JobRunService,
   JobStatisticsService,
+  PoseService,
   PrewarmService,
 } from '@mad/proto/results';
 import { TenantSchemaService } from '@mad/proto/tenancy';
@@ -46,6 +48,22 @@ export const resultsCases: Case[] = [
     timeoutMs: 3000,
     responses: () => [{ events: [{ seqNo: '1', event: 'job.materialized' }] }],
     error: { code: 'deadline_exceeded' },
+  },
+  {
+    name: 'the exports of a job that has none',
+    service: ExportService,
+    method: 'ListExports',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId }),
+    responses: () => [{ exports: [] }],
+  },
+  {
+    name: 'a file of the poses of a job that has none',
+    service: PoseService,
+    method: 'DownloadPoses',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId, taskId: 'properties' }),
+    responses: () => [{ withoutStructure: '0' }],
   },
   {
     name: 'how far the tasks of a job are',

@@ -86,6 +86,8 @@ export interface TaskResultRow {
   hba: number | null;
   rotatable_bonds: number | null;
   cache_miss: CacheMiss | null;
+  molecule_name: string;
+  ended_seq: number | null;
 }
 
 const FROZEN = "Confidential: of the molecule, as frozen with the job's input";
@@ -136,6 +138,17 @@ export const TaskResultEntity = new EntitySchema<TaskResultRow>({
       nullable: true,
       comment: 'Internal: why no earlier result answered it; null when one did, or none was looked for',
     },
+    molecule_name: {
+      type: 'text',
+      default: '',
+      comment: 'Confidential: of the molecule, when the job was made; empty where catalog did not say',
+    },
+    ended_seq: {
+      type: 'integer',
+      nullable: true,
+      comment:
+        'Internal: the first event of the transaction that ended it; null where it ended before there was this column, or nobody asks',
+    },
   },
 });
 
@@ -180,7 +193,9 @@ export interface DockingResultRow {
   rmsd_ub: number;
   task_execution_id: string;
   chunk_no: number;
-  pose_uri: string | null;
+  pose_object: string | null;
+  pose_offset: number | null;
+  pose_length: number | null;
   metadata: Record<string, unknown> | null;
 }
 
@@ -202,7 +217,17 @@ export const DockingResultEntity = new EntitySchema<DockingResultRow>({
     rmsd_ub: { type: 'double precision' },
     task_execution_id: { type: 'uuid' },
     chunk_no: { type: 'integer' },
-    pose_uri: { type: 'text', nullable: true },
+    pose_object: {
+      type: 'uuid',
+      nullable: true,
+      comment: 'Internal: the object that holds its structure; null where the engine gave none',
+    },
+    pose_offset: {
+      type: 'integer',
+      nullable: true,
+      comment: 'Internal: where its piece begins in the object, bytes',
+    },
+    pose_length: { type: 'integer', nullable: true, comment: 'Internal: how long its piece is, bytes' },
     metadata: { type: 'jsonb', nullable: true },
   },
 });
