@@ -3,17 +3,20 @@ import { SECOND_MS } from '@mad/process';
 import type { Route } from '@mad/proto/provisioner';
 import pg from 'pg';
 import { interleave, type Sampler } from '../measure.ts';
+import { startProgram } from '../child.ts';
+import type { ZipfNodeOptions, ZipfNodeResult } from '../programs/zipf-node.ts';
 import { pgBouncerVersion, startPgBouncer, type PgBouncer } from '../pgbouncer.ts';
 import { scaled, type Bench, type Line, type Row } from '../row.ts';
 import { NO_JOB, openBenchFleet, READ_SQL, type BenchFleet } from '../tenant-fleet.ts';
+import { zipfPicker } from '../zipf.ts';
 
 const TENANTS = 1_000;
-/** Frequency of the tenant of rank r: 1 / r. */
-const EXPONENT = 1;
 const IN_FLIGHT = 64;
 /** What provisioner gives a server unless told otherwise. */
 const BUDGET = 80;
 const SAMPLE_EVERY_MS = 100;
+/** Processes of results that share the budget. */
+const NODES = 3;
 const SHARED_ROLE = 'bench_shared';
 
 /** One read of one tenant. */
@@ -60,6 +63,7 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
   }
   const most = await backends.stop();
   await tenants.close();
+  lines.push(...(await severalNodes(bench, fleet)));
 
   bench.progress('peers that know no cap');
   if (version !== undefined) {
@@ -86,17 +90,14 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
 class Load {
   errors = 0;
   #calls = 0;
-  readonly #routes: Route[];
   readonly #read: Reader;
   readonly #durationMs: number;
-  readonly #cumulative: number[];
+  readonly #any: () => Route;
 
   constructor(routes: Route[], read: Reader, bench: Bench) {
-    this.#routes = routes;
     this.#read = read;
     this.#durationMs = scaled(bench, 4 * SECOND_MS, SECOND_MS);
-    let sum = 0;
-    this.#cumulative = routes.map((_, n) => (sum += 1 / (n + 1) ** EXPONENT));
+    this.#any = zipfPicker(routes);
   }
 
   /** Reads that were answered, per second. */
@@ -123,17 +124,33 @@ class Load {
   share(): string {
     return `${((100 * this.errors) / Math.max(1, this.#calls)).toFixed(1)} %`;
   }
+}
 
-  #any(): Route {
-    const at = Math.random() * this.#cumulative.at(-1)!;
-    let [low, high] = [0, this.#cumulative.length - 1];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#cumulative[middle]! < at) low = middle + 1;
-      else high = middle;
-    }
-    return this.#routes[low]!;
-  }
+/** Processes with a share each of the one budget, all at once. */
+async function severalNodes(bench: Bench, { system, routes, admin }: BenchFleet): Promise<Line[]> {
+  bench.progress(`${NODES} processes share the budget`);
+  const backends = watchBackends(admin);
+  const options: ZipfNodeOptions = {
+    port: system.ports.provisioner,
+    privateJwk: system.secrets.signingKeys.results.privateJwk,
+    orgIds: routes.map(({ orgId }) => orgId),
+    inFlight: IN_FLIGHT,
+    durationMs: scaled(bench, 20 * SECOND_MS, 5 * SECOND_MS),
+  };
+  const results = await Promise.all(
+    Array.from({ length: NODES }, async () => {
+      const program = await startProgram<ZipfNodeResult>('zipf-node', [JSON.stringify(options)]);
+      await program.stop();
+      return program.ready;
+    }),
+  );
+  const most = await backends.stop();
+  const errors = results.reduce((sum, one) => sum + one.errors, 0);
+  const notes = { processes: NODES, reads_per_second: results.map((one) => Math.round(one.readsPerSecond)) };
+  return [
+    { name: 'zipf-nodes-errors', unit: 'errors', target: { of: 'value', atMost: 0 }, ours: [errors], notes },
+    { name: 'zipf-nodes-backends', unit: 'at most', target: { of: 'value', atMost: BUDGET }, ours: [most], notes },
+  ];
 }
 
 async function connectPerRequest({ host, port, user, password, database }: Route): Promise<void> {
@@ -197,7 +214,7 @@ function watchBackends(admin: pg.Client): { stop(): Promise<number> } {
   const running = (async () => {
     while (!stopped) {
       const { rows } = await admin.query<{ n: number }>(
-        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(application_name, 'bench ')`,
+        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(application_name, 'bench-')`,
       );
       most = Math.max(most, rows[0]!.n);
       await delay(SAMPLE_EVERY_MS);
