@@ -15,7 +15,7 @@ import { serveRpc } from '@mad/rpc';
 import { openTenants, type TenantsStatus } from '@mad/tenancy';
 import type { ResultsConfig } from './config.ts';
 import type { Context } from './context.ts';
-import { resultsEntities, SCHEMA } from './db/schema.ts';
+import { outdatedVersions, resultsEntities, SCHEMA } from './db/schema.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
 import { leaseVerifier } from './runs/lease.ts';
@@ -51,6 +51,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const tenants = await openTenants({
       schema: SCHEMA,
       entities: resultsEntities,
+      outdated: outdatedVersions,
       routes: transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE }),
       node: config.node,
       poolMax: config.tenantPoolMax,
