@@ -1,3 +1,4 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import type { Database, Tx } from '@mad/postgres';
 import type { RolloutRow, RunRow } from '../db/entities/rollout.ts';
 import type { OperationState } from '../db/entities/operation.ts';
@@ -97,7 +98,9 @@ async function beginRun(
     await setRun(tx, rolloutId, orgId, state, `busy at ${tenant.step}`, BUSY_PAUSE_MS);
     return undefined;
   }
-  const params = { rollout_id: rolloutId, version: direction === 'up' ? version : run.from_version };
+  const params: JsonObject = { rollout_id: rolloutId, version: direction === 'up' ? version : run.from_version };
+  // Looked at when the rollout began; one that was out of reach then is looked at when it is begun.
+  if (direction === 'up' && run.from_version !== '') params['from'] = run.from_version;
   const actor = { actorKind, userId: userId ?? undefined };
   const held = await begin(tx, { orgId, schema }, 'migrate', { leaseMs, actor, params });
   // One commit with the operation: after a crash either both are there or neither is.
