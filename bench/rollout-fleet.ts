@@ -2,7 +2,7 @@ import { createClient, type Client } from '@connectrpc/connect';
 import { uuidv7 } from '@mad/process';
 import { RolloutService, RolloutState, type Rollout, type Route } from '@mad/proto/provisioner';
 import { resultsMigrations } from '@mad/results';
-import pg from 'pg';
+import type pg from 'pg';
 import type { BenchFleet } from './tenant-fleet.ts';
 import { SCHEMA } from './system.ts';
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import {
   DEFAULT_RULES,
+  absenceHalts,
   failuresHalt,
   isAway,
   mayPass,
@@ -46,6 +47,15 @@ describe('failures', () => {
   ])('in wave %i of %o under %o halt it: %s', (wave, counts, changes, expected) => {
     expect(failuresHalt(wave, counts, rules(changes))).toBe(expected);
   });
+});
+
+test.each([
+  [1, { succeeded: 0, queued: 2 }, 'none of 2 in wave 1 could be reached'],
+  [1, { succeeded: 1, queued: 4 }, undefined],
+  [3, { succeeded: 0, queued: 5 }, undefined],
+  [3, { succeeded: 0, queued: 6 }, 'none of 6 in wave 3 could be reached'],
+])('in wave %i, that %o: halts with %s', (wave, counts, expected) => {
+  expect(absenceHalts(wave, counts, rules())).toBe(expected);
 });
 
 test.each([

@@ -2,7 +2,7 @@ import type { Database } from '@mad/postgres';
 import { Rounds, SECOND_MS, sleep, uuidv7, type Logger } from '@mad/process';
 import { ROLLOUT_COLUMNS, type RolloutRow } from '../db/entities/rollout.ts';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
-import { failuresHalt, STAGING_WAVE, type RolloutState } from '../domain/rollout.ts';
+import { absenceHalts, failuresHalt, STAGING_WAVE, type RolloutState } from '../domain/rollout.ts';
 import type { LookContext } from '../drift/look.ts';
 import type { Runs } from '../operations/runs.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
@@ -132,7 +132,7 @@ export class RolloutKeeper {
     }
     if (current === undefined || current.wave !== rollout.wave) {
       if (running > 0) return 'wait';
-      return this.#nextWave(rollout, judged, current);
+      return this.#nextWave(rollout, waves, current);
     }
     const from = { state: 'pending', wave: current.wave, limit: rules.concurrency - running } as const;
     for (const held of await beginRuns(database, rollout, from, leaseMs)) {
@@ -156,14 +156,17 @@ export class RolloutKeeper {
   }
 
   /** A wave is over: on to the next one, or to the end. */
-  async #nextWave(rollout: RolloutRow, judged: WaveCounts | undefined, next: WaveCounts | undefined): Promise<'again'> {
+  async #nextWave(rollout: RolloutRow, waves: readonly WaveCounts[], next: WaveCounts | undefined): Promise<'again'> {
     const { database } = this.#options;
     const { rollout_id: rolloutId, direction, rules, wave, verified } = rollout;
     if (direction === 'up') {
       if (wave === STAGING_WAVE && rules.verification && !verified) {
         return this.#end(rollout, 'waiting', 'somebody must report whether the tenants labelled staging are well');
       }
-      const slow = judged === undefined ? undefined : await this.#slowServer(rollout);
+      const judged = waves.filter((one) => one.wave === wave || (next === undefined && one.succeeded + one.queued > 0));
+      const absent = judged.find((one) => absenceHalts(one.wave, one, rules) !== undefined);
+      if (absent !== undefined) return this.#end(rollout, 'halted', absenceHalts(absent.wave, absent, rules)!);
+      const slow = await this.#slowServer(rollout);
       if (slow !== undefined) return this.#end(rollout, 'halted', slow);
     }
     if (next !== undefined) {

@@ -42,8 +42,8 @@ function settled(rollout: RolloutRow, run: Ended): { state: RunState; error: str
     return { state: done, error: '', pauseMs: 0 };
   }
   const error = run.operation_state === 'cancelled' ? 'somebody cancelled it' : run.operation_error;
-  if (isAway(error) && direction === 'up') return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS };
   const again = ended === null && mayPass(error) && run.attempts < rules.attempts;
+  if (!again && isAway(error) && direction === 'up') return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS };
   return { state: again ? 'pending' : 'failed', error, pauseMs: again ? pauseBefore(run.attempts) : 0 };
 }
 
@@ -135,6 +135,8 @@ export interface WaveCounts {
   pending: number;
   running: number;
   failed: number;
+  succeeded: number;
+  queued: number;
 }
 
 /** Every wave of a rollout, the first one first. */
@@ -142,7 +144,8 @@ export function countWaves(database: Database, rolloutId: string): Promise<WaveC
   return database.asSystem((tx) =>
     tx.query<WaveCounts>(
       `SELECT wave, count(*)::int AS total, count(*) FILTER (WHERE state = 'pending')::int AS pending,
-         count(*) FILTER (WHERE state = 'running')::int AS running, count(*) FILTER (WHERE state = 'failed')::int AS failed
+         count(*) FILTER (WHERE state = 'running')::int AS running, count(*) FILTER (WHERE state = 'failed')::int AS failed,
+         count(*) FILTER (WHERE state = 'succeeded')::int AS succeeded, count(*) FILTER (WHERE state = 'queued')::int AS queued
        FROM provisioner.migration_runs WHERE rollout_id = $1 GROUP BY wave ORDER BY wave`,
       [rolloutId],
     ),
