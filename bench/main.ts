@@ -7,10 +7,12 @@ import { archive } from './rows/archive.ts';
 import { fairClaim } from './rows/fair-claim.ts';
 import { noisyNeighbour } from './rows/noisy-neighbour.ts';
 import { ingest } from './rows/ingest.ts';
+import { noopPass } from './rows/noop-pass.ts';
 import { ormRead } from './rows/orm-read.ts';
 import { provisionCold } from './rows/provision-cold.ts';
 import { provisionWarm } from './rows/provision-warm.ts';
 import { registration } from './rows/registration.ts';
+import { rollout } from './rows/rollout.ts';
 import { routeLookup } from './rows/route-lookup.ts';
 import { rpcBare } from './rows/rpc-bare.ts';
 import { rpcFull } from './rows/rpc-full.ts';
@@ -39,6 +41,8 @@ const ROWS: readonly Row[] = [
   archive,
   provisionCold,
   provisionWarm,
+  noopPass,
+  rollout,
 ];
 
 const USAGE = `node bench/main.ts [--json] [--quick] [--library <file>] [name …]

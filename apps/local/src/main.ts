@@ -12,6 +12,7 @@ import type { Ports } from './ports.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
 import { writeSchemaPages } from './schema-docs/write-pages.ts';
+import { refuseMetadataDrift } from './metadata-drift.ts';
 import { readSecrets } from './secrets.ts';
 import { resultsDatabaseOf } from './shell/results-database.ts';
 import { sqlShell } from './shell/shell.ts';
@@ -98,7 +99,9 @@ async function migrate(): Promise<void> {
     const place = { host: '127.0.0.1', port, database: METADATA };
     // A new version may ask for roles that the old one did not have.
     await bootstrap(adminUrl, place, secrets, Object.keys(readEnv(process.env, readTenantSchemas)));
-    return migrateMetadata(migratorUrl(place, secrets), (message) => logger.info(message));
+    const migrateUrl = migratorUrl(place, secrets);
+    await refuseMetadataDrift({ adminUrl, migrateUrl, database: METADATA });
+    return migrateMetadata(migrateUrl, (message) => logger.info(message));
   });
   if (values.json) process.stdout.write(`${JSON.stringify(ran)}\n`);
   for (const [schema, migrations] of values.json ? [] : Object.entries(ran)) {

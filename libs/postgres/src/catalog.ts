@@ -136,10 +136,12 @@ export async function schemaObjects(client: pg.ClientBase, schema: string): Prom
   return rows;
 }
 
-/** SHA-256 over what a schema consists of, in hexadecimal. */
+/** SHA-256 over what a schema consists of, in hexadecimal, in whatever order it is listed. */
 export function fingerprintOf(objects: readonly SchemaObject[]): string {
   const hash = createHash('sha256');
-  for (const { kind, name, definition } of objects) hash.update(JSON.stringify([kind, name, definition]));
+  for (const line of objects.map(({ kind, name, definition }) => JSON.stringify([kind, name, definition])).toSorted()) {
+    hash.update(line);
+  }
   return hash.digest('hex');
 }
 

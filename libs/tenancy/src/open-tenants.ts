@@ -10,7 +10,16 @@ import { ConnectionShares, nodeName } from './connection-shares.ts';
 import { DataSources, RouteOutdated, type OpenTenant } from './data-sources.ts';
 import { ConnectTimedOut, failureOf, type Failure } from './failure.ts';
 import { RouteCache } from './route-cache.ts';
-import { crowded, exhausted, failed, moved, refusalOf, unavailable, type Intent } from './tenant-errors.ts';
+import {
+  crowded,
+  exhausted,
+  failed,
+  moved,
+  outdated as tooOld,
+  refusalOf,
+  unavailable,
+  type Intent,
+} from './tenant-errors.ts';
 import { registerTenantMetrics, waitHistogram } from './tenant-metrics.ts';
 import type { Turn } from './turns.ts';
 import type { TenantCallOptions, Tenants, TenantsOptions, TenantsStatus, TenantTx } from './tenants.ts';
@@ -37,6 +46,7 @@ class RoutedTenants implements Tenants {
   readonly #shares: ConnectionShares | undefined;
   readonly #inside = new AsyncLocalStorage<string>();
   readonly #maxInFlight: number;
+  readonly #outdated: ReadonlySet<string>;
   /** Calls that run or wait, by organization. */
   readonly #inFlight = new Map<string, number>();
 
@@ -46,6 +56,7 @@ class RoutedTenants implements Tenants {
     this.#node = options.budget === undefined ? nodeName(options.node) : options.node;
     this.#waited = options.metrics && waitHistogram(options.metrics);
     this.#maxInFlight = options.maxInFlight ?? 256;
+    this.#outdated = new Set(options.outdated);
     this.#sources = new DataSources({
       schema,
       entities: options.entities,
@@ -164,6 +175,7 @@ class RoutedTenants implements Tenants {
       const route = this.#routes.peek(orgId) ?? (await this.#routes.get(orgId));
       const refusal = refusalOf(route, intent);
       if (refusal !== undefined) throw refusal;
+      if (this.#outdated.has(route.schemaVersion)) throw tooOld(this.#about(orgId), route.schemaVersion);
       let tenant: OpenTenant | undefined;
       let slot: Slot | undefined;
       let turn: Turn | undefined;

@@ -48,6 +48,12 @@ export function refusalOf(route: Pick<Route, 'orgId' | 'schema' | 'state'>, inte
   }
 }
 
+/** The tenant's database is of a version older than this code works with. */
+export function outdated(about: Record<string, string>, version: string): ConnectError {
+  const message = `the organization's database is at ${version}, older than what this release works with: an operator migrates it`;
+  return rpcError(Code.FailedPrecondition, 'SCHEMA_OUTDATED', message, { ...about, schema_version: version });
+}
+
 /** The tenant's database, or the way to it, does not answer. */
 export function unavailable(
   about: Record<string, string>,

@@ -60,6 +60,12 @@ export interface TenantsOptions {
   /** The tenant schema, e.g. `results`: also the Postgres schema inside every database. */
   schema: string;
   entities: readonly EntitySchema[];
+  /**
+   * Migrations that a tenant may be at the latest of and is still not served: those before the oldest version this code works with. While
+   * a release goes through the fleet its code meets tenants at the version before it and at its own; a version it does not
+   * know is of a later release, which adds to what is there.
+   */
+  outdated?: readonly string[];
   /** To the provisioner, with this service's token. */
   routes: Transport;
   /** This process's name, shown in pg_stat_activity before the organization. */

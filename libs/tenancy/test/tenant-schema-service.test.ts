@@ -93,6 +93,38 @@ test('migrates up to a version, to the newest, down, and changes nothing when re
   expect((await client.migrateDatabase({ target: target() })).fingerprint).toBe(two.fingerprint);
 });
 
+describe('a try', () => {
+  test('runs what would run, leaves nothing of it, and says what it could not try', async () => {
+    await client.migrateDatabase({ target: target(), version: first });
+    const before = await client.fingerprintDatabase({ target: target() });
+    expect(await client.tryMigrations({ target: target() })).toMatchObject({ tried: [second], untried: [] });
+    expect(await client.fingerprintDatabase({ target: target() })).toEqual(before);
+    await client.migrateDatabase({ target: target() });
+    expect(await client.tryMigrations({ target: target() })).toMatchObject({ tried: [], untried: [] });
+    const unknown = await client.tryMigrations({ target: target(), version: 'Nope1' }).catch((error: unknown) => error);
+    expect(violationsOf(unknown).map(({ field }) => field)).toEqual(['version']);
+  });
+
+  test('that fails names the migration and what Postgres says of it', async () => {
+    await client.migrateDatabase({ target: target(), version: first });
+    await admin.query('ALTER TABLE results.notes ADD COLUMN stars text');
+    const failed = await client.tryMigrations({ target: target() }).catch((error: unknown) => error);
+    await admin.query('ALTER TABLE results.notes DROP COLUMN stars');
+    expect(failed).toMatchObject({ code: Code.FailedPrecondition });
+    expect(reasonOf(failed)).toBe('MIGRATION_FAILED');
+    expect((failed as Error).message).toContain(`migration ${second} failed: column "stars" of relation "notes"`);
+  });
+
+  test('that finds a table held gives up, and says that it may be asked again', async () => {
+    await client.migrateDatabase({ target: target(), version: first });
+    await admin.query('BEGIN; LOCK TABLE results.notes IN ACCESS SHARE MODE');
+    const held = await client.tryMigrations({ target: target() }).catch((error: unknown) => error);
+    await admin.query('ROLLBACK');
+    expect(held).toMatchObject({ code: Code.Aborted });
+    expect((held as Error).message).toContain('lock timeout');
+  });
+});
+
 describe('the fingerprint', () => {
   test.each([
     ['a column', 'ALTER TABLE results.notes ADD COLUMN odd text', 'ALTER TABLE results.notes DROP COLUMN odd'],

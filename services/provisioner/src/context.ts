@@ -6,6 +6,7 @@ import type { BackupPolicy } from './backups/schedule.ts';
 import type { ChangeFeed } from './provisioning/change-feed.ts';
 import type { References } from './drift/references.ts';
 import type { Runs } from './operations/runs.ts';
+import type { RolloutKeeper } from './rollouts/rollout-keeper.ts';
 import type { MasterKeys } from './secrets/master-key.ts';
 import type { SchemaOwners } from './servers/schema-owners.ts';
 import type { ServerConnections } from './servers/server-connections.ts';
@@ -18,6 +19,7 @@ export interface ProvisionerContext {
   connections: ServerConnections;
   owners: SchemaOwners;
   references: References;
+  rollouts: RolloutKeeper;
   runs: Runs;
   changes: ChangeFeed;
   objects: ObjectStore;

@@ -154,6 +154,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     connections,
     owners,
     references,
+    rollouts,
     runs,
     changes,
     objects,

@@ -314,6 +314,20 @@ describe('a rollout', () => {
     expect(tenants.flatMap(({ differences }) => differences)).toEqual([]);
   });
 
+  test("halts when the schema's owner goes away, instead of passing everybody by, and goes on when it is back", async () => {
+    await backToOld();
+    const { rolloutId } = await start({ canaries: 1, waveSize: 1, concurrency: 1, attempts: 1, maxFailures: 1 });
+    const { port } = owner;
+    await owner.close();
+    const halted = await stands(rolloutId);
+    expect(halted.state).toBe(RolloutState.HALTED);
+    expect(halted.reason).toMatch(/could be reached/);
+    owner = await serveSchemaOwner(SCHEMA, NEW, port);
+    await mad.rollouts().resumeRollout({ rolloutId });
+    expect(await stands(rolloutId)).toMatchObject({ state: RolloutState.SUCCEEDED, counts: { failed: 0, queued: 0 } });
+    expect(await versions()).toEqual([positive.migrationName]);
+  }, 180_000);
+
   test('forgets nobody: a suspended tenant is migrated like the others, one out of reach when it is back', async () => {
     await backToOld();
     const [suspended, away] = [orgs[2]!, orgs[6]!];

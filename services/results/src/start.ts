@@ -16,7 +16,7 @@ import { serveRpc } from '@mad/rpc';
 import { openTenants, type TenantsStatus } from '@mad/tenancy';
 import type { ResultsConfig } from './config.ts';
 import type { Context } from './context.ts';
-import { resultsEntities, SCHEMA } from './db/schema.ts';
+import { outdatedVersions, resultsEntities, SCHEMA } from './db/schema.ts';
 import { ExportRunner } from './exports/runner.ts';
 import { ObjectSweeper } from './objects/sweep.ts';
 import { routes } from './routes.ts';
@@ -54,6 +54,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const tenants = await openTenants({
       schema: SCHEMA,
       entities: resultsEntities,
+      outdated: outdatedVersions,
       routes: transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE }),
       node: config.node,
       poolMax: config.tenantPoolMax,

@@ -61,6 +61,20 @@ export function failuresHalt(
   return undefined;
 }
 
+/**
+ * Why tenants that nobody reached halt the rollout; undefined when they do not. A few are migrated when they come back; where nobody
+ * was reached the fault is not theirs, and going on would be going on blindly.
+ */
+export function absenceHalts(
+  wave: number,
+  { succeeded, queued }: { succeeded: number; queued: number },
+  rules: RolloutRules,
+): string | undefined {
+  if (queued === 0 || succeeded > 0) return undefined;
+  if (wave > CANARY_WAVE && queued <= rules.max_failures) return undefined;
+  return `none of ${queued} in wave ${wave} could be reached`;
+}
+
 const AWAY =
   /^\[(unavailable|deadline_exceeded)\]|ECONN|EHOSTUNREACH|ETIMEDOUT|timeout expired|Connection terminated|not currently accepting/;
 const HELD = /^\[aborted\]|lock timeout|deadlock detected/;

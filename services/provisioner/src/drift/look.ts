@@ -4,6 +4,7 @@ import type { ServerRow } from '../db/entities/server.ts';
 import type { TenantIndexRow } from '../db/entities/tenant-index.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { schemaOwner } from '../domain/names.ts';
+import type { TenantKey } from '../domain/plan.ts';
 import { compareMigrations, compareObjects, type Difference } from '../domain/schema-difference.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
@@ -89,20 +90,40 @@ export async function driftOf(
     const missing = { difference: 'missing', kind: 'migration', expected: first?.name ?? '', actual: '' } as const;
     return { ...looked, differences: [{ ...missing, name: first?.name ?? '' }] };
   }
+  const { expected, unsettled } = await expectedOf(
+    { database, owners, references },
+    server,
+    { orgId, schema },
+    applied.length,
+    client,
+  );
+  const differences = compareObjects(
+    expected,
+    actual.filter(({ kind, name }) => kind !== 'index' || !unsettled.has(name)),
+  );
+  return { ...looked, differences };
+}
+
+/** What a tenant with so many of the schema's migrations should consist of, and its own indexes that are under way. */
+export async function expectedOf(
+  { database, owners, references }: Pick<LookContext, 'database' | 'owners' | 'references'>,
+  server: ServerRow,
+  { orgId, schema }: TenantKey,
+  migrations: number,
+  client?: pg.ClientBase,
+): Promise<{ expected: SchemaObject[]; unsettled: ReadonlySet<string> }> {
   const own = await database.asSystem((tx) =>
     tx.query<Pick<TenantIndexRow, 'name' | 'state' | 'definition'>>(
       'SELECT name, state, definition FROM provisioner.tenant_indexes WHERE org_id = $1 AND schema = $2',
       [orgId, schema],
     ),
   );
-  const reference = await references.of(server, schema, known.slice(0, applied.length), client);
-  // Under way: it may be there already, or still.
-  const unsettled = new Set(own.filter(({ state }) => state !== 'ready').map(({ name }) => name));
+  const known = await owners.of(schema).migrations();
+  const reference = await references.of(server, schema, known.slice(0, migrations), client);
   const settled = own.filter(({ state }) => state === 'ready');
-  const expected = [...reference, ...settled.map(({ name, definition }) => ({ kind: 'index', name, definition }))];
-  const differences = compareObjects(
-    expected,
-    actual.filter(({ kind, name }) => kind !== 'index' || !unsettled.has(name)),
-  );
-  return { ...looked, differences };
+  return {
+    expected: [...reference, ...settled.map(({ name, definition }) => ({ kind: 'index', name, definition }))],
+    // Under way: it may be there already, or still.
+    unsettled: new Set(own.filter(({ state }) => state !== 'ready').map(({ name }) => name)),
+  };
 }

@@ -2,7 +2,7 @@ import type { Database } from '@mad/postgres';
 import { Rounds, SECOND_MS, sleep, uuidv7, type Logger } from '@mad/process';
 import { ROLLOUT_COLUMNS, type RolloutRow } from '../db/entities/rollout.ts';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
-import { failuresHalt, STAGING_WAVE, type RolloutState } from '../domain/rollout.ts';
+import { absenceHalts, failuresHalt, STAGING_WAVE, type RolloutState } from '../domain/rollout.ts';
 import type { LookContext } from '../drift/look.ts';
 import type { Runs } from '../operations/runs.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
@@ -36,15 +36,17 @@ export class RolloutKeeper {
   readonly #options: RolloutOptions;
   readonly #rounds: Rounds;
   readonly #me = uuidv7();
+  readonly #closing = new AbortController();
   readonly #driving = new Map<string, Promise<void>>();
   readonly #sleeping = new Set<() => void>();
 
   constructor(options: RolloutOptions) {
     this.#options = options;
-    this.#rounds = new Rounds({ ...options, failure: 'driving rollouts failed' }, (signal) => this.#pass(signal));
+    this.#rounds = new Rounds({ ...options, failure: 'driving rollouts failed' }, () => this.#pass());
   }
 
   async close(): Promise<void> {
+    this.#closing.abort();
     await this.#rounds.close();
     await Promise.all(this.#driving.values());
   }
@@ -55,9 +57,18 @@ export class RolloutKeeper {
     this.#sleeping.clear();
   };
 
-  async #pass(signal: AbortSignal): Promise<void> {
-    const { database } = this.#options;
+  /** Begins to drive what waits for it, without waiting for the next look: somebody has begun or resumed one. */
+  look(): void {
+    this.#driveAll().catch((error: unknown) => this.#options.logger.warn({ error }, 'driving rollouts failed'));
+  }
+
+  async #pass(): Promise<void> {
     await this.#catchUp();
+    await this.#driveAll();
+  }
+
+  async #driveAll(): Promise<void> {
+    const { database, logger } = this.#options;
     const waiting = await database.asSystem((tx) =>
       tx.query<{ rollout_id: string }>(
         `SELECT rollout_id FROM provisioner.migration_rollouts r
@@ -68,9 +79,9 @@ export class RolloutKeeper {
     );
     // Not waited for: one may take a day, and others begin meanwhile.
     for (const { rollout_id: rolloutId } of waiting) {
-      if (this.#driving.has(rolloutId)) continue;
-      const driven = this.#drive(rolloutId, signal)
-        .catch((error: unknown) => this.#options.logger.warn({ rollout_id: rolloutId, error }, 'a drive broke off'))
+      if (this.#driving.has(rolloutId) || this.#closing.signal.aborted) continue;
+      const driven = this.#drive(rolloutId, this.#closing.signal)
+        .catch((error: unknown) => logger.warn({ rollout_id: rolloutId, error }, 'a drive broke off'))
         .finally(() => this.#driving.delete(rolloutId));
       this.#driving.set(rolloutId, driven);
     }
@@ -85,7 +96,10 @@ export class RolloutKeeper {
       });
     }, leaseMs / 3);
     try {
-      while (!signal.aborted && (await this.#step(rolloutId))) {
+      while (!signal.aborted) {
+        const next = await this.#step(rolloutId);
+        if (next === 'over') return;
+        if (next === 'again') continue;
         const woken = new Promise<void>((resolve) => this.#sleeping.add(resolve));
         await Promise.race([woken, sleep(POLL_MS, signal).catch(() => undefined)]);
       }
@@ -95,15 +109,15 @@ export class RolloutKeeper {
     }
   }
 
-  /** One look at a rollout: false when there is nothing to drive any more. */
-  async #step(rolloutId: string): Promise<boolean> {
+  /** One look at a rollout, and what is to be done about it now. */
+  async #step(rolloutId: string): Promise<'again' | 'wait' | 'over'> {
     const { database, leaseMs } = this.#options;
     const rollout = await this.#take(rolloutId);
-    if (rollout === undefined) return false;
+    if (rollout === undefined) return 'over';
     await settleRuns(database, rollout);
     const waves = await countWaves(database, rolloutId);
     const running = waves.reduce((sum, one) => sum + one.running, 0);
-    if (rollout.state !== 'running') return running > 0;
+    if (rollout.state !== 'running') return running > 0 ? 'wait' : 'over';
     const { direction, rules } = rollout;
     if (direction === 'up' && !rollout.checked) return this.#check(rollout);
 
@@ -113,43 +127,46 @@ export class RolloutKeeper {
     const judged = waves.find(({ wave }) => wave === rollout.wave);
     const why = judged && direction === 'up' ? failuresHalt(judged.wave, judged, rules) : undefined;
     if (why !== undefined) {
-      if (running > 0) return true;
+      if (running > 0) return 'wait';
       return this.#end(rollout, 'halted', why);
     }
     if (current === undefined || current.wave !== rollout.wave) {
-      if (running > 0) return true;
-      return this.#nextWave(rollout, judged, current);
+      if (running > 0) return 'wait';
+      return this.#nextWave(rollout, waves, current);
     }
     const from = { state: 'pending', wave: current.wave, limit: rules.concurrency - running } as const;
     for (const held of await beginRuns(database, rollout, from, leaseMs)) {
       void this.#options.runs.carryOut(held).then(this.#wake);
     }
-    return true;
+    return 'wait';
   }
 
-  async #check(rollout: RolloutRow): Promise<boolean> {
+  async #check(rollout: RolloutRow): Promise<'again'> {
     const { database } = this.#options;
     const stop = async (): Promise<boolean> => (await this.#take(rollout.rollout_id))?.state !== 'running';
     const why = await checkFleet(this.#options, rollout, stop);
-    if (await stop()) return true;
+    if (await stop()) return 'again';
     if (why !== undefined) return this.#end(rollout, 'halted', why);
     await database.asSystem((tx) =>
       tx.execute('UPDATE provisioner.migration_rollouts SET checked = true, updated_at = now() WHERE rollout_id = $1', [
         rollout.rollout_id,
       ]),
     );
-    return true;
+    return 'again';
   }
 
   /** A wave is over: on to the next one, or to the end. */
-  async #nextWave(rollout: RolloutRow, judged: WaveCounts | undefined, next: WaveCounts | undefined): Promise<boolean> {
+  async #nextWave(rollout: RolloutRow, waves: readonly WaveCounts[], next: WaveCounts | undefined): Promise<'again'> {
     const { database } = this.#options;
     const { rollout_id: rolloutId, direction, rules, wave, verified } = rollout;
     if (direction === 'up') {
       if (wave === STAGING_WAVE && rules.verification && !verified) {
         return this.#end(rollout, 'waiting', 'somebody must report whether the tenants labelled staging are well');
       }
-      const slow = judged === undefined ? undefined : await this.#slowServer(rollout);
+      const judged = waves.filter((one) => one.wave === wave || (next === undefined && one.succeeded + one.queued > 0));
+      const absent = judged.find((one) => absenceHalts(one.wave, one, rules) !== undefined);
+      if (absent !== undefined) return this.#end(rollout, 'halted', absenceHalts(absent.wave, absent, rules)!);
+      const slow = await this.#slowServer(rollout);
       if (slow !== undefined) return this.#end(rollout, 'halted', slow);
     }
     if (next !== undefined) {
@@ -160,7 +177,7 @@ export class RolloutKeeper {
           [rolloutId, this.#me, next.wave, direction],
         ),
       );
-      return true;
+      return 'again';
     }
     if (direction === 'up') return this.#end(rollout, 'succeeded', '');
     const failed = (await countWaves(database, rolloutId)).reduce((sum, one) => sum + one.failed, 0);
@@ -193,7 +210,7 @@ export class RolloutKeeper {
   }
 
   /** Unless somebody was quicker, e.g. paused it. */
-  async #end({ rollout_id: rolloutId }: RolloutRow, state: RolloutState, reason: string): Promise<boolean> {
+  async #end({ rollout_id: rolloutId }: RolloutRow, state: RolloutState, reason: string): Promise<'again'> {
     const { database, logger } = this.#options;
     await database.asSystem(async (tx) => {
       const mine = await tx.execute(
@@ -203,7 +220,7 @@ export class RolloutKeeper {
       if (mine > 0) await move(tx, rolloutId, state, reason);
     });
     logger.info({ rollout_id: rolloutId, state, reason }, 'a rollout stands');
-    return true;
+    return 'again';
   }
 
   /** Takes or renews this process's right to drive it. */

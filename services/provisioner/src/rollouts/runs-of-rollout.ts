@@ -1,3 +1,4 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import type { Database, Tx } from '@mad/postgres';
 import type { RolloutRow, RunRow } from '../db/entities/rollout.ts';
 import type { OperationState } from '../db/entities/operation.ts';
@@ -41,8 +42,8 @@ function settled(rollout: RolloutRow, run: Ended): { state: RunState; error: str
     return { state: done, error: '', pauseMs: 0 };
   }
   const error = run.operation_state === 'cancelled' ? 'somebody cancelled it' : run.operation_error;
-  if (isAway(error) && direction === 'up') return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS };
   const again = ended === null && mayPass(error) && run.attempts < rules.attempts;
+  if (!again && isAway(error) && direction === 'up') return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS };
   return { state: again ? 'pending' : 'failed', error, pauseMs: again ? pauseBefore(run.attempts) : 0 };
 }
 
@@ -97,7 +98,9 @@ async function beginRun(
     await setRun(tx, rolloutId, orgId, state, `busy at ${tenant.step}`, BUSY_PAUSE_MS);
     return undefined;
   }
-  const params = { rollout_id: rolloutId, version: direction === 'up' ? version : run.from_version };
+  const params: JsonObject = { rollout_id: rolloutId, version: direction === 'up' ? version : run.from_version };
+  // Looked at when the rollout began; one that was out of reach then is looked at when it is begun.
+  if (direction === 'up' && run.from_version !== '') params['from'] = run.from_version;
   const actor = { actorKind, userId: userId ?? undefined };
   const held = await begin(tx, { orgId, schema }, 'migrate', { leaseMs, actor, params });
   // One commit with the operation: after a crash either both are there or neither is.
@@ -132,6 +135,8 @@ export interface WaveCounts {
   pending: number;
   running: number;
   failed: number;
+  succeeded: number;
+  queued: number;
 }
 
 /** Every wave of a rollout, the first one first. */
@@ -139,7 +144,8 @@ export function countWaves(database: Database, rolloutId: string): Promise<WaveC
   return database.asSystem((tx) =>
     tx.query<WaveCounts>(
       `SELECT wave, count(*)::int AS total, count(*) FILTER (WHERE state = 'pending')::int AS pending,
-         count(*) FILTER (WHERE state = 'running')::int AS running, count(*) FILTER (WHERE state = 'failed')::int AS failed
+         count(*) FILTER (WHERE state = 'running')::int AS running, count(*) FILTER (WHERE state = 'failed')::int AS failed,
+         count(*) FILTER (WHERE state = 'succeeded')::int AS succeeded, count(*) FILTER (WHERE state = 'queued')::int AS queued
        FROM provisioner.migration_runs WHERE rollout_id = $1 GROUP BY wave ORDER BY wave`,
       [rolloutId],
     ),

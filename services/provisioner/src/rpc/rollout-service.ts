@@ -16,7 +16,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const POLL_MS = 250;
 
 export function rolloutService(context: ProvisionerContext): BoundService {
-  const { database, owners, changes } = context;
+  const { database, owners, changes, rollouts } = context;
 
   const shown = async (tx: Tx, rolloutId: string): Promise<Rollout> => {
     const row = await readRollout(tx, rolloutId);
@@ -29,6 +29,7 @@ export function rolloutService(context: ProvisionerContext): BoundService {
       await change(tx);
       return shown(tx, rolloutId);
     });
+    rollouts.look();
     return { rollout };
   };
 

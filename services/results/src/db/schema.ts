@@ -35,6 +35,18 @@ export const resultsMigrations: readonly MigrationClass[] = [
   Exports,
 ];
 
+/**
+ * The oldest version this code works with: while a release goes through the fleet, tenants are at it or at a later one.
+ * What comes after it only adds what is not needed before a tenant has it. To be raised in the release after the one whose migration
+ * the code needs.
+ */
+export const SERVED_FROM: MigrationClass = CacheSources;
+
+/** Versions whose tenants are refused until they are migrated. */
+export const outdatedVersions: readonly string[] = resultsMigrations
+  .slice(0, resultsMigrations.indexOf(SERVED_FROM))
+  .map(({ migrationName }) => migrationName);
+
 export const resultsEntities: readonly EntitySchema[] = [
   JobEntity,
   JobTaskEntity,

@@ -69,7 +69,9 @@ async function ensureTemplate(migrations: readonly MigrationClass[]): Promise<st
 }
 
 /** A database with a login of its own, cloned from a template that has these migrations. */
-export async function tenantDatabase(migrations = resultsMigrations): Promise<TenantDatabase> {
+export async function tenantDatabase(
+  migrations: readonly MigrationClass[] = resultsMigrations,
+): Promise<TenantDatabase> {
   const cluster = testCluster();
   const name = `mad_test_${randomBytes(8).toString('hex')}`;
   const user = `${name}_a`;

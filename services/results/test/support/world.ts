@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, type Client, type Transport } from '@connectrpc/connect';
 import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
+import type { MigrationClass } from '@mad/postgres';
 import { createLogger, MINUTE_MS, uuidv7, type Logger } from '@mad/process';
 import { CachePolicy } from '@mad/proto/catalog';
 import { TenantState } from '@mad/proto/provisioner';
@@ -24,7 +25,7 @@ import {
 } from '@mad/proto/results';
 import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { bearer, serviceToken, testCluster, testServiceKey, testServiceKeys, userToken } from '@mad/testing';
-import { startResults, type RunningResults } from '../../src/index.ts';
+import { resultsMigrations, startResults, type RunningResults } from '../../src/index.ts';
 import { columnsOf, type Outcome } from './columns.ts';
 import { SERVER_ID, serveNeighbours, type Molecule, type Neighbourhood } from './neighbours.ts';
 import { onServer, tenantDatabase, type TenantDatabase } from './tenant-database.ts';
@@ -109,7 +110,8 @@ export interface World {
   transport: Transport;
   /** host:port of results' gRPC. */
   address(): string;
-  organization(): Promise<Organization>;
+  /** With a database of these migrations; without, of the newest. */
+  organization(migrations?: readonly MigrationClass[]): Promise<Organization>;
   materialize(org: Organization, options?: JobOptions): Promise<MaterializeJobResponse & { jobId: string }>;
   /** Starts an execution under a lease of this attempt. */
   start(org: Organization, id: string, attempt?: number): Promise<StartExecutionResponse>;
@@ -243,9 +245,9 @@ export async function openWorld({
       RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
     },
     address: () => `127.0.0.1:${results.port}`,
-    async organization() {
+    async organization(migrations = resultsMigrations) {
       const orgId = uuidv7();
-      const database = await tenantDatabase();
+      const database = await tenantDatabase(migrations);
       databases.push(database);
       const { host, port } = testCluster();
       around.routes.set(orgId, {
@@ -260,6 +262,7 @@ export async function openWorld({
         user: database.user,
         password: database.password,
         connectionBudget: 20,
+        schemaVersion: migrations.at(-1)!.migrationName,
       });
       return {
         orgId,

@@ -85,7 +85,7 @@ export const provisionerCases: Case[] = [
     method: 'ListDrift',
     as: 'platform',
     request: ({ orgId }) => ({ orgId }),
-    responses: ({ orgId }) => [{ tenants: [{ orgId, schema: 'results', differences: [], error: '' }] }],
+    responses: ({ orgId }) => [{ tenants: [{ orgId, schema: 'results' }] }],
     // Backups are made by the clock, and take the database meanwhile.
     changes: true,
   },
@@ -95,7 +95,15 @@ export const provisionerCases: Case[] = [
     method: 'PlanRollout',
     as: 'platform',
     request: () => ({ schema: 'results' }),
-    responses: ({ orgId }) => [{ tenants: [{ orgId, migrations: [], error: '' }], migrations: [] }],
+    responses: ({ orgId }) => [{ tenants: [{ orgId }] }],
+  },
+  {
+    name: 'a rollout that nobody began, watched by the platform',
+    service: RolloutService,
+    method: 'WatchRollout',
+    as: 'platform',
+    request: ({ orgId }) => ({ rolloutId: orgId }),
+    error: { code: 'not_found', reason: 'RESOURCE_NOT_FOUND' },
   },
   {
     name: 'the indexes an organization has of its own, for the platform',
@@ -103,7 +111,7 @@ export const provisionerCases: Case[] = [
     method: 'ListTenantIndexes',
     as: 'platform',
     request: ({ orgId }) => ({ orgId }),
-    responses: () => [{ indexes: [] }],
+    responses: () => [{}],
   },
   {
     name: "a tenant's route, for results",
