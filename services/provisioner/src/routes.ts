@@ -4,6 +4,7 @@ import { backupService } from './rpc/backup-service.ts';
 import { erasureService } from './rpc/erasure-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
 import { operationService } from './rpc/operation-service.ts';
+import { reconcileService } from './rpc/reconcile-service.ts';
 import { routeService } from './rpc/route-service.ts';
 import { serverService } from './rpc/server-service.ts';
 import { tenantService } from './rpc/tenant-service.ts';
@@ -18,5 +19,6 @@ export function routes(context: ProvisionerContext): BoundService[] {
     backupService(context),
     erasureService(context),
     fleetStatisticsService(context),
+    reconcileService(context),
   ];
 }

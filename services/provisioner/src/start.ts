@@ -18,6 +18,7 @@ import { ChangeFeed } from './provisioning/change-feed.ts';
 import { RowOwners } from './erasure/row-owners.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
+import { ReconcileKeeper } from './reconcile/reconcile-keeper.ts';
 import { RotationKeeper } from './rotation/rotation-keeper.ts';
 import { deliverAuditEvents, QUEUES } from './queue.ts';
 import { routes } from './routes.ts';
@@ -106,6 +107,16 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   open.defer(() => stock.close());
   const watch = new ServerWatch({ database, connections, logger, everyMs: config.serverSampleMs });
   open.defer(() => watch.close());
+  const reconcile = new ReconcileKeeper({
+    database,
+    connections,
+    owners,
+    objects,
+    logger,
+    metrics: deps.metrics,
+    everyMs: config.reconcileMs,
+  });
+  open.defer(() => reconcile.close());
   const rotation = new RotationKeeper({
     database,
     connections,
@@ -142,6 +153,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     leaseMs,
     rotateGraceMs,
     replacedKeepMs,
+    cleanupGraceMs: config.cleanupGraceMs,
     backupPolicy,
     defaultRegion,
     logger,

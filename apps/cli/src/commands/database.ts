@@ -12,11 +12,12 @@ import { progressBar } from '../progress.ts';
 import { asPlatform, type Signed } from '../session.ts';
 import type { GlobalFlags, Settings } from '../settings.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
+import { reconcileCommand } from './reconcile.ts';
 import { rotateCommand } from './rotate.ts';
 import { serverCommands } from './server.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, db server, db why, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, db server, db why, db reconcile, db rotate, db erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -42,6 +43,7 @@ export function databaseCommands(mad: Command, env: Env): void {
       }),
     );
   serverCommands(db, env);
+  reconcileCommand(db, env);
   rotateCommand(db, env);
   schemaDocsCommand(db, env);
   mad

@@ -3,6 +3,7 @@ import {
   ErasureService,
   FleetStatisticsService,
   OperationService,
+  ReconcileService,
   RouteService,
   ServerService,
   TenantService,
@@ -59,6 +60,14 @@ export const provisionerCases: Case[] = [
     method: 'ListErasures',
     as: 'platform',
     responses: () => [{}],
+  },
+  {
+    name: 'what servers have without a row: nothing',
+    service: ReconcileService,
+    method: 'InspectFleet',
+    as: 'platform',
+    responses: () => [{}],
+    changes: true,
   },
   {
     name: 'who is connected where, for the platform',
