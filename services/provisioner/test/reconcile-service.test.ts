@@ -215,7 +215,8 @@ describe('what is taken away by hand', () => {
 
     const { repaired, differences } = await fleet.repairFleet({});
     expect(kindsOf(repaired)).toEqual([`lost_role ${role}`, `lost_stock ${shelf}`]);
-    expect(differences.map(({ kind, whatToDo }) => [kind, whatToDo]).sort()).toEqual([
+    const named = differences.toSorted((a, b) => (a.kind < b.kind ? -1 : 1));
+    expect(named.map(({ kind, whatToDo }) => [kind, whatToDo])).toEqual([
       ['lost_archive', `make another: mad backup create ${archived}, then mad backup delete ${lost.backupId}`],
       ['lost_database', `restore it: mad backup list --org-id ${dropped}, then mad backup restore <backup> --yes`],
     ]);
