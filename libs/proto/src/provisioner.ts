@@ -9,6 +9,7 @@ export * from './gen/mad/provisioner/v1/operation_pb.js';
 export * from './gen/mad/provisioner/v1/operation_service_pb.js';
 export * from './gen/mad/provisioner/v1/rollout_pb.js';
 export * from './gen/mad/provisioner/v1/rollout_service_pb.js';
+export * from './gen/mad/provisioner/v1/reconcile_service_pb.js';
 export * from './gen/mad/provisioner/v1/route_service_pb.js';
 export * from './gen/mad/provisioner/v1/server_service_pb.js';
 export * from './gen/mad/provisioner/v1/tenant_pb.js';

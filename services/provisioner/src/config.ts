@@ -39,6 +39,8 @@ export interface ProvisionerConfig {
   sweepMs: number;
   /** How often each server is looked at: whether it answers, its sessions, its bytes. */
   serverSampleMs: number;
+  /** How often rows are compared with servers and object store. */
+  reconcileMs: number;
   /** Clones that wait on each server for each tenant schema. */
   stockSize: number;
   /** Clones made per minute at most, on each server for each tenant schema. */
@@ -99,6 +101,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
       sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
       serverSampleMs: r.integer('PROVISIONER_SERVER_SAMPLE_MS', { default: 10 * SECOND_MS, min: 100 }),
+      reconcileMs: r.integer('PROVISIONER_RECONCILE_MS', { default: 60 * MINUTE_MS, min: 100 }),
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
       shareMs: r.integer('PROVISIONER_SHARE_MS', { default: MINUTE_MS, min: 5 * SECOND_MS }),

@@ -31,6 +31,8 @@ export interface ProvisionerContext {
   shareMs: number;
   /** How long sessions under a login that is no longer in use may go on, in milliseconds. */
   rotateGraceMs: number;
+  /** How long the leavings of a failed operation wait for somebody to go on with it, in milliseconds. */
+  cleanupGraceMs: number;
   /** How long the database a restore replaced is kept unless the request says, in milliseconds. */
   replacedKeepMs: number;
   /** Of organizations that have none of their own. */

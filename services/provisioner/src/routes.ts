@@ -6,6 +6,7 @@ import { erasureService } from './rpc/erasure-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
 import { operationService } from './rpc/operation-service.ts';
 import { rolloutService } from './rpc/rollout-service.ts';
+import { reconcileService } from './rpc/reconcile-service.ts';
 import { routeService } from './rpc/route-service.ts';
 import { serverService } from './rpc/server-service.ts';
 import { tenantIndexService } from './rpc/tenant-index-service.ts';
@@ -24,5 +25,6 @@ export function routes(context: ProvisionerContext): BoundService[] {
     driftService(context),
     rolloutService(context),
     tenantIndexService(context),
+    reconcileService(context),
   ];
 }

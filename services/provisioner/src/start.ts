@@ -20,6 +20,7 @@ import { RowOwners } from './erasure/row-owners.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
 import { RolloutKeeper } from './rollouts/rollout-keeper.ts';
+import { ReconcileKeeper } from './reconcile/reconcile-keeper.ts';
 import { RotationKeeper } from './rotation/rotation-keeper.ts';
 import { deliverAuditEvents, QUEUES } from './queue.ts';
 import { routes } from './routes.ts';
@@ -113,6 +114,16 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   open.defer(() => shares.close());
   const watch = new ServerWatch({ database, connections, logger, everyMs: config.serverSampleMs });
   open.defer(() => watch.close());
+  const reconcile = new ReconcileKeeper({
+    database,
+    connections,
+    owners,
+    objects,
+    logger,
+    metrics: deps.metrics,
+    everyMs: config.reconcileMs,
+  });
+  open.defer(() => reconcile.close());
   const rotation = new RotationKeeper({
     database,
     connections,
@@ -163,6 +174,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     rotateGraceMs,
     shareMs: config.shareMs,
     replacedKeepMs,
+    cleanupGraceMs: config.cleanupGraceMs,
     backupPolicy,
     defaultRegion,
     logger,

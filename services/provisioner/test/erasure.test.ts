@@ -5,15 +5,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Code, type ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { generateSigningKey } from '@mad/auth';
-import { clientOptions } from '@mad/postgres';
+import { bootstrapTenantServer, clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
-import { reasonOf } from '@mad/rpc';
-import { testCluster } from '@mad/testing';
+import { reasonOf, type RpcServer } from '@mad/rpc';
+import { platformToken, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { signatureProblems, signErasure } from '../src/erasure/signature.ts';
 import type { ErasureRecord } from '../src/domain/erasure-record.ts';
 import { archivedMigrations, fill } from './archived-schema.ts';
+import { serveSchemaOwner } from './neighbours.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'forgotten';
@@ -230,6 +231,23 @@ describe('an erasure', () => {
     await session.end().catch(() => undefined);
   }, 120_000);
 
+  test('asks a backup to give way, and leaves nothing of what it had begun', async () => {
+    const orgId = await tenant();
+    const release = await holdTenant(orgId);
+    const { operation: backup } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
+    const asked = mad.tenants().eraseTenants(request(orgId), { timeoutMs: 60_000 });
+    for (let wait = 0; wait < 500; wait += 1) {
+      const { operation } = await mad.operations().getOperation({ operationId: backup!.operationId });
+      if (operation!.cancelRequested) break;
+      await delay(20);
+    }
+    await release();
+    expect(await ended(backup)).toMatchObject({ state: OperationState.CANCELLED });
+    expect((await asked).operation).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
+    expect(await filesOf(orgId)).toEqual([]);
+    expect(await rowsOf(orgId)).toBe(0);
+  }, 120_000);
+
   test('waits for an owner that is away, and goes on when it is back', async () => {
     const orgId = await tenant();
     mad.ownedRows.left.set(orgId, 3);
@@ -245,6 +263,81 @@ describe('an erasure', () => {
       mad.ownedRows.away = false;
     }
     expect(mad.ownedRows.left.get(orgId)).toBe(0);
+  }, 120_000);
+});
+
+describe('an organization with databases of two schemas on two servers', () => {
+  const FIRST = 'forgotten_one';
+  const SECOND = 'forgotten_two';
+  let both: RunningProvisioner;
+  let second: RpcServer;
+
+  beforeAll(async () => {
+    second = await serveSchemaOwner(SECOND, archivedMigrations(SECOND));
+    both = await runProvisioner({ schema: FIRST, migrations: archivedMigrations(FIRST), idle: true });
+    const password = (role: string): string => new URL(testCluster().url(role, 'postgres')).password;
+    const [provisionerPassword, migratorPassword] = [password('mad_provisioner_admin'), password('mad_migrator')];
+    await bootstrapTenantServer(testCluster().adminUrl, { provisionerPassword, migratorPassword, schema: SECOND });
+    both.environment['PROVISIONER_TENANT_SCHEMAS'] += `,${SECOND}=127.0.0.1:${second.port}`;
+    await both.start();
+    const { host, port } = testCluster();
+    await both
+      .servers()
+      .registerServer({ name: 'far', host, port, region: 'far', provisionerPassword, migratorPassword });
+  });
+
+  afterAll(async () => {
+    await both?.close();
+    await second?.close();
+    const names = await mad.admin.query<{ datname: string }>('SELECT datname FROM pg_database WHERE datname LIKE $1', [
+      `mad\\_${SECOND}\\_%`,
+    ]);
+    for (const { datname } of names.rows) await mad.admin.query(`DROP DATABASE ${datname} WITH (FORCE)`);
+  });
+
+  test('is erased by one operation, on both', async () => {
+    const orgId = uuidv7();
+    for (const [schema, region] of [
+      [FIRST, 'local'],
+      [SECOND, 'far'],
+    ] as const) {
+      const { tenant: made } = await both.tenants().ensureTenant({ orgId, schema, region });
+      expect(made).toMatchObject({ state: TenantState.READY, lastError: '' });
+    }
+    const { operation } = await both.tenants().eraseTenants(request(orgId), { timeoutMs: 60_000 });
+    expect(operation).toMatchObject({ state: OperationState.SUCCEEDED, error: '', schema: FIRST });
+    const bare = orgId.replaceAll('-', '');
+    const { erasure, problems } = await both.erasures().verifyErasure({ erasureId: orgId });
+    expect(problems).toEqual([]);
+    expect(erasure!.record).toMatchObject({
+      databases: [`far/mad_${SECOND}_${bare}`, `local/mad_${FIRST}_${bare}`],
+      roles: [
+        `far/mad_${SECOND}_${bare}_a`,
+        `far/mad_${SECOND}_${bare}_b`,
+        `local/mad_${FIRST}_${bare}_a`,
+        `local/mad_${FIRST}_${bare}_b`,
+      ],
+    });
+    const left = await mad.admin.query(
+      `SELECT datname FROM pg_database WHERE datname LIKE $1 UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE $1`,
+      [`%${bare}%`],
+    );
+    expect(left.rows).toEqual([]);
+    const { tenants } = await both
+      .tenantsAs(await platformToken({ permissions: ['platform.tenants.read'] }))
+      .listTenants({ orgId });
+    const standing = tenants.toSorted((a, b) => (a.schema < b.schema ? -1 : 1));
+    expect(standing.map(({ schema, state, step }) => [schema, state, step])).toEqual([
+      [FIRST, TenantState.ERASED, ''],
+      [SECOND, TenantState.ERASED, ''],
+    ]);
+    for (const schema of [FIRST, SECOND]) {
+      const { rows } = await both.rows.query(
+        'SELECT state FROM provisioner.tenant_changes WHERE org_id = $1 AND schema = $2 ORDER BY seq',
+        [orgId, schema],
+      );
+      expect(rows.map(({ state }) => state)).toEqual(['ready', 'erasing', 'erased']);
+    }
   }, 120_000);
 });
 

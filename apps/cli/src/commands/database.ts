@@ -23,12 +23,16 @@ import { driftCommands } from './drift.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
 import { labelCommand } from './label.ts';
 import { isGood, rolloutCommands, rolloutText } from './rollout.ts';
+import { reconcileCommand } from './reconcile.ts';
 import { rotateCommand } from './rotate.ts';
 import { tenantIndexCommands } from './tenant-index.ts';
 import { serverCommands } from './server.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, server, why, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/**
+ * db list, server, why, reconcile, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the
+ * databases.
+ */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -54,6 +58,7 @@ export function databaseCommands(mad: Command, env: Env): void {
       }),
     );
   serverCommands(db, env);
+  reconcileCommand(db, env);
   rotateCommand(db, env);
   driftCommands(db, env);
   rolloutCommands(db, env);

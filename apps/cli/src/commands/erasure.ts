@@ -3,15 +3,8 @@ import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { MINUTE_MS, sleep, uuidv7, type Env } from '@mad/process';
-import { OrganizationService } from '@mad/proto/identity';
-import {
-  ErasureSchema,
-  ErasureService,
-  OperationService,
-  OperationState,
-  type Erasure,
-  type Operation,
-} from '@mad/proto/provisioner';
+import { OrganizationService, OrganizationStatus } from '@mad/proto/identity';
+import { ErasureSchema, ErasureService, OperationService, OperationState, type Erasure } from '@mad/proto/provisioner';
 import type { Api } from '../api.ts';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
@@ -36,21 +29,24 @@ export function erasureCommands(org: Command, env: Env): void {
     .action(
       action<{ yes?: true; reason: string; wait: boolean }>(env, async ({ settings, output, options }, slug) => {
         const { api, ...signed } = await asPlatform(settings);
-        const { orgId } = await organizationBySlug({ api, ...signed }, slug);
+        const { orgId, status } = await organizationBySlug({ api, ...signed }, slug);
         if (!options.yes && !(await isTypedAgain(slug))) {
           throw new CommandFailure('not confirmed; nothing was erased', EXIT.refused);
         }
-        const request = { orgId, requestId: uuidv7(), slug, reason: options.reason };
-        const { erasureId } = await api.client(OrganizationService).eraseOrganization(request);
+        // Whoever stopped watching watches on: it was asked for already.
+        if (status !== OrganizationStatus.ERASING) {
+          const request = { orgId, requestId: uuidv7(), slug, reason: options.reason };
+          await api.client(OrganizationService).eraseOrganization(request);
+        }
         if (!options.wait) {
-          output.answer({ org_id: orgId, erasure_id: erasureId }, `${slug} is being erased: erasure ${erasureId}`);
+          output.answer({ org_id: orgId }, `${slug} is being erased: mad operation list --org-id ${orgId}`);
           return;
         }
-        const last = await watchOperation(api, output, await operationOf(api, orgId, erasureId));
+        const last = await watchOperation(api, output, await operationOf(api, orgId));
         if (last.state !== OperationState.SUCCEEDED) {
           throw new CommandFailure(`the erasure was given up; ${slug} is suspended`, EXIT.failed);
         }
-        const { erasure } = await api.client(ErasureService).getErasure({ erasureId });
+        const { erasure } = await api.client(ErasureService).getErasure({ erasureId: orgId });
         output.answer(jsonOf(ErasureSchema, erasure), `${slug} is erased\n${details(erasure!)}`);
       }),
     );
@@ -97,11 +93,11 @@ async function isTypedAgain(slug: string): Promise<boolean> {
   return answer.trim() === slug;
 }
 
-/** The operation that carries an erasure out, as soon as it has begun. */
-async function operationOf(api: Api, orgId: string, erasureId: string): Promise<string> {
+/** The operation that carries the erasure out, as soon as it has begun. One that was given up before is another. */
+async function operationOf(api: Api, orgId: string): Promise<string> {
   for (const end = Date.now() + BEGIN_MS; Date.now() < end; await sleep(POLL_MS)) {
     const { operations } = await api.client(OperationService).listOperations({ orgId, kind: 'erase', pageSize: 10 });
-    const mine = operations.find(({ params }: Operation) => params?.['erasure_id'] === erasureId);
+    const mine = operations.find(({ state }) => state !== OperationState.CANCELLED);
     if (mine !== undefined) return mine.operationId;
   }
   const message = `it has not begun yet, its databases are busy; it will: mad operation list --org-id ${orgId}`;

@@ -161,8 +161,13 @@ export const BACKUP_STEPS = {
     const [copy, replaced] = [copyName(schema, operationId), replacedName(schema, operationId)];
     await database.asSystem((tx) => beginSwap(tx, held, tenant.server_id, replaced));
     if (await server.databaseExists(client, copy)) {
-      await server.closeConnections(client, tenant.database_name, names);
-      await server.exchange(client, { current: tenant.database_name, replaced, next: copy });
+      if (await server.databaseExists(client, tenant.database_name)) {
+        await server.closeConnections(client, tenant.database_name, names);
+        await server.exchange(client, { current: tenant.database_name, replaced, next: copy });
+      } else {
+        // Lost: there is nothing to keep.
+        await server.renameDatabase(client, copy, tenant.database_name);
+      }
     }
     // Nobody is let in before the restored database is whole, and the wall stands.
     const done = await toNewest(context, client, subject, held, tenant.database_name);

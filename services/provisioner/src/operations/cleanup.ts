@@ -28,16 +28,17 @@ interface Leaving {
   current: boolean;
   leased: boolean;
   ended_ms_ago: number;
-  tenant_state: TenantRow['state'];
+  /** Null for what is no tenant's. */
+  tenant_state: TenantRow['state'] | null;
 }
 
 const LEAVINGS_SQL = `
   SELECT r.cleanup_id, r.org_id, r.schema, r.server_id, r.object_kind, r.object_name, o.state AS operation_state,
-    t.operation_id = r.operation_id AS current, coalesce(t.step_lease_until > now(), false) AS leased,
+    coalesce(t.operation_id = r.operation_id, true) AS current, coalesce(t.step_lease_until > now(), false) AS leased,
     coalesce(extract(epoch FROM now() - o.ended_at) * 1000, 0)::float8 AS ended_ms_ago, t.state AS tenant_state
   FROM provisioner.cleanup_records r
   JOIN provisioner.operations o USING (operation_id)
-  JOIN provisioner.tenants t ON t.org_id = r.org_id AND t.schema = r.schema`;
+  LEFT JOIN provisioner.tenants t ON t.org_id = r.org_id AND t.schema = r.schema`;
 
 function isDue(leaving: Leaving, graceMs: number): boolean {
   const { operation_state: operation, current, leased, ended_ms_ago: endedMsAgo } = leaving;

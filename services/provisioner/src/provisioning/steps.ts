@@ -65,7 +65,7 @@ export type Step = (
 
 /** The tenant, its server and its logins' passwords. */
 export async function loadSubject(
-  { database: db, master }: StepContext,
+  { database: db, master }: Pick<StepContext, 'database' | 'master'>,
   { orgId, schema }: TenantKey,
 ): Promise<Subject> {
   return db.asSystem(async (tx) => {

@@ -5,6 +5,7 @@ import {
   FleetStatisticsService,
   OperationService,
   RolloutService,
+  ReconcileService,
   RouteService,
   ServerService,
   TenantIndexService,
@@ -62,6 +63,14 @@ export const provisionerCases: Case[] = [
     method: 'ListErasures',
     as: 'platform',
     responses: () => [{}],
+  },
+  {
+    name: 'what servers have without a row: nothing',
+    service: ReconcileService,
+    method: 'InspectFleet',
+    as: 'platform',
+    responses: () => [{}],
+    changes: true,
   },
   {
     name: 'who is connected where, for the platform',
