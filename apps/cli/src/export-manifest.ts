@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Code, ConnectError } from '@connectrpc/connect';
 import { CommandFailure, EXIT } from './failure.ts';
 import { rowCounter } from './export-rows.ts';
 
@@ -94,6 +95,10 @@ export async function verifyFolder(folder: string, onPart?: (done: number) => vo
   return verifyParts(manifest, ({ file }) => createReadStream(join(folder, file)), onPart);
 }
 
+/** No file here, or none in the service's object store. */
+const isMissing = (error: unknown): boolean =>
+  (error as { code?: string }).code === 'ENOENT' || (error instanceof ConnectError && error.code === Code.DataLoss);
+
 /** Checks every part that `open` gives; what is missing is a damage as well. */
 export async function verifyParts(
   { format, rows, parts }: ExportManifest,
@@ -103,7 +108,7 @@ export async function verifyParts(
   const damages: Damage[] = [];
   for (const [index, part] of parts.entries()) {
     const damage = await damageOf(format, part, open(part)).catch((error: unknown) => {
-      if ((error as { code?: string }).code !== 'ENOENT') throw error;
+      if (!isMissing(error)) throw error;
       return { file: part.file, problem: 'is missing' };
     });
     if (damage !== undefined) damages.push(damage);

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { Code, ConnectError } from '@connectrpc/connect';
 import { parquetWriteBuffer } from 'hyparquet-writer';
-import { MANIFEST, manifestFrom, verifyFolder } from '../src/export-manifest.ts';
+import { MANIFEST, manifestFrom, readManifest, verifyFolder, verifyParts } from '../src/export-manifest.ts';
 import { rowCounter } from '../src/export-rows.ts';
 import { EXIT } from '../src/failure.ts';
 
@@ -94,6 +95,17 @@ describe.each(Object.keys(CONTENTS))('an export as %s', (format) => {
       }),
     );
   });
+});
+
+test('a part that the service has lost is told, and its being away is not taken for that', async () => {
+  const manifest = await readManifest(download('csv').path);
+  const answer = (code: Code) =>
+    verifyParts(manifest, async function* () {
+      yield CONTENTS['csv']!.subarray(0, 4);
+      throw new ConnectError('no', code);
+    });
+  await expect(answer(Code.DataLoss)).resolves.toHaveLength(3);
+  await expect(answer(Code.Unavailable)).rejects.toMatchObject({ code: Code.Unavailable });
 });
 
 test('rows that the manifest counts otherwise are told', async () => {

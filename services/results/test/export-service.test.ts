@@ -347,6 +347,30 @@ describe('an export that cannot be, or is not wanted any more', () => {
     }
   });
 
+  test('another organization finds none of it, whatever it asks', async () => {
+    const { jobId } = await finishedJob(['one']);
+    const { exportId } = await exported({ jobId, format: ExportFormat.CSV });
+    const other = await world.organization();
+    const drain = async (stream: AsyncIterable<unknown>) => {
+      for await (const piece of stream) void piece;
+    };
+    for (const orgId of [org.orgId, other.orgId]) {
+      const name = { orgId, jobId, exportId };
+      const as = bearer(other.token);
+      for (const call of [
+        () => world.exports.getExport(name, as),
+        () => world.exports.listExports(name, as),
+        () => world.exports.deleteExport(name, as),
+        () => world.exports.createExport({ ...name, requestId: uuidv7(), format: ExportFormat.CSV }, as),
+        () => drain(world.exports.downloadExport({ ...name, partNo: 1 }, as)),
+        () => drain(world.poses.downloadPoses(name, as)),
+        () => world.poses.getPose({ ...name, itemNo: 1 }, as),
+      ]) {
+        expect(await failureOf(call())).toMatchObject({ code: Code.NotFound });
+      }
+    }
+  });
+
   test('removed, it leaves no file', async () => {
     const { jobId } = await finishedJob(Array.from({ length: 20 }, (_, index) => `m${index}`));
     const { exportId } = await exported({ jobId, format: ExportFormat.PARQUET });

@@ -1,5 +1,5 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
-import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
+import type { JsonObject, JsonValue, MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
 import { ObjectNotFoundError } from '@mad/object-store';
 import { ExportFormat, ExportState, type ExportSchema, type ExportService } from '@mad/proto/results';
@@ -12,6 +12,7 @@ import { EXPORT_COLUMNS_SQL, isAbandoned, readParts, requireExport } from '../ex
 import { dropObjectsOfOwner, objectKey } from '../objects/object-notes.ts';
 import { appendAudit } from '../runs/audit.ts';
 import { requireJob } from '../runs/job-image.ts';
+import { isEntryCursor, type EntryCursor } from './cache-rows.ts';
 import { requireFilter, requireKnownRanks } from './filter.ts';
 import { scoringTask } from './job-tasks.ts';
 
@@ -26,6 +27,7 @@ const STATES: Record<ExportStateName, ExportState> = {
   completed: ExportState.COMPLETED,
   failed: ExportState.FAILED,
 };
+const NO_ID = '00000000-0000-0000-0000-000000000000';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** Hits of a job as files. */
@@ -95,21 +97,24 @@ export function exportService(context: Context): ServiceImpl<typeof ExportServic
       const orgId = orgOf(ctx);
       const { jobId } = request;
       const query = ['exports', orgId, jobId];
-      const isCursor = (value: unknown): boolean => typeof value === 'string' && UUID.test(value);
+      const isCursor = (value: JsonValue): boolean => isEntryCursor(value) && UUID.test((value as EntryCursor)[1]);
       const { size, cursor } = pageOf(request, { query, isCursor });
       const rows = await tenants.read(orgId, async (tx) => {
         await requireJob(tx, jobId);
-        return tx.query<ExportEntityRow>(
-          `SELECT ${EXPORT_COLUMNS_SQL} FROM exports WHERE job_id = $1 AND ($2::uuid IS NULL OR export_id < $2)
-            ORDER BY export_id DESC LIMIT $3`,
-          [jobId, cursor ?? null, size + 1],
+        const [created, exportId] = (cursor as EntryCursor | undefined) ?? ['infinity', NO_ID];
+        return tx.query<ExportEntityRow & { cursor: string }>(
+          `SELECT ${EXPORT_COLUMNS_SQL}, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS cursor
+            FROM exports WHERE job_id = $1 AND (created_at, export_id) < ($2::timestamptz, $3::uuid)
+            ORDER BY created_at DESC, export_id DESC LIMIT $4`,
+          [jobId, created, exportId, size + 1],
         );
       });
       const shown = rows.slice(0, size);
+      const last = shown.at(-1);
       goOn(orgId, shown);
       return {
         exports: shown.map((row) => exportMessage(row)),
-        nextPageToken: rows.length > size ? nextPageToken(query, shown.at(-1)!.export_id) : '',
+        nextPageToken: rows.length > size ? nextPageToken(query, [last!.cursor, last!.export_id]) : '',
       };
     },
 

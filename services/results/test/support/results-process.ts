@@ -40,6 +40,11 @@ export class ResultsProcess {
     this.#child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
   }
 
+  /** host:port of its gRPC. */
+  get address(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
   /** SIGKILL; answers when it is dead. */
   async kill(): Promise<void> {
     const victim = this.#child;

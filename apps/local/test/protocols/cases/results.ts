@@ -55,7 +55,15 @@ export const resultsCases: Case[] = [
     method: 'ListExports',
     as: 'user',
     request: ({ orgId, jobId }) => ({ orgId, jobId }),
-    responses: () => [{ exports: [] }],
+    responses: () => [{}],
+  },
+  {
+    name: 'a file of an export that is not there',
+    service: ExportService,
+    method: 'DownloadExport',
+    as: 'user',
+    request: ({ orgId, jobId }) => ({ orgId, jobId, exportId: jobId, partNo: 1 }),
+    error: { code: 'not_found', reason: 'RESOURCE_NOT_FOUND' },
   },
   {
     name: 'a file of the poses of a job that has none',
@@ -63,7 +71,7 @@ export const resultsCases: Case[] = [
     method: 'DownloadPoses',
     as: 'user',
     request: ({ orgId, jobId }) => ({ orgId, jobId, taskId: 'properties' }),
-    responses: () => [{ withoutStructure: '0' }],
+    responses: () => [{}],
   },
   {
     name: 'how far the tasks of a job are',

@@ -1,5 +1,6 @@
 import { getOption, hasOption, type DescMethod, type JsonObject } from '@bufbuild/protobuf';
 import { http } from '@mad/proto/http';
+import { download } from '@mad/proto/rest';
 import { codeName, detailJson } from '../answer.ts';
 import type { Answer, Call, ProtocolClient } from '../case.ts';
 import { run } from './program.ts';
@@ -22,6 +23,7 @@ export function curlClients(): ProtocolClient[] {
       parallel: 6,
       cannot({ method, timeoutMs }) {
         if (!hasOption(method, http)) return 'the method has no google.api.http path';
+        if (hasOption(method, download)) return 'REST answers with the file itself, not with messages';
         if (timeoutMs !== undefined) return 'REST carries no deadline';
         return undefined;
       },

@@ -46,7 +46,8 @@ export const ExportEntity = new EntitySchema<ExportEntityRow>({
     lease_owner: { type: 'uuid', nullable: true },
     lease_until: { type: 'timestamptz', nullable: true },
     manifest: {
-      type: 'jsonb',
+      // Not jsonb: people read it, in the order in which it was written.
+      type: 'json',
       nullable: true,
       comment: "Confidential: what it is, with every part's checksum; null until it is whole",
     },

@@ -22,7 +22,7 @@ export const Exports = defineMigration(import.meta.url, {
     next_hit jsonb,
     lease_owner uuid,
     lease_until timestamptz,
-    manifest jsonb,
+    manifest json,
     error text NOT NULL DEFAULT '',
     created_by text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -35,10 +35,10 @@ export const Exports = defineMigration(import.meta.url, {
     CONSTRAINT exports_counts_check CHECK (least(snapshot_seq, expected_rows, rows_done, size_bytes) >= 0),
     CONSTRAINT exports_next_hit_check CHECK (jsonb_typeof(next_hit) = 'array'),
     CONSTRAINT exports_lease_check CHECK (num_nulls(lease_owner, lease_until) IN (0, 2)),
-    CONSTRAINT exports_manifest_check CHECK (jsonb_typeof(manifest) = 'object'),
+    CONSTRAINT exports_manifest_check CHECK (json_typeof(manifest) = 'object'),
     CONSTRAINT exports_created_by_check CHECK (char_length(created_by) <= 36)
   );
-  CREATE INDEX idx_exports_job ON results.exports (job_id, export_id DESC);
+  CREATE INDEX idx_exports_job_created_at ON results.exports (job_id, created_at DESC, export_id DESC);
   COMMENT ON TABLE results.exports IS 'Confidential: hits as files. Who holds the lease writes the next part, after next_hit; its id is the request''s that began it.';
   COMMENT ON COLUMN results.exports.filter IS 'Confidential: which hits, in the words of who asked';
   COMMENT ON COLUMN results.exports.manifest IS 'Confidential: what it is, with every part''s checksum; null until it is whole';
