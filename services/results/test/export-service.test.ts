@@ -4,7 +4,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { parquetReadObjects } from 'hyparquet';
-import { sleep, uuidv7 } from '@mad/process';
+import { MINUTE_MS, sleep, uuidv7 } from '@mad/process';
 import { ExportFormat, ExportState } from '@mad/proto/results';
 import { userToken } from '@mad/testing';
 import { readSdfText } from '../src/domain/sdf.ts';
@@ -131,53 +131,57 @@ const READERS: [name: string, format: ExportFormat, read: (content: Buffer) => P
 ];
 
 describe('every hit is taken away as it is', () => {
-  test.each(READERS)('%s gives back wild names and texts, numbers exactly, best first', async (_name, format, read) => {
-    const wild = fc.oneof(
-      fc.string({ unit: 'binary', maxLength: 60 }),
-      fc.string({
-        unit: fc.constantFrom(',', '"', '\n', '\r', ' ', '$', '>', '\\', 'é', '😀', '\u2028', '\t'),
-        maxLength: 20,
-      }),
-      fc.constantFrom('', ' ', '$$$$', '> <score>', '"', '\r\n', 'M  END', '\\u0020', '=1+1', 'β-Carotin; "E160a"'),
-    );
-    // Postgres keeps no NUL and no half characters; catalog would have refused them.
-    const name = wild.map((text) => text.replaceAll('\0', '').toWellFormed());
-    await fc.assert(
-      fc.asyncProperty(fc.array(name, { minLength: 1, maxLength: 18 }), async (names) => {
-        const { jobId, molecules } = await finishedJob(names);
-        const { contents, export: whole } = await exported({ jobId, format });
-        const read_ = (await Promise.all(contents.map(async (one) => read(one)))).flat();
-        const { hits } = await world.jobRuns.listHits(
-          { orgId: org.orgId, jobId, pageSize: 1000, includeBestPose: true },
-          bearer(org.token),
-        );
-        expect(read_.map((row) => Number(row['item_no']))).toEqual(hits.map(({ itemNo }) => itemNo));
-        for (const [index, hit] of hits.entries()) {
-          const row = read_[index]!;
-          const molecule = molecules[hit.itemNo - 1]!;
-          expect(row).toMatchObject({
-            molecule_name: molecule.name,
-            molecule_id: molecule.moleculeId,
-            smiles: molecule.smiles,
-            source: 'fresh',
-            score_units: 'kcal/mol',
-            input_signature: hit.inputSignature,
-          });
-          expect(JSON.parse(row['result_data'] as string)).toEqual({ said: molecule.name, itemNo: hit.itemNo });
-          expect([row['rank'], row['score'], row['pose_score'], row['pose_raw_score']].map(Number)).toEqual([
-            hit.rank,
-            hit.score,
-            hit.bestPose!.score,
-            -1.5,
-          ]);
-          expect(row['logp'] ?? undefined).toEqual(molecule.properties === undefined ? undefined : expect.anything());
-          if (molecule.properties !== undefined) expect(Number(row['logp'])).toBe(-0.1);
-        }
-        expect(whole.parts.map((part) => Number(part.rows))).toEqual(partSizes(names.length));
-      }),
-      { numRuns: 12 },
-    );
-  });
+  test.each(READERS)(
+    '%s gives back wild names and texts, numbers exactly, best first',
+    async (_name, format, read) => {
+      const wild = fc.oneof(
+        fc.string({ unit: 'binary', maxLength: 60 }),
+        fc.string({
+          unit: fc.constantFrom(',', '"', '\n', '\r', ' ', '$', '>', '\\', 'é', '😀', '\u2028', '\t'),
+          maxLength: 20,
+        }),
+        fc.constantFrom('', ' ', '$$$$', '> <score>', '"', '\r\n', 'M  END', '\\u0020', '=1+1', 'β-Carotin; "E160a"'),
+      );
+      // Postgres keeps no NUL and no half characters; catalog would have refused them.
+      const name = wild.map((text) => text.replaceAll('\0', '').toWellFormed());
+      await fc.assert(
+        fc.asyncProperty(fc.array(name, { minLength: 1, maxLength: 18 }), async (names) => {
+          const { jobId, molecules } = await finishedJob(names);
+          const { contents, export: whole } = await exported({ jobId, format });
+          const read_ = (await Promise.all(contents.map(async (one) => read(one)))).flat();
+          const { hits } = await world.jobRuns.listHits(
+            { orgId: org.orgId, jobId, pageSize: 1000, includeBestPose: true },
+            bearer(org.token),
+          );
+          expect(read_.map((row) => Number(row['item_no']))).toEqual(hits.map(({ itemNo }) => itemNo));
+          for (const [index, hit] of hits.entries()) {
+            const row = read_[index]!;
+            const molecule = molecules[hit.itemNo - 1]!;
+            expect(row).toMatchObject({
+              molecule_name: molecule.name,
+              molecule_id: molecule.moleculeId,
+              smiles: molecule.smiles,
+              source: 'fresh',
+              score_units: 'kcal/mol',
+              input_signature: hit.inputSignature,
+            });
+            expect(JSON.parse(row['result_data'] as string)).toEqual({ said: molecule.name, itemNo: hit.itemNo });
+            expect([row['rank'], row['score'], row['pose_score'], row['pose_raw_score']].map(Number)).toEqual([
+              hit.rank,
+              hit.score,
+              hit.bestPose!.score,
+              -1.5,
+            ]);
+            expect(row['logp'] ?? undefined).toEqual(molecule.properties === undefined ? undefined : expect.anything());
+            if (molecule.properties !== undefined) expect(Number(row['logp'])).toBe(-0.1);
+          }
+          expect(whole.parts.map((part) => Number(part.rows))).toEqual(partSizes(names.length));
+        }),
+        { numRuns: 12 },
+      );
+    },
+    3 * MINUTE_MS,
+  );
 
   const partSizes = (count: number): number[] =>
     Array.from({ length: Math.ceil(count / PART_ROWS) }, (_, part) => Math.min(PART_ROWS, count - part * PART_ROWS));

@@ -45,8 +45,8 @@ const docked = (itemNo: number): Outcome => ({
 });
 
 async function filesOf(jobId: string): Promise<string[]> {
-  const names = await readdir(join(world.objectFolder, 'orgs', org.orgId, 'poses', jobId)).catch(() => []);
-  return names.toSorted();
+  const names = await readdir(join(world.objectFolder, 'orgs', org.orgId, 'poses', jobId)).catch((): string[] => []);
+  return names.sort();
 }
 
 test(
