@@ -160,14 +160,14 @@ export class RolloutKeeper {
     const { database } = this.#options;
     const { rollout_id: rolloutId, direction, rules, wave, verified } = rollout;
     if (direction === 'up') {
-      if (wave === STAGING_WAVE && rules.verification && !verified) {
-        return this.#end(rollout, 'waiting', 'somebody must report whether the tenants labelled staging are well');
-      }
       const judged = waves.filter((one) => one.wave === wave || (next === undefined && one.succeeded + one.queued > 0));
       const absent = judged.find((one) => absenceHalts(one.wave, one, rules) !== undefined);
       if (absent !== undefined) return this.#end(rollout, 'halted', absenceHalts(absent.wave, absent, rules)!);
       const slow = await this.#slowServer(rollout);
       if (slow !== undefined) return this.#end(rollout, 'halted', slow);
+      if (wave === STAGING_WAVE && rules.verification && !verified) {
+        return this.#end(rollout, 'waiting', 'somebody must report whether the tenants labelled staging are well');
+      }
     }
     if (next !== undefined) {
       await database.asSystem((tx) =>
