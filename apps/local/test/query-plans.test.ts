@@ -33,18 +33,19 @@ const SMALL = {
   identity: ['signing_keys', 'role_permissions', 'migrations'],
   catalog: ['task_definitions', 'pipeline_templates', 'migrations', 'org_queue_depth'],
   // The stock is a handful of databases.
-  provisioner: ['tenant_stock', 'database_servers', 'tenant_change_counters', 'migrations'],
+  provisioner: ['tenant_stock', 'database_servers', 'server_samples', 'tenant_change_counters', 'migrations'],
   results: ['migrations'],
 };
 
 /** Tables that the run below leaves without a row to copy: what cleaning up left, and artifacts a job was given. */
 const EMPTY = {
   identity: [] as string[],
-  catalog: [] as string[],
+  catalog: ['erasures'],
   provisioner: [
     'backup_policies',
     'backups',
     'cleanup_records',
+    'erasure_records',
     'migration_rollouts',
     'migration_runs',
     'schema_references',

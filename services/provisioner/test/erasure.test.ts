@@ -26,7 +26,11 @@ beforeAll(async () => {
   mad = await runProvisioner({
     schema: SCHEMA,
     migrations: archivedMigrations(SCHEMA),
-    environment: { PROVISIONER_CLEANUP_GRACE_MS: '0', PROVISIONER_BACKUP_EVERY_HOURS: '0' },
+    environment: {
+      PROVISIONER_CLEANUP_GRACE_MS: '0',
+      PROVISIONER_BACKUP_EVERY_HOURS: '0',
+      PROVISIONER_SERVER_SAMPLE_MS: '3600000',
+    },
   });
 });
 
@@ -253,7 +257,7 @@ describe('an erasure', () => {
     mad.ownedRows.left.set(orgId, 3);
     mad.ownedRows.away = true;
     try {
-      const { operation } = await mad.tenants().eraseTenants(request(orgId), { timeoutMs: 3_000 });
+      const { operation } = await mad.tenants().eraseTenants(request(orgId), { timeoutMs: 6_000 });
       expect(operation).toMatchObject({ state: OperationState.RUNNING, step: 'erase_rows' });
       const refused = await failure(mad.operations().cancelOperation({ operationId: operation!.operationId }));
       expect(refused.rawMessage).toBe('operation_id: erase must be carried through');
@@ -360,6 +364,33 @@ describe('giving an erasure up', () => {
     await login.connect();
     await login.end();
     expect(await erase(orgId)).toMatchObject({ state: OperationState.SUCCEEDED });
+  }, 120_000);
+
+  test('while its server is away works too; the read-only organization is shut, and can be erased later', async () => {
+    const orgId = await tenant();
+    await mad.tenants().freezeTenants({ orgId });
+    const { rows } = await mad.rows.query<{ port: number }>('SELECT port FROM provisioner.database_servers');
+    await mad.rows.query('UPDATE provisioner.database_servers SET port = 1');
+    try {
+      const { operation } = await mad.tenants().eraseTenants(request(orgId), { timeoutMs: 6_000 });
+      expect(operation).toMatchObject({ state: OperationState.RUNNING, step: 'shut_out' });
+      await mad.operations().cancelOperation({ operationId: operation!.operationId });
+      expect(await ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
+    } finally {
+      await mad.rows.query('UPDATE provisioner.database_servers SET port = $1', [rows[0]!.port]);
+    }
+    // Nobody gets in, whatever they know: the database is shut, too.
+    for (let wait = 0; wait < 1_000; wait += 1) {
+      const { rows: may } = await mad.admin.query<{ connect: boolean }>(
+        `SELECT has_database_privilege($1, $2, 'CONNECT') AS connect`,
+        [`${nameOf(orgId)}_a`, nameOf(orgId)],
+      );
+      if (!may[0]!.connect) break;
+      await delay(20);
+      expect(wait).toBeLessThan(999);
+    }
+    expect(await erase(orgId)).toMatchObject({ state: OperationState.SUCCEEDED });
+    expect((await mad.objects()).roles.filter((name) => name.startsWith(nameOf(orgId)))).toEqual([]);
   }, 120_000);
 
   test('of one that never had a database leaves it as it was', async () => {

@@ -194,7 +194,7 @@ export function remedyOf({ kind, orgId, backupId }: Difference): { repairable: b
         whatToDo: `make another: mad backup create ${orgId}, then mad backup delete ${backupId}`,
       };
     case 'lost_role':
-      return { repairable: true, whatToDo: 'a repair makes the login again, with the password it had' };
+      return { repairable: true, whatToDo: 'a repair makes the login again, once the organization is resumed' };
     case 'lost_stock':
       return { repairable: true, whatToDo: 'a repair forgets it; another is made' };
     default:

@@ -84,13 +84,18 @@ export async function giveBack(tx: Tx, { orgId, operationId }: Held): Promise<vo
        SELECT FROM provisioner.tenant_credentials c WHERE c.org_id = t.org_id AND c.schema = t.schema)`,
     [orgId, operationId],
   );
-  const back = await tx.query<{ schema: string }>(
+  const back = await tx.query<{ schema: string; state: string }>(
     `UPDATE provisioner.tenants SET step = CASE WHEN ready_at IS NULL THEN 'create_database' END,
        state = CASE WHEN ready_at IS NULL THEN 'failed' ELSE 'suspended' END, generation = generation + 1,
        updated_at = now()
-     WHERE org_id = $1 AND operation_id = $2 RETURNING schema`,
+     WHERE org_id = $1 AND operation_id = $2 RETURNING schema, state`,
     [orgId, operationId],
   );
-  for (const { schema } of back.sort((a, b) => (a.schema < b.schema ? -1 : 1)))
-    await appendChange(tx, { orgId, schema });
+  const tenants = back.sort((a, b) => (a.schema < b.schema ? -1 : 1));
+  // The databases are to be shut as well: whoever sweeps next does it.
+  for (const { schema, state } of tenants) {
+    const actor = { actorKind: 'service' } as const;
+    if (state === 'suspended') await begin(tx, { orgId, schema }, 'suspend', { leaseMs: 1, actor });
+  }
+  for (const { schema } of tenants) await appendChange(tx, { orgId, schema });
 }

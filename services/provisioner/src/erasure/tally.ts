@@ -1,5 +1,5 @@
 import type { Database, Tx } from '@mad/postgres';
-import type { Held } from '../operations/lease.ts';
+import { lockHeld, type Held } from '../operations/lease.ts';
 
 /**
  * What an erasure has done so far, as its operation's `result` keeps it: noted together with what it counts, so that
@@ -28,13 +28,14 @@ export async function readTally(tx: Tx, { operationId }: Held): Promise<Tally> {
   return { ...NOTHING, ...row?.result };
 }
 
-/** Changes the tally together with what `change` writes. */
+/** Changes the tally together with what `change` writes. Throws LeaseLost when the lease is another's. */
 export async function noteTally(
   db: Database,
   held: Held,
   change: (tally: Tally, tx: Tx) => Partial<Tally> | Promise<Partial<Tally>>,
 ): Promise<Tally> {
   return db.asSystem(async (tx) => {
+    await lockHeld(tx, held);
     await tx.execute('SELECT FROM provisioner.operations WHERE operation_id = $1 FOR UPDATE', [held.operationId]);
     const before = await readTally(tx, held);
     const after: Tally = { ...before, ...(await change(before, tx)) };

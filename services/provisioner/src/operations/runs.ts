@@ -114,6 +114,8 @@ export class Runs {
     const began = performance.now();
     let held = started;
     try {
+      // Before a server is needed that may be away.
+      await this.#heedCancel(held);
       const subject = await loadSubject(this.#options, held);
       const findings = await connections.asAdmin(subject.server, async (client) => {
         // A run that lost its lease without knowing may still be at work: it holds this lock until its session ends.
@@ -123,8 +125,7 @@ export class Runs {
         const stop = AbortSignal.any([lost, this.#closing.signal]);
         for (;;) {
           stop.throwIfAborted();
-          const mayBeGivenUp = !mustBeCarriedThrough(held.kind, held.step);
-          if (mayBeGivenUp && (await isCancelRequested(database, held))) throw new Cancelled('its end was asked for');
+          await this.#heedCancel(held);
           Object.assign(found, await STEPS[held.step](this.#options, client, subject, held, stop));
           const next = stepAfter(held.kind, held.step);
           if (next === undefined) return found;
@@ -152,6 +153,12 @@ export class Runs {
       await this.#fail(held, error);
       return { state: 'failed', error };
     }
+  }
+
+  /** Throws Cancelled where the end was asked for of what may still be given up. */
+  async #heedCancel(held: Held): Promise<void> {
+    if (mustBeCarriedThrough(held.kind, held.step)) return;
+    if (await isCancelRequested(this.#options.database, held)) throw new Cancelled('its end was asked for');
   }
 
   /** What must be carried through is tried again at the next pass; the rest ends. */

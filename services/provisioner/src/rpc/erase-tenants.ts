@@ -10,20 +10,23 @@ import { readOperation } from './operation-service.ts';
 
 const RETRY_MS = SECOND_MS;
 const POLL_MS = 100;
+/** The part of the caller's time that is waited for the end. */
+const ANSWER_AT = 0.8;
 
 /** Begins an organization's erasure and waits for its end until the request's deadline. */
 export async function eraseTenants(context: ProvisionerContext, request: EraseTenantsRequest, ctx: HandlerContext) {
   const { database, runs, owners, leaseMs } = context;
   const { erasureId, slug, requestedBy } = request;
   const orgId = request.orgId.toLowerCase();
-  const until = answerBy(ctx);
+  // Well before the deadline, so that a busy machine does not make the answer late.
+  const now = performance.now();
+  const until = now + (answerBy(ctx) - now) * ANSWER_AT;
   const params = { erasure_id: erasureId.toLowerCase(), slug, requested_by: requestedBy.toLowerCase() };
   const options = { leaseMs, actor: { actorKind: 'platform', userId: requestedBy } as const, schemas: owners.schemas };
   for (;;) {
     const { operationId, held } = await database.asSystem((tx) => beginErasure(tx, orgId, params, options));
     if (held !== undefined) void runs.carryOut(held);
-    // Looked at so long before the deadline that the answer is not late.
-    const over = (): boolean => ctx.signal.aborted || performance.now() >= until - POLL_MS;
+    const over = (): boolean => ctx.signal.aborted || performance.now() >= until;
     while (operationId !== undefined) {
       const row = await database.asSystem((tx) => readOperation(tx, operationId));
       if (row.state !== 'running' || over()) return { operation: operationMessage(row) };

@@ -1,10 +1,12 @@
 import type { Database } from '@mad/postgres';
-import { MINUTE_MS, Rounds, type Logger } from '@mad/process';
+import { MINUTE_MS, Rounds, SECOND_MS, type Logger } from '@mad/process';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { ServerConnections } from './server-connections.ts';
 
 /** Measuring a thousand databases looks at 360,000 files: not at every look. */
 const SIZE_AGE_MS = 10 * MINUTE_MS;
+/** One that did not answer is looked at so often: it takes tenants again as soon as it is back. */
+const AWAY_MS = SECOND_MS;
 
 export interface ServerWatchOptions {
   database: Database;
@@ -41,7 +43,8 @@ export class ServerWatch {
 
   constructor(options: ServerWatchOptions) {
     this.#options = options;
-    this.#rounds = new Rounds({ ...options, failure: 'looking at the servers failed' }, () => this.#pass());
+    const everyMs = Math.min(options.everyMs, AWAY_MS);
+    this.#rounds = new Rounds({ ...options, everyMs, failure: 'looking at the servers failed' }, () => this.#pass());
   }
 
   close(): Promise<void> {
@@ -55,9 +58,10 @@ export class ServerWatch {
         `INSERT INTO provisioner.server_samples AS p (server_id)
          SELECT server_id FROM provisioner.database_servers
          ON CONFLICT (server_id) DO UPDATE SET claimed_at = now()
-           WHERE p.claimed_at < now() - $1 * interval '1 millisecond'
+           WHERE p.claimed_at < now() - interval '1 millisecond'
+             * CASE p.error WHEN '' THEN $1::float8 ELSE least($1::float8, $3::float8) END
          RETURNING server_id, coalesce(sized_at < now() - $2 * interval '1 millisecond', true) AS measure`,
-        [everyMs * 0.8, SIZE_AGE_MS],
+        [everyMs * 0.8, SIZE_AGE_MS, AWAY_MS * 0.8],
       ),
     );
     if (due.length === 0) return;
@@ -78,7 +82,9 @@ export class ServerWatch {
     let found: Found | undefined;
     let error = '';
     try {
-      found = await connections.asAdmin(server, async (client) => {
+      // A connection of its own: those of the pool may all be at work for minutes.
+      const login = connections.adminLogin(server, 'postgres');
+      found = await connections.as(server, login, async (client) => {
         return (await client.query<Found>(LOOK_SQL, [measure])).rows[0]!;
       });
     } catch (cause) {
