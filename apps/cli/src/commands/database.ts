@@ -23,12 +23,13 @@ import { driftCommands } from './drift.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
 import { labelCommand } from './label.ts';
 import { isGood, rolloutCommands, rolloutText } from './rollout.ts';
+import { moveCommand } from './move.ts';
 import { rotateCommand } from './rotate.ts';
 import { tenantIndexCommands } from './tenant-index.ts';
 import { serverCommands } from './server.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
-/** db list, server, why, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the databases. */
+/** db list, server, why, rotate, move, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the databases. */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
@@ -55,6 +56,7 @@ export function databaseCommands(mad: Command, env: Env): void {
     );
   serverCommands(db, env);
   rotateCommand(db, env);
+  moveCommand(db, env);
   driftCommands(db, env);
   rolloutCommands(db, env);
   labelCommand(db, env);
