@@ -29,6 +29,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
   max_connections: '150',
   reserved_connections: '5',
   jit: 'off',
+  // A tenant is moved to another server while it works.
+  wal_level: 'logical',
   // What `mad db slow` reads. Statements that make roles are not kept: their texts hold verifiers.
   shared_preload_libraries: 'pg_stat_statements',
   'pg_stat_statements.track_utility': 'off',

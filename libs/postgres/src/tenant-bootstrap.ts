@@ -17,7 +17,7 @@ const id = pg.escapeIdentifier;
 
 /**
  * Prepares a Postgres server (16 or later) for tenant databases of one tenant schema: the provisioner's login (no
- * superuser; CREATEDB, CREATEROLE), the roles that own the objects inside every tenant's database and hold the grants,
+ * superuser; CREATEDB, CREATEROLE, REPLICATION and subscriptions for moves), the roles that own the objects inside every tenant's database and hold the grants,
  * and the migrator. Safe to repeat, once per tenant schema; the server may hold the metadata database too.
  */
 export async function bootstrapTenantServer(adminUrl: string, options: TenantServerOptions): Promise<void> {
@@ -29,14 +29,14 @@ export async function bootstrapTenantServer(adminUrl: string, options: TenantSer
     await ensureRole(
       client,
       PROVISIONER,
-      `LOGIN NOSUPERUSER NOBYPASSRLS CREATEDB CREATEROLE ${await secret(options.provisionerPassword)}`,
+      `LOGIN NOSUPERUSER NOBYPASSRLS CREATEDB CREATEROLE REPLICATION ${await secret(options.provisionerPassword)}`,
     );
     const migratorSecret = await secret(options.migratorPassword);
     await ensureRole(client, MIGRATOR, `LOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT ${migratorSecret}`);
     await ensureRole(client, `mad_${options.schema}_owner`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     await ensureRole(client, `mad_${options.schema}_app`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     // Administration gets in when the tenants have used up every other connection, and may end their sessions.
-    await client.query(`GRANT pg_signal_backend, pg_use_reserved_connections TO ${id(PROVISIONER)}`);
+    await client.query(`GRANT pg_signal_backend, pg_use_reserved_connections, pg_create_subscription TO ${id(PROVISIONER)}`);
     await readStatistics(client, PROVISIONER);
     // Since Postgres 16, CREATEROLE alone neither assigns nor becomes roles that another made.
     await client.query(`GRANT ${app} TO ${id(PROVISIONER)} WITH ADMIN TRUE, INHERIT FALSE, SET TRUE`);

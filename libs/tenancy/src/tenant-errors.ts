@@ -30,6 +30,7 @@ export function refusalOf(route: Pick<Route, 'orgId' | 'schema' | 'state'>, inte
         about,
       );
     case TenantState.MOVING:
+      return intent === 'read' ? undefined : unavailable(about);
     case TenantState.RESTORING:
       return unavailable(about);
     case TenantState.REQUESTED:

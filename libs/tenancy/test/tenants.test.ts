@@ -273,7 +273,7 @@ describe('a tenant’s state', () => {
       [TenantState.CREATING, Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED'],
       [TenantState.FAILED, Code.FailedPrecondition, 'PROVISIONING_FAILED'],
       [TenantState.SUSPENDED, Code.FailedPrecondition, 'TENANT_SUSPENDED'],
-      [TenantState.MOVING, Code.Unavailable, 'DATABASE_UNAVAILABLE'],
+      [TenantState.RESTORING, Code.Unavailable, 'DATABASE_UNAVAILABLE'],
       [TenantState.ERASED, Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED'],
     ];
     for (const [state, code, reason] of reasons) {
@@ -285,6 +285,12 @@ describe('a tenant’s state', () => {
     await until(() => tenants.read(orgId, () => Promise.resolve(true)).catch(() => false), 'reading is allowed');
     const write = await failure(tenants.transact(orgId, () => Promise.resolve()));
     expect(write).toMatchObject({ code: Code.FailedPrecondition, reason: 'TENANT_SUSPENDED' });
+    fleet.change(orgId, { state: TenantState.MOVING });
+    await until(
+      async () => (await failure(tenants.transact(orgId, () => Promise.resolve()))).reason === 'DATABASE_UNAVAILABLE',
+      'a tenant that is being moved is not written',
+    );
+    expect(await tenants.read(orgId, () => Promise.resolve(true))).toBe(true);
     await tenants.close();
   });
 

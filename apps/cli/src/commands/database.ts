@@ -24,14 +24,15 @@ import { fleetStatisticsCommands } from './fleet-statistics.ts';
 import { labelCommand } from './label.ts';
 import { isGood, rolloutCommands, rolloutText } from './rollout.ts';
 import { reconcileCommand } from './reconcile.ts';
+import { moveCommand } from './move.ts';
 import { rotateCommand } from './rotate.ts';
 import { tenantIndexCommands } from './tenant-index.ts';
 import { serverCommands } from './server.ts';
 import { schemaDocsCommand } from './schema-docs.ts';
 
 /**
- * db list, server, why, reconcile, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration: the
- * databases.
+ * db list, server, why, move, reconcile, rotate, drift, rollout, label, index, erd, migrate, migrate-results, seed, shell, migration:
+ * the databases.
  */
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
@@ -60,6 +61,7 @@ export function databaseCommands(mad: Command, env: Env): void {
   serverCommands(db, env);
   reconcileCommand(db, env);
   rotateCommand(db, env);
+  moveCommand(db, env);
   driftCommands(db, env);
   rolloutCommands(db, env);
   labelCommand(db, env);

@@ -6,6 +6,9 @@ import type { ArchiveManifest, TableTotals } from './archive-format.ts';
 import type { ArchiveReader } from './archive-reader.ts';
 import { copyOut, copyTarget, prepareSession, qualified } from './snapshot.ts';
 
+/** What fills the tables: an archive, or another database. */
+export type RowsToLoad = Pick<ArchiveReader, 'plan' | 'table' | 'finish'>;
+
 export interface LoadOptions {
   /** Owns the tables. */
   role: string;
@@ -22,7 +25,7 @@ export interface LoadOptions {
  */
 export async function loadArchive(
   client: pg.ClientBase,
-  reader: ArchiveReader,
+  reader: RowsToLoad,
   { role, signal, onProgress, settle }: LoadOptions,
 ): Promise<ArchiveManifest> {
   const { tables } = reader.plan;

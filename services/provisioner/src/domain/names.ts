@@ -47,6 +47,11 @@ export function replacedName(schema: string, operationId: string): string {
   return `mad_${schema}_old_${digitsOf(operationId)}`;
 }
 
+/** What sends a database's changes to another server while it is moved there: publication, slot, subscription and login. */
+export function streamName(schema: string, operationId: string): string {
+  return `mad_${schema}_move_${digitsOf(operationId)}`;
+}
+
 /** The role that owns the objects inside every database of the schema. */
 export function schemaOwner(schema: string): string {
   return `mad_${schema}_owner`;

@@ -14,6 +14,8 @@ export type OperationKind =
   | 'repair'
   | 'build_index'
   | 'drop_index'
+  | 'move'
+  | 'move_online'
   | 'erase';
 
 export type StepName =
@@ -37,6 +39,17 @@ export type StepName =
   | 'repair'
   | 'build_index'
   | 'drop_index'
+  | 'stop_writes'
+  | 'build_target'
+  | 'copy_rows'
+  | 'finish_target'
+  | 'cut_over'
+  | 'retire_source'
+  | 'start_replication'
+  | 'catch_up'
+  | 'fence_source'
+  | 'drain'
+  | 'take_back'
   | 'shut_out'
   | 'drop_databases'
   | 'drop_roles'
@@ -81,6 +94,11 @@ export interface Plan {
   cancellable?: true;
   /** From this step on it must be carried through: not given up, and tried again and again. */
   carriedThroughFrom?: StepName;
+  /**
+   * What gives the tenant back as it was, when the operation failed or was given up while it was under way. It is no step
+   * of its own; until it has gone through, the operation has not ended.
+   */
+  undo?: StepName;
   /**
    * It may take hours: such ones leave room for others, may be given up in the middle of a step, and are when the tenant
    * is to be suspended.
@@ -132,6 +150,37 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   // It is no part of what the database should be any more.
   drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry' },
   repair: { steps: ['repair'], announces: false, onFailure: 'stop', cancellable: true, long: true },
+  // Read, but not written, until the new server has every row.
+  move: {
+    steps: ['stop_writes', 'build_target', 'copy_rows', 'finish_target', 'cut_over', 'retire_source'],
+    opens: 'ready',
+    announces: true,
+    onFailure: 'stop',
+    cancellable: true,
+    carriedThroughFrom: 'cut_over',
+    undo: 'take_back',
+    long: true,
+  },
+  // Read and written, but for the moment between fence and cut-over.
+  move_online: {
+    steps: [
+      'build_target',
+      'start_replication',
+      'catch_up',
+      'finish_target',
+      'fence_source',
+      'drain',
+      'cut_over',
+      'retire_source',
+    ],
+    opens: 'ready',
+    announces: true,
+    onFailure: 'stop',
+    cancellable: true,
+    carriedThroughFrom: 'cut_over',
+    undo: 'take_back',
+    long: true,
+  },
   // Of a whole organization, under the lease of the first of its tenants; the others rest meanwhile. What could be read
   // goes first and the keys before the rows, so that an erasure that must wait for somebody has nothing left to leak.
   erase: {

@@ -42,9 +42,14 @@ export function ensureAnswer(state: TenantStateName): EnsureAnswer {
   }
 }
 
-/** Whether a route to the tenant may carry credentials. */
+/** Whether the tenant is open for work, if only for reading. */
 export function isUsable(state: TenantStateName): boolean {
   return state === 'ready' || state === 'read_only';
+}
+
+/** Whether a route to the tenant may carry credentials: one that is being moved is read meanwhile. */
+export function isReadable(state: TenantStateName): boolean {
+  return isUsable(state) || state === 'moving';
 }
 
 /** What suspending, making read-only or resuming finds to do with a tenant. */

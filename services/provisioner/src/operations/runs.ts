@@ -145,6 +145,7 @@ export class Runs {
         return { state: 'left' };
       }
       if (error instanceof Cancelled) {
+        if (!(await this.#undone(held))) return { state: 'left' };
         await cancel(this.#options, held);
         logger.info({ ...about, step: held.step }, 'tenant operation cancelled');
         return { state: 'cancelled' };
@@ -161,12 +162,33 @@ export class Runs {
     if (await isCancelRequested(this.#options.database, held)) throw new Cancelled('its end was asked for');
   }
 
+  /** Gives the tenant back where the plan says how. False where that failed: it is tried again at the next pass. */
+  async #undone(held: Held): Promise<boolean> {
+    const { connections, database, leaseMs, logger } = this.#options;
+    const { undo } = PLANS[held.kind];
+    if (undo === undefined) return true;
+    try {
+      const subject = await loadSubject(this.#options, held);
+      await connections.asAdmin(subject.server, async (client) => {
+        await lockByName(client, `mad.tenant.${held.schema}.${held.orgId}`, 30 * SECOND_MS);
+        await renew(database, held, leaseMs);
+        await STEPS[undo](this.#options, client, subject, held, this.#closing.signal);
+      });
+      return true;
+    } catch (error) {
+      logger.warn({ org_id: held.orgId, schema: held.schema, operation: held.kind, error }, 'giving back failed');
+      await this.#release(held, reasonOf(error));
+      return false;
+    }
+  }
+
   /** What must be carried through is tried again at the next pass; the rest ends. */
   async #fail(held: Held, error: unknown): Promise<void> {
     const reason = reasonOf(error);
     const { onFailure, carriedThroughFrom } = PLANS[held.kind];
     const again = carriedThroughFrom !== undefined && mustBeCarriedThrough(held.kind, held.step);
     if (onFailure === 'retry' || again) return this.#release(held, reason);
+    if (!(await this.#undone(held))) return;
     try {
       await fail(this.#options, held, reason);
     } catch (failure) {

@@ -55,7 +55,8 @@ export async function insertTenant(
   return operationId;
 }
 
-const WORDS: Readonly<Record<Refusal, string>> = {
+/** What a refusal says of a server. */
+export const REFUSALS: Readonly<Record<Refusal, string>> = {
   other_region: 'is in another region',
   draining: 'is drained',
   full: 'is full',
@@ -65,7 +66,7 @@ const WORDS: Readonly<Record<Refusal, string>> = {
 /** Names each server of the region and why it takes none. */
 function noServer(region: string, verdicts: readonly Verdict[]): Error {
   const there = verdicts.filter(({ refused }) => refused !== 'other_region');
-  const why = there.map(({ server, refused }) => `${server} ${WORDS[refused!]}`).join(', ');
+  const why = there.map(({ server, refused }) => `${server} ${REFUSALS[refused!]}`).join(', ');
   const message = `region: no server in ${region} takes another database${why === '' ? '' : `: ${why}`}`;
   const reasons = there.map(({ server, refused }) => `${server}=${refused}`).join(',');
   return rpcError(Code.FailedPrecondition, 'NO_SERVER_AVAILABLE', message, { region, servers: reasons });

@@ -8,7 +8,7 @@ import type { ProvisionerContext } from '../context.ts';
 import type { CredentialRow, DataKeyRow } from '../db/entities/secret.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
-import { isUsable } from '../domain/tenant-state.ts';
+import { isReadable } from '../domain/tenant-state.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-key.ts';
 import { leaseConnections, releaseConnections } from '../shares/lease.ts';
@@ -95,7 +95,7 @@ function routeMessage(row: RouteRow, master: MasterKeys): Route {
     changeSeq: BigInt(row.last_seq),
     schemaVersion: row.schema_version,
   });
-  if (!isUsable(row.state)) return route;
+  if (!isReadable(row.state)) return route;
   return Object.assign(route, {
     serverId: row.server_id,
     host: row.host,

@@ -22,6 +22,7 @@ import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { describeTenants } from './describe-tenants.ts';
 import { eraseTenants } from './erase-tenants.ts';
+import { moveTenant } from './move-tenant.ts';
 import { rotateTenantCredentials } from './rotate-tenant-credentials.ts';
 import { stateName, tenantMessage } from './messages.ts';
 
@@ -158,6 +159,11 @@ export function tenantService(context: ProvisionerContext): BoundService {
     async rotateTenantCredentials(request, ctx) {
       owners.of(request.schema);
       return rotateTenantCredentials(context, request, ctx);
+    },
+
+    async moveTenant(request, ctx) {
+      owners.of(request.schema);
+      return moveTenant(context, request, ctx);
     },
 
     getFleetHealth: () => health(),

@@ -174,6 +174,20 @@ export async function exchange(
     ALTER DATABASE ${id(current)} ALLOW_CONNECTIONS true;`);
 }
 
+/**
+ * Puts a database aside under another name: it lets nobody in, and whoever opens it again finds it read-only. Repeatable.
+ */
+export async function retireDatabase(client: pg.ClientBase, database: string, aside: string): Promise<void> {
+  if (!(await databaseExists(client, database))) return;
+  await client.query(`ALTER DATABASE ${id(database)} ALLOW_CONNECTIONS false`);
+  await client.query('SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity WHERE datname = $1', [
+    database,
+    TERMINATE_MS,
+  ]);
+  await client.query(`ALTER DATABASE ${id(database)} SET default_transaction_read_only = on;
+    ALTER DATABASE ${id(database)} RENAME TO ${id(aside)};`);
+}
+
 /** Drops a database and whoever is in it; nothing when there is none. */
 export async function dropDatabase(client: pg.ClientBase, database: string): Promise<void> {
   await client.query(`DROP DATABASE IF EXISTS ${id(database)} WITH (FORCE)`);

@@ -1,0 +1,193 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClient, type Client } from '@connectrpc/connect';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { clientOptions } from '@mad/postgres';
+import { uuidv7 } from '@mad/process';
+import { MoveMode, TenantService, TenantState } from '@mad/proto/provisioner';
+import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import pg from 'pg';
+import { PLANS } from '../src/domain/plan.ts';
+import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
+import { ProvisionerProcess, served } from './provisioner-process.ts';
+import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
+
+const SCHEMA = 'mkill';
+const KILLS = 2;
+const MAX_ROUNDS = 60;
+const END_MS = 180_000;
+
+let mad: RunningProvisioner;
+let second: SecondServer;
+let provisioner: ProvisionerProcess;
+
+beforeEach(async () => {
+  mad = await runProvisioner({
+    schema: SCHEMA,
+    migrations: archivedMigrations(SCHEMA),
+    idle: true,
+    environment: {
+      PROVISIONER_STEP_LEASE_MS: '1000',
+      PROVISIONER_SWEEP_MS: '100',
+      PROVISIONER_CLEANUP_GRACE_MS: '0',
+      PROVISIONER_BACKUP_EVERY_HOURS: '0',
+    },
+  });
+  second = await startSecondServer(mad, 'second');
+  const { name, host, port, ...rest } = registrationOf(second);
+  const local = JSON.parse(mad.environment['PROVISIONER_SERVERS']!) as object[];
+  mad.environment['PROVISIONER_SERVERS'] = JSON.stringify([
+    ...local,
+    {
+      name,
+      host,
+      port,
+      region: rest.region,
+      connection_budget: rest.connectionBudget,
+      provisioner_password: rest.provisionerPassword,
+      migrator_password: rest.migratorPassword,
+    },
+  ]);
+  provisioner = await ProvisionerProcess.of(mad);
+}, 120_000);
+
+afterEach(async () => {
+  await provisioner?.close();
+  await mad?.close();
+  await second?.close();
+});
+
+const one = async <R extends pg.QueryResultRow>(sql: string, ...values: unknown[]): Promise<R> =>
+  (await mad.rows.query<R>(sql, values)).rows[0]!;
+
+/** Kills the process at a step it cannot note as done; false when it was too fast. */
+async function killAt(operationId: string, step: string): Promise<boolean> {
+  for (;;) {
+    const now = await one<{ step: string; state: string }>(
+      'SELECT step, state FROM provisioner.operations WHERE operation_id = $1',
+      operationId,
+    );
+    if (now.state !== 'running') return false;
+    if (now.step === step) break;
+  }
+  await mad.rows.query('BEGIN');
+  const { step: held } = await one<{ step: string | null }>('SELECT step FROM provisioner.tenants FOR UPDATE');
+  // Time for what the step does on the servers, in full or in part.
+  await delay(Math.random() * 150);
+  await provisioner.kill();
+  await mad.rows.query('ROLLBACK');
+  return held === step;
+}
+
+async function ended(operationId: string): Promise<{ state: string; error: string }> {
+  for (const until = performance.now() + END_MS; performance.now() < until; await delay(20)) {
+    const now = await one<{ state: string; error: string }>(
+      'SELECT state, error FROM provisioner.operations WHERE operation_id = $1',
+      operationId,
+    );
+    if (now.state !== 'running') return now;
+  }
+  throw new Error(`never ended: ${JSON.stringify(await one('SELECT step, last_error FROM provisioner.tenants'))}`);
+}
+
+const serverOf = async (): Promise<string> => {
+  const { name } = await one<{ name: string }>(
+    'SELECT s.name FROM provisioner.tenants t JOIN provisioner.database_servers s USING (server_id)',
+  );
+  return name;
+};
+
+const MODES = [
+  ['move', MoveMode.OFFLINE],
+  ['move_online', MoveMode.ONLINE],
+] as const;
+
+test.each(MODES)(
+  'kill -9 in every step of %s: it ends moved, every row once, nothing orphaned',
+  async (kind, mode) => {
+    provisioner.start();
+    const orgId = uuidv7();
+    const tenants = createClient(
+      TenantService,
+      provisioner.as(() => serviceToken('identity')),
+    );
+    const platform: Client<typeof TenantService> = createClient(
+      TenantService,
+      provisioner.as(() => platformToken({ permissions: ['platform.tenants.move'] })),
+    );
+    const { tenant } = await served(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
+    expect(tenant!.state).toBe(TenantState.READY);
+    const database = tenant!.databaseName;
+    const urlOn = (server: string): string =>
+      server === 'local' ? testCluster().adminUrlTo(database) : second.adminUrlTo(database);
+    const inside = async <T>(fn: (client: pg.Client) => Promise<T>): Promise<T> => {
+      const client = new pg.Client(clientOptions(urlOn(await serverOf())));
+      await client.connect();
+      try {
+        return await fn(client);
+      } finally {
+        await client.end();
+      }
+    };
+    await inside((client) => fill(client, SCHEMA, 1_500));
+    const before = await inside((client) => contentOf(client, SCHEMA));
+
+    const begin = (server: string): Promise<string> =>
+      served(async () => {
+        // An answer that was lost has begun one all the same.
+        const running = await one<{ operation_id: string }>(
+          `SELECT operation_id FROM provisioner.operations WHERE kind = $1 AND state = 'running'`,
+          kind,
+        );
+        if (running !== undefined) return running.operation_id;
+        const request = { orgId, schema: SCHEMA, server, mode, keepHours: 0 };
+        const { operation } = await platform.moveTenant(request, { timeoutMs: 5_000 });
+        return operation!.operationId;
+      });
+
+    const died = new Map(PLANS[kind].steps.map((step) => [step, 0]));
+    for (let round = 0; round < MAX_ROUNDS; round += 1) {
+      const next = PLANS[kind].steps.find((step) => died.get(step)! < KILLS);
+      if (next === undefined) break;
+      const to = (await serverOf()) === 'local' ? 'second' : 'local';
+      const operationId = await begin(to);
+      // Twice in one operation: whoever resumes it dies at the same place.
+      for (let again = 0; again < KILLS; again += 1) {
+        if (!(await killAt(operationId, next))) break;
+        died.set(next, died.get(next)! + 1);
+        provisioner.start();
+      }
+      if (died.get(next) === 0) provisioner.start();
+      expect({ next, ...(await ended(operationId)) }).toEqual({ next, state: 'succeeded', error: '' });
+      expect(await serverOf()).toBe(to);
+      expect(await inside((client) => contentOf(client, SCHEMA))).toEqual(before);
+    }
+    expect([...died].filter(([, times]) => times < KILLS)).toEqual([]);
+
+    // Swept clean on both servers: databases, logins, slots, subscriptions.
+    for (let wait = 0; wait < 1_000; wait += 1) {
+      const { left } = await one<{ left: number }>('SELECT count(*)::int AS left FROM provisioner.cleanup_records');
+      if (left === 0) break;
+      await delay(50);
+    }
+    const here = await serverOf();
+    const [first, other] = [await mad.objects(), await second.objects()];
+    const full = { databases: [database], roles: [`${database}_a`, `${database}_b`] };
+    const logins = ({ databases, roles }: typeof first) => ({
+      databases: databases.filter((name) => !name.includes('_reference_')),
+      roles: roles.filter((name) => !name.endsWith('_reader')),
+    });
+    const empty = { databases: [], roles: [] };
+    expect(logins(first)).toEqual(here === 'local' ? full : empty);
+    expect(logins(other)).toEqual(here === 'local' ? empty : full);
+    for (const admin of [mad.admin, second.admin]) {
+      expect((await admin.query('SELECT FROM pg_replication_slots')).rowCount).toBe(0);
+      expect((await admin.query('SELECT FROM pg_subscription')).rowCount).toBe(0);
+    }
+    const { state, step } = await one<{ state: string; step: string | null }>(
+      'SELECT state, step FROM provisioner.tenants',
+    );
+    expect({ state, step }).toEqual({ state: 'ready', step: null });
+  },
+  900_000,
+);
