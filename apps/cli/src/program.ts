@@ -13,6 +13,7 @@ import { moleculeCommands } from './commands/molecule.ts';
 import { organizationCommands } from './commands/organization.ts';
 import { operationCommands } from './commands/operation.ts';
 import { pipelineCommands } from './commands/pipeline.ts';
+import { retentionCommands } from './commands/retention.ts';
 import { sessionCommands } from './commands/session.ts';
 import { tokenCommands } from './commands/token.ts';
 
@@ -42,6 +43,7 @@ export function program(env: Env): Command {
     pipelineCommands,
     jobCommands,
     cacheCommands,
+    retentionCommands,
     databaseCommands,
     operationCommands,
     backupCommands,

@@ -104,7 +104,9 @@ const UNDER_WAY_SQL = `
   INSERT INTO results.result_cache_history (cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no,
       metrics_summary, status, hit_count, created_at, reason)
     SELECT cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no, metrics_summary, 'valid', 0, created_at,
-      'better' FROM results.result_cache LIMIT 1`;
+      'better' FROM results.result_cache LIMIT 1;
+  INSERT INTO results.retention_policies (policy_id, version, rules, set_by) VALUES (gen_random_uuid(), 1, '[]', '');
+  INSERT INTO results.retention_runs (run_id, policy_version, ended_at) VALUES (gen_random_uuid(), 1, now())`;
 
 /** Statements that may scan, by a part of their text, and why. */
 const ALLOWED: Record<string, string> = {
@@ -212,7 +214,7 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     client(catalog.JobPreviewService),
     (await client(results.CacheService).listCacheEntries({ orgId, pageSize: 1 })).entries,
   ];
-  const statistics = client(results.JobStatisticsService);
+  const [statistics, retention] = [client(results.JobStatisticsService), client(results.RetentionService)];
   const kept = { orgId, task: made[0]!.task, inputSignature: made[0]!.source!.inputSignature };
   const [organizations, members, roles] = [
     client(identity.OrganizationService),
@@ -377,6 +379,11 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
       const { invalidations } = await cache.listCacheInvalidations({ orgId, pageSize: 1 });
       await cache.undoCacheInvalidation({ orgId, invalidationId: invalidations[0]!.invalidationId });
     },
+    'RetentionService/GetRetentionPolicy': () => retention.getRetentionPolicy({ orgId }),
+    'RetentionService/SetRetentionPolicy': () => retention.setRetentionPolicy({ ...by(), rules: [{ keepDays: 30 }] }),
+    'RetentionService/PreviewRetention': () => retention.previewRetention({ orgId, rules: [{ keepDays: 1000 }] }),
+    'RetentionService/ApplyRetention': () => retention.applyRetention(by()),
+    'RetentionService/ListRetentionRuns': () => pages((page) => retention.listRetentionRuns({ orgId, ...page })),
     'JobPreviewService/PreviewJob': async () => {
       await previews.previewJob({ orgId, pipelineId, moleculeSetId, parameters, explain: 5 });
       await previews.previewJob({

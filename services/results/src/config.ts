@@ -27,6 +27,10 @@ export interface ResultsConfig {
   statementTimeoutMs: number;
   /** Results answer later jobs for so many days; undefined is for ever. */
   cacheTtlDays?: number | undefined;
+  /** Retention is applied by the clock so often, in hours; 0 never. */
+  retentionEveryHours: number;
+  /** A policy is applied by the clock so long after it was set, at the earliest. */
+  retentionGraceHours: number;
   /** Wakes those who watch a job at another process of results. */
   redisUrl?: string;
   /** This process's name, shown in pg_stat_activity. */
@@ -57,6 +61,8 @@ export function readResultsConfig(env: Env): ResultsConfig {
     tenantIdleMs: r.integer('RESULTS_TENANT_IDLE_MS', { default: 5 * MINUTE_MS, min: 100 }),
     statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
     cacheTtlDays: r.integer('RESULTS_CACHE_TTL_DAYS', { optional: true, min: 1, max: 36_500 }),
+    retentionEveryHours: r.integer('RESULTS_RETENTION_EVERY_HOURS', { default: 24, min: 0, max: 8760 }),
+    retentionGraceHours: r.integer('RESULTS_RETENTION_GRACE_HOURS', { default: 24, min: 0, max: 8760 }),
     redisUrl: r.url('REDIS_URL', { optional: true }),
     node: r.string('RESULTS_NODE', { default: 'mad-results' }),
   }));

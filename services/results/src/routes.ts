@@ -4,6 +4,7 @@ import {
   JobRunService,
   JobStatisticsService,
   PrewarmService,
+  RetentionService,
 } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
@@ -14,6 +15,7 @@ import { executionService } from './rpc/execution-service.ts';
 import { jobRunService } from './rpc/job-run-service.ts';
 import { jobStatisticsService } from './rpc/job-statistics-service.ts';
 import { prewarmService } from './rpc/prewarm-service.ts';
+import { retentionService } from './rpc/retention-service.ts';
 
 /** Everything results serves. */
 export function routes(context: Context): BoundService[] {
@@ -23,6 +25,7 @@ export function routes(context: Context): BoundService[] {
     bind(JobRunService, jobRunService(context)),
     bind(JobStatisticsService, jobStatisticsService(context)),
     bind(PrewarmService, prewarmService(context)),
+    bind(RetentionService, retentionService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];
 }

@@ -16,6 +16,7 @@ import { openTenants, type TenantsStatus } from '@mad/tenancy';
 import type { ResultsConfig } from './config.ts';
 import type { Context } from './context.ts';
 import { resultsEntities, SCHEMA } from './db/schema.ts';
+import { RetentionKeeper } from './retention-keeper.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
 import { leaseVerifier } from './runs/lease.ts';
@@ -48,10 +49,11 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     };
     const catalog = transportTo(config.catalogAddress);
     const identity = transportTo(config.identityAddress);
+    const provisioner = transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE });
     const tenants = await openTenants({
       schema: SCHEMA,
       entities: resultsEntities,
-      routes: transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE }),
+      routes: provisioner,
       node: config.node,
       poolMax: config.tenantPoolMax,
       maxInFlight: config.tenantInFlight,
@@ -89,6 +91,17 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       ...deps,
     });
     open.defer(() => server.close());
+    if (config.retentionEveryHours > 0) {
+      const keeper = new RetentionKeeper({
+        tenants,
+        schema: SCHEMA,
+        routes: provisioner,
+        everyHours: config.retentionEveryHours,
+        graceHours: config.retentionGraceHours,
+        logger,
+      });
+      open.defer(() => keeper.close());
+    }
     return {
       port: server.port,
       connectPort: server.connectPort,

@@ -31,6 +31,8 @@ const GOOD_ROWS = `
   INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
   INSERT INTO failure_counts (job_id, task_id, error_class, items) VALUES ('${JOB}', 'a', 'X', 1);
   INSERT INTO job_events (job_id, seq_no, event) VALUES ('${JOB}', 1, 'job.materialized');
+  INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${OTHER}', 1, '[]', '');
+  INSERT INTO retention_runs (run_id, policy_version) VALUES ('${OTHER}', 1);
   INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
     VALUES (1, now(), 'job.create', '${JOB}', 'ok', repeat('0', 64), ${SHA});`;
 
@@ -52,6 +54,10 @@ const BAD_ROWS: Record<string, string> = {
   jobs_created_by_check: `UPDATE jobs SET created_by = repeat('x', 37)`,
   jobs_ended_check: `UPDATE jobs SET ended_at = now(), pending = 0, scored = 2`,
   jobs_pending_check: `UPDATE jobs SET ended_at = now(), status = 'completed'`,
+  jobs_results_dropped_check: `UPDATE jobs SET results_dropped_at = now(), results_top = 0`,
+  jobs_results_top_check: `UPDATE jobs SET results_top = 5`,
+  jobs_results_needed_check: `UPDATE jobs SET results_needed = 1`,
+  jobs_sweep_due_check: `UPDATE jobs SET sweep_due = true`,
   job_tasks_pkey: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', 'a', 2, '{}')`,
   job_tasks_position_key: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', 'b', 1, '{}')`,
   job_tasks_job_fkey: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${OTHER}', 'a', 1, '{}')`,
@@ -141,6 +147,13 @@ const BAD_ROWS: Record<string, string> = {
   job_events_seq_no_check: `UPDATE job_events SET seq_no = 0`,
   job_events_event_check: `UPDATE job_events SET event = ''`,
   job_events_metadata_check: `UPDATE job_events SET metadata = '[]'`,
+  retention_policies_pkey: `INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${OTHER}', 2, '[]', '')`,
+  retention_policies_version_key: `INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${JOB}', 1, '[]', '')`,
+  retention_policies_version_check: `INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${JOB}', 0, '[]', '')`,
+  retention_policies_rules_check: `UPDATE retention_policies SET rules = '{}'`,
+  retention_runs_pkey: `INSERT INTO retention_runs (run_id, policy_version) VALUES ('${OTHER}', 1)`,
+  retention_runs_policy_fkey: `UPDATE retention_runs SET policy_version = 2`,
+  retention_runs_counts_check: `UPDATE retention_runs SET poses = -1`,
   audit_log_pkey: `INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
     VALUES (1, now(), 'x', '${JOB}', 'ok', repeat('1', 64), repeat('2', 64))`,
   audit_log_hash_key: `INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
@@ -163,7 +176,14 @@ const suite = schemaSuite({
   goodRows: GOOD_ROWS,
   badRows: BAD_ROWS,
   moreObjectsThan: 100,
-  personal: ['audit_log.user_id', 'cache_invalidations.created_by', 'cache_invalidations.undone_by', 'jobs.created_by'],
+  personal: [
+    'audit_log.user_id',
+    'cache_invalidations.created_by',
+    'cache_invalidations.undone_by',
+    'jobs.created_by',
+    'retention_policies.set_by',
+    'retention_runs.started_by',
+  ],
   confidential: [
     'cache_invalidations.reason',
     'jobs.params',

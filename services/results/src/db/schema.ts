@@ -3,6 +3,7 @@ import { AuditEntity } from './entities/audit.ts';
 import { CacheInvalidationEntity, CacheInvalidationEntryEntity } from './entities/cache-invalidation.ts';
 import { ResultCacheEntity, ResultCacheHistoryEntity } from './entities/cache.ts';
 import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
+import { RetentionPolicyEntity, RetentionRunEntity } from './entities/retention.ts';
 import { FailureCountEntity, ScoreHistogramEntity } from './entities/statistics.ts';
 import { DockingResultEntity, StagedResultEntity, TaskExecutionEntity, TaskResultEntity } from './entities/work.ts';
 import { Jobs } from './migrations/2026_11_21_0900_jobs.ts';
@@ -13,6 +14,7 @@ import { ResultBatches } from './migrations/2026_11_25_0950_result_batches.ts';
 import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.ts';
 import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
 import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
+import { Retention } from './migrations/2026_11_25_1110_retention.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
 export const SCHEMA = 'results';
@@ -27,6 +29,7 @@ export const resultsMigrations: readonly MigrationClass[] = [
   ScoreStatistics,
   CacheSources,
   CacheInvalidations,
+  Retention,
 ];
 
 export const resultsEntities: readonly EntitySchema[] = [
@@ -45,4 +48,6 @@ export const resultsEntities: readonly EntitySchema[] = [
   ScoreHistogramEntity,
   FailureCountEntity,
   AuditEntity,
+  RetentionPolicyEntity,
+  RetentionRunEntity,
 ];

@@ -1,4 +1,4 @@
-import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { timestampFromDate, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
 import { WorkStatus as WorkStatusMessage } from '@mad/proto/results';
 import type {
@@ -50,7 +50,13 @@ export function jobRunMessage(job: JobImage): MessageInitShape<typeof JobRunSche
     startTime: row.started_at === null ? undefined : timestampFromDate(row.started_at),
     endTime: row.ended_at === null ? undefined : timestampFromDate(row.ended_at),
     error: row.error,
+    resultsDropTime: dropTime(job),
   };
+}
+
+/** When retention dropped the job's results. */
+export function dropTime({ row }: JobImage): Timestamp | undefined {
+  return row.results_dropped_at === null ? undefined : timestampFromDate(row.results_dropped_at);
 }
 
 /** The counters among a row's columns. */

@@ -61,7 +61,8 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       // All of the input before the transaction: none is held open across a call to another service.
       const inputs = await readInputs(catalog.jobs, { orgId, jobId, count }, callOptions(ctx));
       await ensurePartitions(tenants, orgId, month);
-      const made = await tenants.transact(
+      const made = await transactOnJob(
+        tenants,
         orgId,
         async (tx) => {
           const job = await materialize(tx, newJobOf(request), inputs);
@@ -155,9 +156,10 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
 }
 
 function newJobOf(request: MaterializeJobRequest): NewJob {
-  const { jobId, pipelineVersionId, tasks, parameters = {}, cachePolicy, createdBy } = request;
+  const { jobId, pipelineId, pipelineVersionId, tasks, parameters = {}, cachePolicy, createdBy } = request;
   return {
     jobId,
+    pipelineId: pipelineId || undefined,
     pipelineVersionId,
     plans: tasks,
     parameters,

@@ -37,7 +37,7 @@ export interface NewEvent {
 
 export const COUNTER_COLUMNS = 'requested, cached, scored, failed, skipped, cancelled, pending';
 const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, max_age_s,
-  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, ${COUNTER_COLUMNS}`;
+  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, results_dropped_at, ${COUNTER_COLUMNS}`;
 
 const STATES: Record<JobState, JobStateMessage> = {
   queued: JobStateMessage.QUEUED,

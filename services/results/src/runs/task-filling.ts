@@ -15,6 +15,8 @@ import { signatureTextOf } from './plan.ts';
 /** What catalog says of a new job. */
 export interface NewJob {
   jobId: string;
+  /** Undefined where catalog does not say. */
+  pipelineId: string | undefined;
   pipelineVersionId: string;
   plans: TaskPlan[];
   parameters: JsonObject;

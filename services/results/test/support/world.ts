@@ -46,6 +46,7 @@ export interface JobOptions {
   policy?: CachePolicy;
   minConfidence?: number;
   maxAgeS?: number;
+  pipelineId?: string;
   /** What catalog announces; default: what it has. */
   inputCount?: number;
 }
@@ -97,6 +98,8 @@ export interface World {
   transport: Transport;
   /** host:port of results' gRPC. */
   address(): string;
+  /** host:port of its neighbours. */
+  neighbours: string;
   organization(): Promise<Organization>;
   materialize(org: Organization, options?: JobOptions): Promise<MaterializeJobResponse & { jobId: string }>;
   /** Starts an execution under a lease of this attempt. */
@@ -162,6 +165,8 @@ export async function openWorld({
         tenantsOpen: 100,
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
+        retentionEveryHours: 0,
+        retentionGraceHours: 24,
         node: 'mad-results-test',
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
@@ -215,6 +220,7 @@ export async function openWorld({
     ...clients(),
     lease,
     address: () => `127.0.0.1:${results.port}`,
+    neighbours: address,
     async organization() {
       const orgId = uuidv7();
       const database = await tenantDatabase();
@@ -232,11 +238,15 @@ export async function openWorld({
         user: database.user,
         password: database.password,
         connectionBudget: 20,
+        changeSeq: BigInt(around.routes.size + 1),
       });
       return {
         orgId,
         database,
-        token: await userToken({ orgId, permissions: ['jobs.read', 'cache.read', 'cache.manage'] }),
+        token: await userToken({
+          orgId,
+          permissions: ['jobs.read', 'cache.read', 'cache.manage', 'retention.read', 'retention.manage'],
+        }),
       };
     },
     async materialize(org, options = {}) {
@@ -257,6 +267,7 @@ export async function openWorld({
         minConfidence: options.minConfidence ?? 0,
         maxAgeS: options.maxAgeS ?? 0,
         createdBy: uuidv7(),
+        pipelineId: options.pipelineId ?? '',
       };
       return Object.assign(await world.asCatalog.materializeJob(request), { jobId });
     },
