@@ -14,6 +14,7 @@ import { ResultBatches } from './migrations/2026_11_25_0950_result_batches.ts';
 import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.ts';
 import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
 import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
+import { Replicas } from './migrations/2026_11_25_1111_replicas.ts';
 import { Retention } from './migrations/2026_11_25_1110_retention.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
@@ -30,6 +31,7 @@ export const resultsMigrations: readonly MigrationClass[] = [
   CacheSources,
   CacheInvalidations,
   Retention,
+  Replicas,
 ];
 
 export const resultsEntities: readonly EntitySchema[] = [

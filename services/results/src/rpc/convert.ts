@@ -83,6 +83,8 @@ export type ItemRow = Pick<
   | 'reused_from_job_id'
   | 'reused_from_task_id'
   | 'reused_from_item_no'
+  | 'extends_job_id'
+  | 'extends_item_no'
   | 'error_class'
   | 'error_message'
   | 'molecular_weight'
@@ -95,7 +97,7 @@ export type ItemRow = Pick<
 
 /** The columns of an ItemRow. */
 export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
-  confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
+  confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, extends_job_id, extends_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
   hba, rotatable_bonds`;
 
 /** What a work item shows besides its row; `rank` and `bestPose` in hits only. */
@@ -123,6 +125,8 @@ export function workItemMessage(
     confidenceScore: row.confidence_score ?? undefined,
     reusedFromJobId: row.reused_from_job_id ?? '',
     reusedFromItemNo: row.reused_from_item_no ?? 0,
+    extendedFromJobId: row.extends_job_id ?? '',
+    extendedFromItemNo: row.extends_item_no ?? 0,
     errorClass: row.error_class,
     errorMessage: row.error_message,
     rank,

@@ -81,6 +81,40 @@ export async function lookUp(
   );
 }
 
+/** An item whose replicas are the first ones of what is asked for. */
+export interface Beginning {
+  jobId: string;
+  taskId: string;
+  itemNo: number;
+}
+
+/**
+ * The results with most replicas, but fewer than `replicas`, of each family of one task; who asks for no more than these has
+ * a look-up of its own. Confidence is not asked for: it comes with the further replicas.
+ */
+export async function lookUpBeginnings(
+  tx: TenantTx,
+  task: string,
+  { families, replicas, demand }: { families: readonly string[]; replicas: number; demand: Demand },
+): Promise<Map<string, Beginning>> {
+  const rows = await tx.query<HitRow & { family: string }>(
+    `SELECT ${ENTRY_COLUMNS}, c.family, c.canonical_job_id, c.canonical_task_id, c.canonical_item_no
+      FROM result_cache c JOIN task_results t
+        ON t.job_id = c.canonical_job_id AND t.task_id = c.canonical_task_id AND t.item_no = c.canonical_item_no
+      WHERE c.family = ANY ($1::text[]) AND c.task = $2 AND c.replicas < $3 AND t.status = 'scored' ORDER BY c.replicas`,
+    [[...new Set(families)].sort(), task, replicas],
+  );
+  const now = Date.now();
+  const usable = rows.filter((row) => missOf(entryOf(row), { ...demand, minConfidence: 0 }, now) === undefined);
+  // The last one of a family stays: it has most.
+  return new Map(
+    usable.map((row): [string, Beginning] => {
+      const { canonical_job_id: jobId, canonical_task_id: taskId, canonical_item_no: itemNo } = row;
+      return [row.family, { jobId, taskId, itemNo }];
+    }),
+  );
+}
+
 function hitOf(row: HitRow): CacheHit {
   return {
     jobId: row.canonical_job_id,

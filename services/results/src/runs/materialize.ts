@@ -79,6 +79,7 @@ async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage):
   // The job's signature: the pipeline version, then the items' signatures, task by task in input order.
   const signature = createHash('sha256').update(job.pipelineVersionId);
   const statuses = new Map<string, WorkStatus[]>();
+  let toppedUp = 0;
   for (const task of image.tasks) {
     const upstream = task.plan.dependsOn.map((taskId) => statuses.get(taskId)!);
     const waits = task.plan.dependsOn.some((taskId) => taskIn(image, taskId).counters.pending > 0);
@@ -86,12 +87,17 @@ async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage):
     await filling.run((itemSignature) => signature.update(`\n${itemSignature}`));
     task.counters = filling.counters;
     statuses.set(task.taskId, filling.statuses);
+    toppedUp += filling.toppedUp;
   }
   await tx.execute('UPDATE jobs SET input_signature = $2 WHERE job_id = $1', [job.jobId, signature.digest('hex')]);
   const { requested, cached, failed } = countersOf(image);
   if (cached > 0) await countHits(tx, job.jobId);
   if (cached + failed > 0) await countMaterialized(tx, job.jobId);
-  image.events.push({ event: 'job.materialized', detail: '', metadata: { requested, cached } });
+  image.events.push({
+    event: 'job.materialized',
+    detail: '',
+    metadata: { requested, cached, ...(toppedUp > 0 && { topped_up: toppedUp }) },
+  });
   await appendAudit(tx, {
     userId: job.createdBy,
     action: 'job.create',

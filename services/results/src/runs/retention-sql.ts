@@ -69,6 +69,8 @@ const NEEDED_BY = [
       JOIN job_tasks rk ON rk.job_id = r.job_id AND rk.task_id = r.task_id ${RULE_OF('rj', 'rr')}
     WHERE r.status = 'cached' AND r.reused_from_job_id = t.job_id AND r.reused_from_task_id = t.task_id
       AND r.reused_from_item_no = t.item_no AND (${STAYS}))`,
+  `EXISTS (SELECT FROM task_results x WHERE x.status = 'pending' AND x.extends_job_id = t.job_id AND x.extends_task_id = t.task_id
+    AND x.extends_item_no = t.item_no)`,
 ];
 
 const BEST = (direction: string): string => `

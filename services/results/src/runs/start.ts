@@ -1,3 +1,4 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import type { TenantTx } from '@mad/tenancy';
 import { decideStart } from '../domain/execution.ts';
 import { jobStateWhenBegun } from '../domain/job-state.ts';
@@ -12,6 +13,14 @@ export interface ItemToRun {
   itemNo: number;
   moleculeId: string;
   smiles: string;
+  /** Its first replicas, where they are known. */
+  prior?: Prior | undefined;
+}
+
+/** What an engine said of an item with fewer replicas. */
+export interface Prior {
+  resultData: JsonObject;
+  poses: { replicate: number; poseRank: number; score: number; rawScore: number; rmsdLb: number; rmsdUb: number }[];
 }
 
 /** What a worker gets: work, or, when it has ended, what catalog must be told again. */
@@ -31,13 +40,34 @@ export async function start(tx: TenantTx, id: string, attempt: number, worker: s
     `SELECT item_no, molecule_id, smiles FROM task_results WHERE task_execution_id = $1 AND status = 'pending' ORDER BY item_no`,
     [id],
   );
+  const priors = await readPriors(tx, id);
   return {
     ended: false,
     job,
     task: taskIn(job, execution.taskId),
     nextBatch: decision === 'repeat' ? execution.batches + 1 : 1,
-    items: items.map(({ item_no: itemNo, molecule_id: moleculeId, smiles }) => ({ itemNo, moleculeId, smiles })),
+    items: items.map(({ item_no: itemNo, molecule_id: moleculeId, smiles }) => ({
+      itemNo,
+      moleculeId,
+      smiles,
+      prior: priors.get(itemNo),
+    })),
   };
+}
+
+/** What is known of the execution's items. A source that has lost something since is none. */
+async function readPriors(tx: TenantTx, id: string): Promise<Map<number, Prior>> {
+  const rows = await tx.query<{ item_no: number; result_data: JsonObject; poses: Prior['poses'] | null }>(
+    `SELECT t.item_no, s.result_data, (
+        SELECT jsonb_agg(jsonb_build_object('replicate', d.replicate, 'poseRank', d.pose_rank, 'score', d.score,
+          'rawScore', d.raw_score, 'rmsdLb', d.rmsd_lb, 'rmsdUb', d.rmsd_ub) ORDER BY d.replicate, d.pose_rank)
+        FROM docking_results d WHERE d.job_id = s.job_id AND d.task_id = s.task_id AND d.item_no = s.item_no) AS poses
+      FROM task_results t JOIN task_results s
+        ON s.job_id = t.extends_job_id AND s.task_id = t.extends_task_id AND s.item_no = t.extends_item_no
+      WHERE t.task_execution_id = $1 AND t.status = 'pending' AND s.status = 'scored' AND s.result_data IS NOT NULL`,
+    [id],
+  );
+  return new Map(rows.map((row) => [row.item_no, { resultData: row.result_data, poses: row.poses ?? [] }]));
 }
 
 async function begin(

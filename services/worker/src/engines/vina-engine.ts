@@ -7,9 +7,8 @@ import { MINUTE_MS, SECOND_MS } from '@mad/process';
 import { convergence } from '../domain/convergence.ts';
 import type { DockingParameters } from '../domain/docking-parameters.ts';
 import { dockingParameters, replicaSeeds } from '../domain/docking-parameters.ts';
-import type { VinaPose } from '../domain/vina-output.ts';
+import { atomsText, knownReplicas, type Replica } from '../domain/replica.ts';
 import { readVinaOutput } from '../domain/vina-output.ts';
-import type { ScoredPoses } from '../domain/vina-score.ts';
 import { isPlausible, needsCorrection, scorePoses } from '../domain/vina-score.ts';
 import type { Engine, EngineItem, EngineTask, ItemOutcome, ScoredItem } from './engine.ts';
 import { EngineError, failedItem } from './engine.ts';
@@ -23,12 +22,6 @@ export interface VinaOptions {
   searchTimeoutMs?: number;
   /** Where each task gets a private folder; the system's folder for temporary files unless told. */
   scratch?: string;
-}
-
-interface Replica extends ScoredPoses {
-  replicate: number;
-  seed: number;
-  top: VinaPose;
 }
 
 /** What one task's searches share. */
@@ -75,12 +68,11 @@ export function createVinaEngine(options: VinaOptions): Engine {
 
   async function dock(item: EngineItem, docking: Docking): Promise<ScoredItem> {
     const { parameters, folder, signal } = docking;
+    const seeds = replicaSeeds(parameters);
+    const replicas = knownReplicas(item.prior, seeds);
     const ligand = await prepareLigand(item.smiles, { obabel: 'obabel', searchPath, cwd: folder, signal });
     await writeFile(join(folder, 'ligand.pdbqt'), ligand);
-    const replicas: Replica[] = [];
-    for (const [index, seed] of replicaSeeds(parameters).entries()) {
-      replicas.push(await search(docking, index + 1, seed));
-    }
+    for (const seed of seeds.slice(replicas.length)) replicas.push(await search(docking, replicas.length + 1, seed));
     return outcomeOf(item, replicas, docking.version);
   }
 
@@ -196,7 +188,7 @@ function outcomeOf({ itemNo }: EngineItem, replicas: readonly Replica[], version
       raw_affinity: best?.top.raw,
       corrected: needsCorrection(version),
       torsions: best?.torsions,
-      replicas: replicas.map(({ seed }, index) => ({ seed, affinity: scores[index] })),
+      replicas: replicas.map(({ seed, top }, index) => ({ seed, affinity: scores[index], top: atomsText(top.atoms) })),
     },
     poses: replicas.flatMap(({ replicate, poses }) =>
       poses.filter((pose) => isPlausible(pose.score)).map((pose) => ({ replicate, ...pose })),

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { MINUTE_MS } from '@mad/process';
-import type { EngineTask, ItemOutcome, ScoredItem } from '../../src/engines/engine.ts';
+import type { EngineItem, EngineTask, ItemOutcome, ScoredItem } from '../../src/engines/engine.ts';
 import { LIGAND_RECIPE, prepareLigand } from '../../src/engines/ligand-preparation.ts';
 import { createVinaEngine } from '../../src/engines/vina-engine.ts';
 import { collect, engineContract } from './engine-contract.ts';
@@ -97,6 +97,32 @@ describe(`docking${reason}`, () => {
       await expect(collect(engine, { ...two, cores: 1 })).resolves.toEqual([outcome]);
     },
     2 * MINUTE_MS,
+  );
+
+  run(
+    'replicas that are known do not run again: what comes out is what running all gives',
+    async () => {
+      const outcomeOf = async (replicas: number, prior?: EngineItem['prior']) => {
+        const task = dockingOf([ADAMANTANE], { replicas, seed: -1 });
+        return scored((await collect(engine, { ...task, items: [{ ...task.items[0]!, prior }] }))[0]);
+      };
+      const known = ({ resultData, poses = [] }: ScoredItem) => ({ resultData: structuredClone(resultData), poses });
+      const three = await outcomeOf(3);
+      const four = await outcomeOf(4, known(three));
+      expect(four).toEqual(await outcomeOf(4));
+      // Had it run again, it would not say what was made up here.
+      const marked = known(three);
+      const [first] = marked.resultData['replicas'] as Record<string, unknown>[];
+      marked.poses = marked.poses.map((pose) =>
+        pose.replicate === 1 && pose.poseRank === 1 ? { ...pose, score: -19, rawScore: -18 } : pose,
+      );
+      expect(await outcomeOf(4, marked)).toMatchObject({ score: -19, resultData: { raw_affinity: -18 } });
+      // Of another seed, or without its atoms, nothing is taken.
+      first!['seed'] = 7;
+      expect(await outcomeOf(4, marked)).toEqual(four);
+      expect(await outcomeOf(4, { ...known(three), poses: [] })).toEqual(four);
+    },
+    3 * MINUTE_MS,
   );
 
   run('a box off the receptor is refused before anything runs', async () => {

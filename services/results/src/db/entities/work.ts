@@ -86,6 +86,9 @@ export interface TaskResultRow {
   hba: number | null;
   rotatable_bonds: number | null;
   cache_miss: CacheMiss | null;
+  extends_job_id: string | null;
+  extends_task_id: string | null;
+  extends_item_no: number | null;
 }
 
 const FROZEN = "Confidential: of the molecule, as frozen with the job's input";
@@ -136,6 +139,14 @@ export const TaskResultEntity = new EntitySchema<TaskResultRow>({
       nullable: true,
       comment: 'Internal: why no earlier result answered it; null when one did, or none was looked for',
     },
+    extends_job_id: {
+      type: 'uuid',
+      nullable: true,
+      comment:
+        'Internal: the job of the item whose replicas are the first of this one; that may be gone once this one has ended',
+    },
+    extends_task_id: { type: 'text', nullable: true, comment: "Internal: that item's task" },
+    extends_item_no: { type: 'integer', nullable: true, comment: 'Internal: that item' },
   },
 });
 
