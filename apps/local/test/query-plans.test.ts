@@ -342,6 +342,16 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     'JobStatisticsService/GetScoreAgreement': () => statistics.getScoreAgreement({ orgId, jobId, otherJobId }),
     'OrganizationSummaryService/GetOrganizationSummary': () =>
       client(catalog.OrganizationSummaryService).getOrganizationSummary({ orgId }),
+    'OrganizationSummaryService/ListUsage': async () => {
+      const summaries = client(catalog.OrganizationSummaryService);
+      for (const grouping of [
+        catalog.UsageGrouping.MONTH,
+        catalog.UsageGrouping.USER,
+        catalog.UsageGrouping.MONTH_AND_USER,
+      ]) {
+        await pages((page) => summaries.listUsage({ orgId, grouping, firstMonth: '2020-01', ...page }));
+      }
+    },
     'JobRunService/ListWorkItems': async () => {
       await pages((page) => runs.listWorkItems({ orgId, jobId, ...page }));
       await pages((page) => runs.listWorkItems({ orgId, jobId, status: results.WorkStatus.SCORED, ...page }));

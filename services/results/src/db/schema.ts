@@ -15,6 +15,7 @@ import { ScoreStatistics } from './migrations/2026_11_25_0951_score_statistics.t
 import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
 import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
 import { Replicas } from './migrations/2026_11_25_1111_replicas.ts';
+import { CoreTime } from './migrations/2026_11_25_1112_core_time.ts';
 import { Retention } from './migrations/2026_11_25_1110_retention.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
@@ -32,6 +33,7 @@ export const resultsMigrations: readonly MigrationClass[] = [
   CacheInvalidations,
   Retention,
   Replicas,
+  CoreTime,
 ];
 
 export const resultsEntities: readonly EntitySchema[] = [

@@ -51,6 +51,8 @@ export function jobRunMessage(job: JobImage): MessageInitShape<typeof JobRunSche
     endTime: row.ended_at === null ? undefined : timestampFromDate(row.ended_at),
     error: row.error,
     resultsDropTime: dropTime(job),
+    coreMs: BigInt(row.core_ms),
+    savedCoreMs: BigInt(row.saved_core_ms),
   };
 }
 

@@ -8,6 +8,7 @@ import {
   type CacheMiss,
   type Demand,
 } from '../domain/cache-entry.ts';
+import { planned } from './planned.ts';
 
 /** An earlier result that answers an input. */
 export interface CacheHit {
@@ -141,4 +142,18 @@ export async function countHits(tx: TenantTx, jobId: string): Promise<void> {
       FROM locked WHERE c.cache_key = locked.cache_key`,
     [jobId],
   );
+}
+
+/** Core milliseconds that the sources of a new job's answers had taken, each its share of the execution it was part of. */
+export async function savedCoreMs(tx: TenantTx, jobId: string): Promise<number> {
+  const [row] = await planned<{ saved: number }>(
+    tx,
+    `SELECT coalesce(round(sum(e.core_ms::float8 / greatest(e.items, 1))), 0)::bigint AS saved
+      FROM task_results t
+        JOIN task_results s ON s.job_id = t.reused_from_job_id AND s.task_id = t.reused_from_task_id AND s.item_no = t.reused_from_item_no
+        JOIN task_executions e ON e.task_execution_id = s.task_execution_id
+      WHERE t.job_id = $1 AND t.status = 'cached'`,
+    [jobId],
+  );
+  return row!.saved;
 }

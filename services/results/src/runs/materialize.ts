@@ -4,7 +4,7 @@ import type { TenantTx } from '@mad/tenancy';
 import { scaleOf } from '../domain/score-units.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
 import { appendAudit } from './audit.ts';
-import { countHits } from './cache.ts';
+import { countHits, savedCoreMs } from './cache.ts';
 import type { Inputs } from './inputs.ts';
 import { countersOf, lockJob, taskIn, type JobImage } from './job-image.ts';
 import { planJson } from './plan.ts';
@@ -91,7 +91,10 @@ async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage):
   }
   await tx.execute('UPDATE jobs SET input_signature = $2 WHERE job_id = $1', [job.jobId, signature.digest('hex')]);
   const { requested, cached, failed } = countersOf(image);
-  if (cached > 0) await countHits(tx, job.jobId);
+  if (cached > 0) {
+    await countHits(tx, job.jobId);
+    image.row.saved_core_ms = await savedCoreMs(tx, job.jobId);
+  }
   if (cached + failed > 0) await countMaterialized(tx, job.jobId);
   image.events.push({
     event: 'job.materialized',

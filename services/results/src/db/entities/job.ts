@@ -37,6 +37,8 @@ export interface JobRow extends Counters {
   results_top: number | null;
   results_needed: number;
   sweep_due: boolean;
+  core_ms: number;
+  saved_core_ms: number;
 }
 
 export const JobEntity = new EntitySchema<JobRow>({
@@ -93,6 +95,12 @@ export const JobEntity = new EntitySchema<JobRow>({
       type: 'boolean',
       default: false,
       comment: 'Internal: its poses go with the partition of its month, which is not done yet',
+    },
+    core_ms: { type: 'bigint', default: 0, comment: 'Internal: core milliseconds of its executions' },
+    saved_core_ms: {
+      type: 'bigint',
+      default: 0,
+      comment: 'Internal: core milliseconds that computing what earlier results answered had taken',
     },
   },
 });

@@ -21,6 +21,8 @@ export interface TaskExecutionRow {
   logs_uri: string | null;
   metrics: Record<string, unknown>;
   batches: number;
+  core_ms: number;
+  items: number;
 }
 
 export const TaskExecutionEntity = new EntitySchema<TaskExecutionRow>({
@@ -52,6 +54,12 @@ export const TaskExecutionEntity = new EntitySchema<TaskExecutionRow>({
       default: 0,
       comment: 'Internal: batches of results taken from the running attempt; the next is one more',
     },
+    core_ms: {
+      type: 'bigint',
+      default: 0,
+      comment: "Internal: milliseconds from its start to its worker's word that it ended, times the cores it had",
+    },
+    items: { type: 'integer', default: 0, comment: 'Internal: work items it ended' },
   },
   uniques: [{ name: 'task_executions_chunk_key', columns: ['job_id', 'task_id', 'chunk_no'] }],
 });
