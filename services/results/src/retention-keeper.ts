@@ -34,6 +34,9 @@ export class RetentionKeeper {
   readonly #client: Client<typeof RouteService>;
   /** When each tenant is looked at next. */
   readonly #due = new Map<string, number>();
+  /** Tenants that can be written, by the log of changes up to `#seq`. */
+  readonly #ready = new Set<string>();
+  #seq = 0n;
   readonly #rounds: Rounds;
 
   constructor(options: RetentionKeeperOptions) {
@@ -52,9 +55,9 @@ export class RetentionKeeper {
   async #round(signal: AbortSignal): Promise<void> {
     const { everyHours, logger } = this.#options;
     const periodMs = everyHours * HOUR_MS;
-    const ready = await this.#readyTenants(signal);
-    for (const orgId of this.#due.keys()) if (!ready.has(orgId)) this.#due.delete(orgId);
-    for (const orgId of ready) {
+    await this.#readChanges(signal);
+    for (const orgId of this.#due.keys()) if (!this.#ready.has(orgId)) this.#due.delete(orgId);
+    for (const orgId of this.#ready) {
       const due = this.#due.get(orgId) ?? Date.now() + Math.random() * periodMs * FIRST_PART;
       this.#due.set(orgId, due);
       if (due > Date.now() || signal.aborted) continue;
@@ -68,23 +71,31 @@ export class RetentionKeeper {
     }
   }
 
-  /** Every tenant that can be written, by the log of changes from its beginning to where it stands. */
-  async #readyTenants(signal: AbortSignal): Promise<Set<string>> {
+  /** Reads the log of changes on to where it stands; one that was set back, by a restore, from its beginning next time. */
+  async #readChanges(signal: AbortSignal): Promise<void> {
     const { schema } = this.#options;
-    const ready = new Set<string>();
     // Leaving the loop does not end the stream; this does.
     const ended = new AbortController();
     const call = { signal: AbortSignal.any([signal, ended.signal]), timeoutMs: LIST_TIMEOUT_MS };
     try {
-      for await (const { orgId, state } of this.#client.watchTenantChanges({ schema, afterSeq: 0n }, call)) {
-        if (orgId === '') break;
-        if (state === TenantState.READY) ready.add(orgId);
-        else ready.delete(orgId);
+      for await (const change of this.#client.watchTenantChanges({ schema, afterSeq: this.#seq }, call)) {
+        const { orgId, state, seq } = change;
+        if (orgId === '') {
+          if (seq < this.#seq) this.#forget();
+          break;
+        }
+        this.#seq = seq;
+        if (state === TenantState.READY) this.#ready.add(orgId);
+        else this.#ready.delete(orgId);
       }
     } finally {
       ended.abort();
     }
-    return ready;
+  }
+
+  #forget(): void {
+    this.#seq = 0n;
+    this.#ready.clear();
   }
 
   async #lookAfter(orgId: string, signal: AbortSignal): Promise<void> {
