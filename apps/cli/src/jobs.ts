@@ -1,4 +1,5 @@
 import type { JsonObject } from '@bufbuild/protobuf';
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import { uuidv7 } from '@mad/process';
 import { JobService, MoleculeService, MoleculeSetService, type CachePolicy, type Job } from '@mad/proto/catalog';
 import { JobRunService, type WorkItem } from '@mad/proto/results';
@@ -51,12 +52,21 @@ export interface HitChoice {
 }
 
 /** A job's best items, best first. */
-export async function listHits({ api, orgId }: Signed, jobId: string, choice: HitChoice): Promise<WorkItem[]> {
+export async function listHits(
+  { api, orgId }: Signed,
+  jobId: string,
+  choice: HitChoice,
+  /** Told when retention dropped the job's results. */
+  onDropped?: (time: Timestamp) => void,
+): Promise<WorkItem[]> {
   const { limit, ...which } = choice;
   const pageSize = Math.min(limit, 1000);
   return allPages(
     (pageToken) => api.client(JobRunService).listHits({ orgId, jobId, ...which, pageSize, pageToken }),
-    (page) => page.hits,
+    (page) => {
+      if (page.resultsDropTime !== undefined) onDropped?.(page.resultsDropTime);
+      return page.hits;
+    },
     limit,
   );
 }

@@ -15,6 +15,7 @@ import { erasureCommands } from './commands/erasure.ts';
 import { organizationCommands } from './commands/organization.ts';
 import { operationCommands } from './commands/operation.ts';
 import { pipelineCommands } from './commands/pipeline.ts';
+import { retentionCommands } from './commands/retention.ts';
 import { sessionCommands } from './commands/session.ts';
 import { tokenCommands } from './commands/token.ts';
 
@@ -45,6 +46,7 @@ export function program(env: Env): Command {
     jobCommands,
     exportCommands,
     cacheCommands,
+    retentionCommands,
     databaseCommands,
     operationCommands,
     backupCommands,

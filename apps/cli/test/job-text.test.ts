@@ -8,10 +8,12 @@ import {
   OrganizationSummarySchema,
   TenantAvailability,
   TenantJobSchema,
+  UsageSchema,
 } from '@mad/proto/catalog';
 import { OrganizationStatus } from '@mad/proto/identity';
 import { TenantState } from '@mad/proto/provisioner';
 import { summaryText } from '../src/commands/organization-summary.ts';
+import { usageTable } from '../src/commands/usage.ts';
 import { standingLines, waitingText } from '../src/job-text.ts';
 
 const waiting = create(JobWaitingSchema, {
@@ -50,6 +52,28 @@ test('the tenant’s part is told, or which way it is not to be had and why', ()
   expect(standingLines(running, undefined)).toEqual(['  tenant running at event 4: dock on vina@1.2.3 5 of 14']);
 });
 
+test('what was used is a line for each group, users by their address where it is known', () => {
+  const counts = {
+    jobs: 2n,
+    molecules: 182n,
+    itemsComputed: 91n,
+    itemsCached: 91n,
+    coreMs: 9_000_000n,
+    savedCoreMs: 360_000n,
+  };
+  const usage = [
+    create(UsageSchema, { month: '2026-11', userId: 'a', ...counts }),
+    create(UsageSchema, { month: '2026-11', userId: 'b', jobs: 1n }),
+  ];
+  expect(usageTable(usage, 'both', new Map([['a', 'alice@acme.example']])).split('\n')).toEqual([
+    'month    user                jobs  molecules  computed  cached  failed  core hours  saved',
+    '───────  ──────────────────  ────  ─────────  ────────  ──────  ──────  ──────────  ─────',
+    '2026-11  alice@acme.example     2        182        91      91       0         2.5    0.1',
+    '2026-11  b                      1          0         0       0       0           0      0',
+  ]);
+  expect(usageTable([], 'month', new Map())).toBe('none');
+});
+
 test('a summary tells its databases, or why they are not told', () => {
   const summary = create(OrganizationSummarySchema, {
     slug: 'acme',
@@ -69,6 +93,8 @@ test('a summary tells its databases, or why they are not told', () => {
     '─────────────  ────  ───────',
     'max_molecules    91  1000000',
   ]);
+  const usage = create(UsageSchema, { coreMs: 5_400_000n, savedCoreMs: 1_000n });
+  expect(summaryText({ ...summary, usage })).toContain('\ncore hours 1.5, saved by earlier results 0\n');
   const silent = { ...summary, tenants: [], tenantsUnavailable: 'the provisioner does not answer' };
   expect(summaryText(silent)).toContain('databases unknown: the provisioner does not answer');
   expect(summaryText({ ...summary, tenants: [] })).toContain('no database yet');

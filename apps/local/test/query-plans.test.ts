@@ -121,7 +121,9 @@ const UNDER_WAY_SQL = `
   INSERT INTO results.result_cache_history (cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no,
       metrics_summary, status, hit_count, created_at, reason)
     SELECT cache_key, version, canonical_job_id, canonical_task_id, canonical_item_no, metrics_summary, 'valid', 0, created_at,
-      'better' FROM results.result_cache LIMIT 1`;
+      'better' FROM results.result_cache LIMIT 1;
+  INSERT INTO results.retention_policies (policy_id, version, rules, set_by) VALUES (gen_random_uuid(), 1, '[]', '');
+  INSERT INTO results.retention_runs (run_id, policy_version, ended_at) VALUES (gen_random_uuid(), 1, now())`;
 
 /** Statements that may scan, by a part of their text, and why. */
 const ALLOWED: Record<string, string> = {
@@ -229,7 +231,7 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     client(catalog.JobPreviewService),
     (await client(results.CacheService).listCacheEntries({ orgId, pageSize: 1 })).entries,
   ];
-  const statistics = client(results.JobStatisticsService);
+  const [statistics, retention] = [client(results.JobStatisticsService), client(results.RetentionService)];
   const poses = client(results.PoseService);
   const exports = client(results.ExportService);
   const exportOf = async (): Promise<string> => {
@@ -363,6 +365,16 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
     'JobStatisticsService/GetScoreAgreement': () => statistics.getScoreAgreement({ orgId, jobId, otherJobId }),
     'OrganizationSummaryService/GetOrganizationSummary': () =>
       client(catalog.OrganizationSummaryService).getOrganizationSummary({ orgId }),
+    'OrganizationSummaryService/ListUsage': async () => {
+      const summaries = client(catalog.OrganizationSummaryService);
+      for (const grouping of [
+        catalog.UsageGrouping.MONTH,
+        catalog.UsageGrouping.USER,
+        catalog.UsageGrouping.MONTH_AND_USER,
+      ]) {
+        await pages((page) => summaries.listUsage({ orgId, grouping, firstMonth: '2020-01', ...page }));
+      }
+    },
     'JobRunService/ListWorkItems': async () => {
       await pages((page) => runs.listWorkItems({ orgId, jobId, ...page }));
       await pages((page) => runs.listWorkItems({ orgId, jobId, status: results.WorkStatus.SCORED, ...page }));
@@ -427,6 +439,11 @@ async function callsOf(world: World): Promise<Record<string, () => Promise<unkno
       const { invalidations } = await cache.listCacheInvalidations({ orgId, pageSize: 1 });
       await cache.undoCacheInvalidation({ orgId, invalidationId: invalidations[0]!.invalidationId });
     },
+    'RetentionService/GetRetentionPolicy': () => retention.getRetentionPolicy({ orgId }),
+    'RetentionService/SetRetentionPolicy': () => retention.setRetentionPolicy({ ...by(), rules: [{ keepDays: 30 }] }),
+    'RetentionService/PreviewRetention': () => retention.previewRetention({ orgId, rules: [{ keepDays: 1000 }] }),
+    'RetentionService/ApplyRetention': () => retention.applyRetention(by()),
+    'RetentionService/ListRetentionRuns': () => pages((page) => retention.listRetentionRuns({ orgId, ...page })),
     'JobPreviewService/PreviewJob': async () => {
       await previews.previewJob({ orgId, pipelineId, moleculeSetId, parameters, explain: 5 });
       await previews.previewJob({

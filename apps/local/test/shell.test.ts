@@ -33,8 +33,9 @@ const ROWS = `
   INSERT INTO catalog.molecule_sets (org_id, molecule_set_id, name, size, created_by)
     SELECT o, o, 'library', 0, o FROM unnest('{${ACME},${GLOBEX}}'::uuid[]) o;
   INSERT INTO catalog.jobs_meta (org_id, pipeline_id, pipeline_version_id, molecule_set_id, parameters, plan, input_count,
-      planned_tasks, created_by, status, ended_at, name)
-    SELECT o, o, o, o, '{"secret": 1}', '[]', 1, 1, o, s, CASE s WHEN 'completed' THEN now() END, 'hidden'
+      planned_tasks, created_by, status, ended_at, name, core_ms)
+    SELECT o, o, o, o, '{"secret": 1}', '[]', 1, 1, o, s, CASE s WHEN 'completed' THEN now() END, 'hidden',
+      CASE o WHEN '${ACME}' THEN 1800000 ELSE 0 END
     FROM (VALUES ('${ACME}'::uuid, 'completed'::catalog.job_status), ('${ACME}', 'completed'), ('${ACME}', 'pending'),
       ('${GLOBEX}', 'completed')) v (o, s);`;
 
@@ -134,20 +135,31 @@ describe('the reporting views', () => {
     ]);
   });
 
-  test('hold nothing of what jobs keep confidential', async () => {
+  test('tell what each used, by month and user', async () => {
+    const [usage] = await answers(
+      `SELECT slug, month ~ '^20[0-9]{2}-[0-9]{2}$' AS month, sum(jobs) AS jobs, sum(core_hours) AS core_hours
+       FROM organization_usage GROUP BY 1, 2 ORDER BY 1;`,
+    );
+    expect(usage!.rows).toEqual([
+      ['acme', 't', '3', '1.500'],
+      ['globex', 't', '1', '0.000'],
+    ]);
+  });
+
+  test('hold nothing of what jobs keep confidential, and of people their ids alone', async () => {
     const [columns] = await answers(
       `SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
        WHERE c.relnamespace = 'catalog'::regnamespace AND c.relname = 'jobs_meta'
          AND col_description(c.oid, a.attnum) ~ '^(Confidential|PII)'
          AND has_column_privilege('mad_reporting', c.oid, a.attnum, 'SELECT');`,
     );
-    expect(columns!.rows).toEqual([]);
+    expect(columns!.rows).toEqual([['created_by']]);
   });
 
   test.each(services.flatMap(({ schema }) => [`mad_${schema}`, `mad_${schema}_system`]))(
     'are shut to %s, whose rights end at its own organization',
     async (role) => {
-      for (const view of ['organizations', 'jobs_meta', 'organization_summary']) {
+      for (const view of ['organizations', 'jobs_meta', 'organization_summary', 'organization_usage']) {
         await expect(under(role, `SELECT * FROM reporting.${view}`)).rejects.toMatchObject({ code: '42501' });
       }
     },

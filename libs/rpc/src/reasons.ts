@@ -49,6 +49,7 @@ export type Reason =
   | 'JOB_ENDED'
   | 'LEASE_LOST'
   | 'QUOTA_EXCEEDED'
+  | 'RESULTS_DROPPED'
   | 'WORKER_LOST'
   // molecules and pipelines
   | 'ALREADY_PUBLISHED'

@@ -226,7 +226,14 @@ test('8 s of claims, settles, heartbeats, returns, lost leases and ending jobs: 
     if (!row) return void (await pause());
     seq += 1n;
     const none = { requested: 1n, cached: 0n, scored: 0n, failed: 0n, skipped: 0n, cancelled: 0n, pending: 1n };
-    const progress = { state: 'running' as const, counters: none, eventSeq: seq, detail: '' };
+    const progress = {
+      state: 'running' as const,
+      counters: none,
+      eventSeq: seq,
+      detail: '',
+      coreMs: 0n,
+      savedCoreMs: 0n,
+    };
     const told = { progress, runnable: [], leaving: { taskExecutionId: row.task_execution_id } };
     await world.database.asSystem(async (tx) =>
       takeOver(tx, world.boss, await lockJob(tx, row.org_id, row.job_id), told),

@@ -13,7 +13,14 @@ import {
 import { freePlaces, plannedTasks } from '../src/domain/job-quota.ts';
 
 const none = { requested: 0n, cached: 0n, scored: 0n, failed: 0n, skipped: 0n, cancelled: 0n, pending: 0n };
-const told = (state: JobState, eventSeq: bigint): JobProgress => ({ state, counters: none, eventSeq, detail: '' });
+const told = (state: JobState, eventSeq: bigint): JobProgress => ({
+  state,
+  counters: none,
+  eventSeq,
+  detail: '',
+  coreMs: 0n,
+  savedCoreMs: 0n,
+});
 const known = (state: JobState, eventSeq: bigint): KnownJob => ({ state, eventSeq, cancelRequested: false });
 
 /** What a job is known to be after it was told these, in this order. */

@@ -1,7 +1,7 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { Code, type Client } from '@connectrpc/connect';
 import { uuidv7 } from '@mad/process';
-import { OrganizationSummaryService } from '@mad/proto/catalog';
+import { OrganizationSummaryService, UsageGrouping, type Usage } from '@mad/proto/catalog';
 import { OrganizationStatus } from '@mad/proto/identity';
 import { TenantState } from '@mad/proto/provisioner';
 import { reasonOf, violationsOf } from '@mad/rpc';
@@ -106,4 +106,101 @@ test('the platform lists every organization with its own counts, page by page', 
   expect(seen.find(({ slug }) => slug === 'globex')).toMatchObject({ jobs: { total: 0n }, molecules: 0n });
   const forged = await errorOf(platform.listOrganizationSummaries({ pageToken: 'x' }));
   expect([forged.code, violationsOf(forged)[0]!.field]).toEqual([Code.InvalidArgument, 'page_token']);
+});
+
+/** What a test looks at. */
+const figures = ({ month, userId, jobs, molecules, itemsComputed, itemsCached, coreMs, savedCoreMs }: Usage) => [
+  month,
+  userId,
+  ...[jobs, molecules, itemsComputed, itemsCached, coreMs, savedCoreMs].map(Number),
+];
+
+describe('what jobs used', () => {
+  /** Months by name, users by number. */
+  const users = [uuidv7(), uuidv7()].sort();
+  let other: Lab;
+  let member: Client<typeof OrganizationSummaryService>;
+
+  const usage = async (
+    grouping: UsageGrouping,
+    more: { pageSize?: number; firstMonth?: string; lastMonth?: string } = {},
+  ): Promise<Usage[]> => {
+    const all: Usage[] = [];
+    for (let pageToken = ''; ;) {
+      const page = await member.listUsage({ orgId: other.orgId, grouping, pageToken, ...more });
+      all.push(...page.usage);
+      if (page.nextPageToken === '') return all;
+      pageToken = page.nextPageToken;
+    }
+  };
+
+  beforeAll(async () => {
+    other = await world.lab();
+    member = await world.catalog.member(OrganizationSummaryService, organization({ orgId: other.orgId }));
+    const made: [string, string, boolean][] = [
+      // The last moment of October is not of November, whatever the server's own zone.
+      ['2026-10-31T23:59:59.999Z', users[0]!, true],
+      ['2026-11-01T00:00:00.000Z', users[0]!, true],
+      ['2026-11-20T12:00:00.000Z', users[1]!, true],
+      ['2026-11-21T12:00:00.000Z', users[1]!, false],
+    ];
+    for (const [at, user, runs] of made) {
+      const { jobId } = await other.submit();
+      for (const task of runs ? await world.lease(jobId) : []) await world.settle(task);
+      const change =
+        'UPDATE catalog.jobs_meta SET created_at = $2, created_by = $3, cached = $4, saved_core_ms = $5, requested = requested + $4 WHERE job_id = $1';
+      await world.catalog.admin.query(change, [jobId, at, user, runs ? 1 : 0, runs ? 700 : 0]);
+    }
+  });
+
+  test('is told by month, by user, and by both, the newest month first', async () => {
+    const [october, november] = ['2026-10', '2026-11'];
+    const byMonth = [
+      [november, '', 3, 9, 6, 2, 9000, 1400],
+      [october, '', 1, 3, 3, 1, 4500, 700],
+    ];
+    expect((await usage(UsageGrouping.MONTH)).map(figures)).toEqual(byMonth);
+    expect((await usage(UsageGrouping.UNSPECIFIED, { pageSize: 1 })).map(figures)).toEqual(byMonth);
+    expect((await usage(UsageGrouping.USER, { pageSize: 1 })).map(figures)).toEqual([
+      ['', users[0], 2, 6, 6, 2, 9000, 1400],
+      ['', users[1], 2, 6, 3, 1, 4500, 700],
+    ]);
+    const both = [
+      [november, users[0], 1, 3, 3, 1, 4500, 700],
+      [november, users[1], 2, 6, 3, 1, 4500, 700],
+      [october, users[0], 1, 3, 3, 1, 4500, 700],
+    ];
+    expect((await usage(UsageGrouping.MONTH_AND_USER)).map(figures)).toEqual(both);
+    expect((await usage(UsageGrouping.MONTH_AND_USER, { pageSize: 1 })).map(figures)).toEqual(both);
+    expect((await usage(UsageGrouping.MONTH_AND_USER, { pageSize: 2 })).map(figures)).toEqual(both);
+  });
+
+  test('is bounded by months, and a bound that makes no sense is named', async () => {
+    const months = async (more: { firstMonth?: string; lastMonth?: string }) =>
+      (await usage(UsageGrouping.MONTH, more)).map(({ month }) => month);
+    expect(await months({ firstMonth: '2026-11' })).toEqual(['2026-11']);
+    expect(await months({ lastMonth: '2026-10' })).toEqual(['2026-10']);
+    expect(await months({ firstMonth: '2026-10', lastMonth: '2026-11' })).toEqual(['2026-11', '2026-10']);
+    expect(await months({ firstMonth: '2027-01' })).toEqual([]);
+    for (const [more, field] of [
+      [{ firstMonth: '2026-13' }, 'first_month'],
+      [{ lastMonth: 'november' }, 'last_month'],
+      [{ firstMonth: '2026-11', lastMonth: '2026-10' }, 'last_month'],
+    ] as const) {
+      expect(violationsOf(await errorOf(usage(UsageGrouping.MONTH, more)))[0]!.field).toBe(field);
+    }
+  });
+
+  test('is in the summary as a whole, and is nobody else’s', async () => {
+    const { summary } = await member.getOrganizationSummary({ orgId: other.orgId });
+    expect(summary!.usage).toMatchObject({
+      jobs: 4n,
+      completed: 3n,
+      molecules: 12n,
+      coreMs: 13_500n,
+      savedCoreMs: 2100n,
+    });
+    const foreign = await errorOf(member.listUsage({ orgId: lab.orgId }));
+    expect([foreign.code, reasonOf(foreign)]).toEqual([Code.NotFound, 'ORGANIZATION_NOT_FOUND']);
+  });
 });

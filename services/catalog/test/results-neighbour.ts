@@ -86,7 +86,9 @@ export async function startResults(): Promise<TestResults> {
       cancelled: BigInt(cancelled),
       pending: BigInt(pending),
     };
-    return { jobId, state, counters, eventSeq: BigInt(seq), detail: '' };
+    // A second and a half for each molecule.
+    const coreMs = 1500n * BigInt(scored + failed);
+    return { jobId, state, counters, eventSeq: BigInt(seq), detail: '', coreMs };
   };
   const runnable = (jobId: string): MessageInitShape<typeof RunnableTaskSchema>[] => {
     const { request, open } = runs.get(jobId)!;

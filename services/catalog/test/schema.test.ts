@@ -159,6 +159,8 @@ const BAD_ROWS: Record<string, string> = {
   org_queue_depth_pkey: depth(ORG),
   org_queue_depth_org_id_fkey: depth(NOBODY),
   org_queue_depth_queued_check: `UPDATE org_queue_depth SET queued = -1`,
+  jobs_meta_core_ms_check: `UPDATE jobs_meta SET core_ms = -1`,
+  jobs_meta_saved_core_ms_check: `UPDATE jobs_meta SET saved_core_ms = -1`,
   jobs_meta_traceparent_check: `UPDATE jobs_meta SET traceparent = '00-abc'`,
   task_queue_traceparent_check: `UPDATE task_queue SET traceparent = 'x'`,
   task_queue_pkey: task(ONE, ORG, ONE),

@@ -45,6 +45,7 @@ describe('permissions', () => {
       'members.delete',
       'members.update',
       'organizations.update',
+      'retention.manage',
       'roles.create',
       'roles.delete',
       'roles.update',

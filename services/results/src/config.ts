@@ -33,6 +33,10 @@ export interface ResultsConfig {
   objectStoreUrl: string;
   /** Hits in a file of an export. */
   exportPartRows: number;
+  /** Retention is applied by the clock so often, in hours; 0 never. */
+  retentionEveryHours: number;
+  /** A policy is applied by the clock so long after it was set, at the earliest. */
+  retentionGraceHours: number;
   /** Wakes those who watch a job at another process of results. */
   redisUrl?: string;
   /** This process's name, shown in pg_stat_activity. */
@@ -66,6 +70,8 @@ export function readResultsConfig(env: Env): ResultsConfig {
     cacheTtlDays: r.integer('RESULTS_CACHE_TTL_DAYS', { optional: true, min: 1, max: 36_500 }),
     objectStoreUrl: r.url('OBJECT_STORE_URL'),
     exportPartRows: r.integer('RESULTS_EXPORT_PART_ROWS', { default: 100_000, min: 1, max: 1_000_000 }),
+    retentionEveryHours: r.integer('RESULTS_RETENTION_EVERY_HOURS', { default: 24, min: 0, max: 8760 }),
+    retentionGraceHours: r.integer('RESULTS_RETENTION_GRACE_HOURS', { default: 24, min: 0, max: 8760 }),
     redisUrl: r.url('REDIS_URL', { optional: true }),
     node: r.string('RESULTS_NODE', { default: 'mad-results' }),
   }));

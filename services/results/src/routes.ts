@@ -6,6 +6,7 @@ import {
   JobStatisticsService,
   PoseService,
   PrewarmService,
+  RetentionService,
 } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
@@ -18,6 +19,7 @@ import { jobRunService } from './rpc/job-run-service.ts';
 import { jobStatisticsService } from './rpc/job-statistics-service.ts';
 import { poseService } from './rpc/pose-service.ts';
 import { prewarmService } from './rpc/prewarm-service.ts';
+import { retentionService } from './rpc/retention-service.ts';
 
 /** Everything results serves. */
 export function routes(context: Context): BoundService[] {
@@ -29,6 +31,7 @@ export function routes(context: Context): BoundService[] {
     bind(JobStatisticsService, jobStatisticsService(context)),
     bind(PoseService, poseService(context)),
     bind(PrewarmService, prewarmService(context)),
+    bind(RetentionService, retentionService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];
 }

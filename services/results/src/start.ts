@@ -19,6 +19,7 @@ import type { Context } from './context.ts';
 import { outdatedVersions, resultsEntities, SCHEMA } from './db/schema.ts';
 import { ExportRunner } from './exports/runner.ts';
 import { ObjectSweeper } from './objects/sweep.ts';
+import { RetentionKeeper } from './retention-keeper.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
 import { leaseVerifier } from './runs/lease.ts';
@@ -51,11 +52,12 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     };
     const catalog = transportTo(config.catalogAddress);
     const identity = transportTo(config.identityAddress);
+    const provisioner = transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE });
     const tenants = await openTenants({
       schema: SCHEMA,
       entities: resultsEntities,
       outdated: outdatedVersions,
-      routes: transportTo(config.provisionerAddress, { keepalive: ROUTES_KEEPALIVE }),
+      routes: provisioner,
       node: config.node,
       poolMax: config.tenantPoolMax,
       maxInFlight: config.tenantInFlight,
@@ -104,6 +106,17 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       ...deps,
     });
     open.defer(() => server.close());
+    if (config.retentionEveryHours > 0) {
+      const keeper = new RetentionKeeper({
+        tenants,
+        schema: SCHEMA,
+        routes: provisioner,
+        everyHours: config.retentionEveryHours,
+        graceHours: config.retentionGraceHours,
+        logger,
+      });
+      open.defer(() => keeper.close());
+    }
     return {
       port: server.port,
       connectPort: server.connectPort,

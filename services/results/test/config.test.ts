@@ -21,6 +21,8 @@ test('has a default for everything but keys', () => {
     tenantsOpen: 1000,
     tenantIdleMs: 300_000,
     statementTimeoutMs: 60_000,
+    retentionEveryHours: 24,
+    retentionGraceHours: 24,
     node: 'mad-results',
   });
 });

@@ -34,6 +34,8 @@ const GOOD_ROWS = `
   INSERT INTO score_histograms (job_id, task_id, bin, items) VALUES ('${JOB}', 'a', -73, 1);
   INSERT INTO failure_counts (job_id, task_id, error_class, items) VALUES ('${JOB}', 'a', 'X', 1);
   INSERT INTO job_events (job_id, seq_no, event) VALUES ('${JOB}', 1, 'job.materialized');
+  INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${OTHER}', 1, '[]', '');
+  INSERT INTO retention_runs (run_id, policy_version) VALUES ('${OTHER}', 1);
   INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
     VALUES (1, now(), 'job.create', '${JOB}', 'ok', repeat('0', 64), ${SHA});`;
 
@@ -55,6 +57,12 @@ const BAD_ROWS: Record<string, string> = {
   jobs_created_by_check: `UPDATE jobs SET created_by = repeat('x', 37)`,
   jobs_ended_check: `UPDATE jobs SET ended_at = now(), pending = 0, scored = 2`,
   jobs_pending_check: `UPDATE jobs SET ended_at = now(), status = 'completed'`,
+  jobs_results_dropped_check: `UPDATE jobs SET results_dropped_at = now(), results_top = 0`,
+  jobs_results_top_check: `UPDATE jobs SET results_top = 5`,
+  jobs_results_needed_check: `UPDATE jobs SET results_needed = 1`,
+  jobs_core_ms_check: `UPDATE jobs SET core_ms = -1`,
+  jobs_saved_core_ms_check: `UPDATE jobs SET saved_core_ms = -1`,
+  jobs_sweep_due_check: `UPDATE jobs SET sweep_due = true`,
   job_tasks_pkey: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', 'a', 2, '{}')`,
   job_tasks_position_key: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', 'b', 1, '{}')`,
   job_tasks_job_fkey: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${OTHER}', 'a', 1, '{}')`,
@@ -75,6 +83,8 @@ const BAD_ROWS: Record<string, string> = {
   task_executions_chunk_no_check: `UPDATE task_executions SET chunk_no = 0`,
   task_executions_attempt_check: `UPDATE task_executions SET attempt = -1`,
   task_executions_retries_check: `UPDATE task_executions SET retries = -1`,
+  task_executions_core_ms_check: `UPDATE task_executions SET core_ms = -1`,
+  task_executions_items_check: `UPDATE task_executions SET items = -1`,
   task_executions_batches_check: `UPDATE task_executions SET batches = -1`,
   task_executions_metrics_check: `UPDATE task_executions SET metrics = '[]'`,
   task_executions_ended_check: `UPDATE task_executions SET status = 'finished'`,
@@ -95,6 +105,7 @@ const BAD_ROWS: Record<string, string> = {
   task_results_reused_check: `UPDATE task_results SET status = 'cached', ended_at = now()`,
   task_results_error_check: `UPDATE task_results SET status = 'failed', ended_at = now()`,
   task_results_properties_check: `UPDATE task_results SET logp = 1`,
+  task_results_extends_check: `UPDATE task_results SET extends_item_no = 1`,
   staged_results_pkey: `INSERT INTO staged_results (task_execution_id, item_no, status) VALUES ('${EXECUTION}', 1, 'failed')`,
   staged_results_execution_fkey: `INSERT INTO staged_results (task_execution_id, item_no, status) VALUES ('${OTHER}', 1, 'failed')`,
   staged_results_status_check: `UPDATE staged_results SET status = 'cached'`,
@@ -109,6 +120,8 @@ const BAD_ROWS: Record<string, string> = {
   result_cache_status_check: `UPDATE result_cache SET status = 'old'`,
   result_cache_hit_count_check: `UPDATE result_cache SET hit_count = -1`,
   result_cache_version_check: `UPDATE result_cache SET version = 0`,
+  result_cache_family_check: `UPDATE result_cache SET family = 'x', replicas = 1`,
+  result_cache_replicas_check: `UPDATE result_cache SET replicas = 1`,
   result_cache_history_pkey: `INSERT INTO result_cache_history SELECT * FROM result_cache_history`,
   result_cache_history_entry_fkey: `UPDATE result_cache_history SET cache_key = 'x'`,
   result_cache_history_version_check: `UPDATE result_cache_history SET version = 0`,
@@ -166,6 +179,13 @@ const BAD_ROWS: Record<string, string> = {
   job_events_seq_no_check: `UPDATE job_events SET seq_no = 0`,
   job_events_event_check: `UPDATE job_events SET event = ''`,
   job_events_metadata_check: `UPDATE job_events SET metadata = '[]'`,
+  retention_policies_pkey: `INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${OTHER}', 2, '[]', '')`,
+  retention_policies_version_key: `INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${JOB}', 1, '[]', '')`,
+  retention_policies_version_check: `INSERT INTO retention_policies (policy_id, version, rules, set_by) VALUES ('${JOB}', 0, '[]', '')`,
+  retention_policies_rules_check: `UPDATE retention_policies SET rules = '{}'`,
+  retention_runs_pkey: `INSERT INTO retention_runs (run_id, policy_version) VALUES ('${OTHER}', 1)`,
+  retention_runs_policy_fkey: `UPDATE retention_runs SET policy_version = 2`,
+  retention_runs_counts_check: `UPDATE retention_runs SET poses = -1`,
   audit_log_pkey: `INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
     VALUES (1, now(), 'x', '${JOB}', 'ok', repeat('1', 64), repeat('2', 64))`,
   audit_log_hash_key: `INSERT INTO audit_log (seq, ts, action, job_id, outcome, prev_hash, hash)
@@ -194,6 +214,8 @@ const suite = schemaSuite({
     'cache_invalidations.undone_by',
     'exports.created_by',
     'jobs.created_by',
+    'retention_policies.set_by',
+    'retention_runs.started_by',
   ],
   confidential: [
     'cache_invalidations.reason',

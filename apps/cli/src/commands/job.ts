@@ -194,7 +194,11 @@ export function jobCommands(mad: Command, env: Env): void {
       action<HitsOptions>(env, async ({ settings, output, options }, jobId) => {
         const signed = await asMember(settings);
         const { limit, task: taskId, filter, bestPerMolecule, bestPose: includeBestPose } = options;
-        const hits = await listHits(signed, jobId, { limit, taskId, filter, bestPerMolecule, includeBestPose });
+        const choice = { limit, taskId, filter, bestPerMolecule, includeBestPose };
+        const dropped = new Set<string>();
+        const hits = await listHits(signed, jobId, choice, (time) => dropped.add(timestampDate(time).toISOString()));
+        for (const time of dropped)
+          output.note(`its results were dropped at ${time}: these are the hits that were kept`);
         const names = await moleculeNames(signed, hits);
         output.answer(
           hits.map((one) => jsonOf(WorkItemSchema, one)),

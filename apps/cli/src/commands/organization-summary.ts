@@ -7,6 +7,7 @@ import { action } from '../command.ts';
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { asMember, asPlatform } from '../session.ts';
+import { hoursOf } from './usage.ts';
 
 const JOB_STATES = ['pending', 'queued', 'running', 'completed', 'failed', 'cancelled'] as const;
 const MIB = 2 ** 20;
@@ -54,7 +55,7 @@ function summaryTable(summaries: OrganizationSummary[]): string {
 
 /** Everything of one organization. */
 export function summaryText(summary: OrganizationSummary): string {
-  const { slug, name, orgId, jobs, quotas, tenants, tenantsUnavailable } = summary;
+  const { slug, name, orgId, jobs, quotas, tenants, tenantsUnavailable, usage } = summary;
   const states = JOB_STATES.map((state) => `${jobs?.[state] ?? 0n} ${state}`).join(', ');
   const databases = tenants.map(({ schema, state, schemaVersion, sizeBytes }) => {
     const size = sizeBytes === undefined ? '' : `, ${(Number(sizeBytes) / MIB).toFixed(1)} MiB`;
@@ -63,6 +64,7 @@ export function summaryText(summary: OrganizationSummary): string {
   return [
     `${slug} (${name}) ${orgId}: ${statusName(summary)}`,
     `jobs ${jobs?.total ?? 0n}: ${states}`,
+    ...(usage ? [`core hours ${hoursOf(usage.coreMs)}, saved by earlier results ${hoursOf(usage.savedCoreMs)}`] : []),
     ...(tenantsUnavailable ? [`databases unknown: ${tenantsUnavailable}`] : databases),
     ...(databases.length === 0 && !tenantsUnavailable ? ['no database yet'] : []),
     '',

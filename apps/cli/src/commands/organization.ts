@@ -9,6 +9,7 @@ import { duration, jsonOf, table, type Output } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { asMember, asPlatform, type Signed } from '../session.ts';
 import { summaryCommand } from './organization-summary.ts';
+import { usageCommand } from './usage.ts';
 import { newPassword } from './session.ts';
 
 const PROVISION_MS = 2 * MINUTE_MS;
@@ -82,6 +83,7 @@ export function organizationCommands(mad: Command, env: Env): Command {
       }),
     );
   summaryCommand(org, env);
+  usageCommand(org, env);
   const verbs = {
     suspend: 'refuse all use of an organization; nothing is lost',
     'read-only': 'refuse all changes to an organization; reading goes on',

@@ -18,6 +18,7 @@ import { QueueByOrganization } from './migrations/2026_11_25_0921_queue_by_organ
 import { Reporting } from './migrations/2026_11_25_0930_reporting.ts';
 import { TasksAhead } from './migrations/2026_11_25_0931_tasks_ahead.ts';
 import { MaxAge } from './migrations/2026_11_25_1040_max_age.ts';
+import { CoreTime } from './migrations/2026_11_25_1113_core_time.ts';
 import { Erasures } from './migrations/2026_11_25_1131_erasures.ts';
 
 /** Every table of catalog. */
@@ -52,5 +53,6 @@ export const catalogMigrations = [
   Reporting,
   TasksAhead,
   MaxAge,
+  CoreTime,
   Erasures,
 ];

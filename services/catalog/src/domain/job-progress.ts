@@ -21,6 +21,9 @@ export interface JobProgress {
   eventSeq: bigint;
   /** Why it failed, when it did. */
   detail: string;
+  /** Core milliseconds: what its executions took, and what earlier results saved. */
+  coreMs: bigint;
+  savedCoreMs: bigint;
 }
 
 /** What catalog knows of a job. */

@@ -56,10 +56,11 @@ export async function lockJob(tx: Tx, orgId: string, jobId: string): Promise<Loc
 }
 
 /** Keeps how a job stands. */
-async function writeProgress(tx: Tx, jobId: string, { state, counters, eventSeq, detail }: JobProgress): Promise<void> {
+async function writeProgress(tx: Tx, jobId: string, progress: JobProgress): Promise<void> {
+  const { state, counters, eventSeq, detail, coreMs, savedCoreMs } = progress;
   await tx.execute(
     `UPDATE catalog.jobs_meta SET status = $2::catalog.job_status, detail = left($3, 4000), event_seq = $4, requested = $5,
-       cached = $6, scored = $7, failed = $8, skipped = $9, cancelled = $10, pending = $11,
+       cached = $6, scored = $7, failed = $8, skipped = $9, cancelled = $10, pending = $11, core_ms = $13, saved_core_ms = $14,
        ended_at = CASE WHEN $12 THEN now() END, updated_at = now(), checked_at = now()
      WHERE job_id = $1`,
     [
@@ -75,6 +76,8 @@ async function writeProgress(tx: Tx, jobId: string, { state, counters, eventSeq,
       counters.cancelled,
       counters.pending,
       isEnded(state),
+      coreMs,
+      savedCoreMs,
     ],
   );
 }

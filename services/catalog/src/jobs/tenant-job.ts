@@ -20,6 +20,7 @@ export type RunnableJob = Pick<
   JobRow,
   | 'org_id'
   | 'job_id'
+  | 'pipeline_id'
   | 'pipeline_version_id'
   | 'status'
   | 'detail'
@@ -46,8 +47,8 @@ export async function readRunnableJob(
     orgId,
     async (tx) => {
       const [row] = await tx.query<RunnableJob>(
-        `SELECT org_id, job_id, pipeline_version_id, status, detail, parameters, plan, cache_policy, min_confidence,
-           max_age_s, input_count, created_by, admitted_at, materialized_at, cancel_requested_at, cancel_requested_by
+        `SELECT org_id, job_id, pipeline_id, pipeline_version_id, status, detail, parameters, plan, cache_policy,
+           min_confidence, max_age_s, input_count, created_by, admitted_at, materialized_at, cancel_requested_at, cancel_requested_by
          FROM catalog.jobs_meta WHERE org_id = $1 AND job_id = $2`,
         [orgId, jobId],
       );
@@ -138,6 +139,7 @@ export async function materializeInTenant(
   const request = {
     orgId: job.org_id,
     jobId: job.job_id,
+    pipelineId: job.pipeline_id,
     pipelineVersionId: job.pipeline_version_id,
     tasks: job.plan.map((task) => fromJson(TaskPlanSchema, task)),
     inputCount: job.input_count,

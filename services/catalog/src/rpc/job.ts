@@ -106,7 +106,8 @@ export function progressOf(message: JobProgressMessage, field = 'progress'): Job
   const counters = { requested, cached, scored, failed, skipped, cancelled, pending };
   const fault = counterFault(counters);
   if (fault !== undefined) throw invalid(`${field}.counters`, fault);
-  return { state, counters, eventSeq: message.eventSeq, detail: message.detail };
+  const { eventSeq, detail, coreMs, savedCoreMs } = message;
+  return { state, counters, eventSeq, detail, coreMs, savedCoreMs };
 }
 
 /** A lease as its worker gets it. */

@@ -1,15 +1,19 @@
-import { create } from '@bufbuild/protobuf';
+import { create, type JsonValue } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
 import { SECOND_MS } from '@mad/process';
 import { TenantSummarySchema, type OrganizationSummary, type OrganizationSummaryService } from '@mad/proto/catalog';
-import { userOf } from '@mad/rpc';
+import { invalid, nextPageToken, pageOf, userOf } from '@mad/rpc';
 import type { CatalogContext } from '../context.ts';
 import { identityError } from '../organizations.ts';
-import { readUse, summaryMessage } from './organization-summary.ts';
+import { readUse, summaryMessage, totalUsage } from './organization-summary.ts';
+import { readUsage, usageMessage, type UsageCursor } from './usage-rows.ts';
 
 const IDENTITY_MS = 5 * SECOND_MS;
 /** The rest of a summary does not wait longer for its databases. */
 const TENANTS_MS = 2 * SECOND_MS;
+
+const isUsageCursor = (value: JsonValue): boolean =>
+  Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === 'string');
 
 /** Organizations at a glance, composed of what identity, catalog and the provisioner each know. */
 export function organizationSummaryService(context: CatalogContext): ServiceImpl<typeof OrganizationSummaryService> {
@@ -33,6 +37,26 @@ export function organizationSummaryService(context: CatalogContext): ServiceImpl
   }
 
   return {
+    async listUsage(request, ctx) {
+      const { orgId } = userOf(ctx);
+      const { grouping, firstMonth, lastMonth } = request;
+      if (firstMonth !== '' && lastMonth !== '' && firstMonth > lastMonth) {
+        throw invalid('last_month', 'must not be before first_month');
+      }
+      await organizations.require(orgId, 'reading');
+      const query = ['usage', orgId, grouping, firstMonth, lastMonth];
+      const { size, cursor } = pageOf(request, { query, isCursor: isUsageCursor });
+      const after = cursor as UsageCursor | undefined;
+      const asked = { orgId, grouping, firstMonth, lastMonth, after, limit: size + 1 };
+      const rows = await database.inOrg(orgId, (tx) => readUsage(tx, asked), { readOnly: true, signal: ctx.signal });
+      const shown = rows.slice(0, size);
+      const last = shown.at(-1);
+      return {
+        usage: shown.map(usageMessage),
+        nextPageToken: rows.length > size ? nextPageToken(query, [last!.month, last!.user_id]) : '',
+      };
+    },
+
     async getOrganizationSummary(_request, ctx) {
       const { orgId } = userOf(ctx);
       const { signal } = ctx;
@@ -44,7 +68,11 @@ export function organizationSummaryService(context: CatalogContext): ServiceImpl
         database.inOrg(orgId, (tx) => readUse(tx, [orgId]), { readOnly: true, signal }),
         describeTenants(orgId, signal),
       ]);
-      return { summary: Object.assign(summaryMessage(use.use!, counts.get(orgId)!), databases) };
+      return {
+        summary: Object.assign(summaryMessage(use.use!, counts.get(orgId)!), databases, {
+          usage: totalUsage(counts.get(orgId)!),
+        }),
+      };
     },
 
     async listOrganizationSummaries({ pageSize, pageToken }, { signal }) {

@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { OrganizationSummarySchema, type OrganizationSummary } from '@mad/proto/catalog';
+import { OrganizationSummarySchema, UsageSchema, type OrganizationSummary, type Usage } from '@mad/proto/catalog';
 import type { OrganizationUse } from '@mad/proto/identity';
 import type { Tx } from '@mad/postgres';
 
@@ -20,6 +20,12 @@ export interface CatalogUse {
   running_tasks: string;
   molecules: string;
   artifact_bytes: string;
+  inputs: string;
+  scored: string;
+  cached: string;
+  failed_items: string;
+  core_ms: string;
+  saved_core_ms: string;
 }
 
 const countOf = (state: string): string => `count(*) FILTER (WHERE status = '${state}') AS ${state}`;
@@ -29,12 +35,16 @@ const USE_SQL = `
     coalesce(j.running, 0) AS running, coalesce(j.completed, 0) AS completed, coalesce(j.failed, 0) AS failed,
     coalesce(j.cancelled, 0) AS cancelled, coalesce(j.admitted, 0) AS admitted,
     coalesce(j.planned, 0) + coalesce(q.queued, 0) AS tasks, coalesce(q.running, 0) AS running_tasks,
-    coalesce(u.molecules, 0) AS molecules, coalesce(u.artifact_bytes, 0) AS artifact_bytes
+    coalesce(u.molecules, 0) AS molecules, coalesce(u.artifact_bytes, 0) AS artifact_bytes,
+    coalesce(j.inputs, 0) AS inputs, coalesce(j.scored, 0) AS scored, coalesce(j.cached, 0) AS cached,
+    coalesce(j.failed_items, 0) AS failed_items, coalesce(j.core_ms, 0) AS core_ms, coalesce(j.saved_core_ms, 0) AS saved_core_ms
   FROM unnest($1::uuid[]) AS o (org_id)
   LEFT JOIN (
     SELECT org_id, count(*) AS total, ${['pending', 'queued', 'running', 'completed', 'failed', 'cancelled'].map(countOf).join(', ')},
       count(*) FILTER (WHERE status IN ('pending', 'queued', 'running') AND admitted_at IS NOT NULL) AS admitted,
-      sum(planned_tasks) FILTER (WHERE status IN ('pending', 'queued', 'running') AND materialized_at IS NULL) AS planned
+      sum(planned_tasks) FILTER (WHERE status IN ('pending', 'queued', 'running') AND materialized_at IS NULL) AS planned,
+      sum(input_count) AS inputs, sum(scored) AS scored, sum(cached) AS cached, sum(failed) AS failed_items,
+      sum(core_ms) AS core_ms, sum(saved_core_ms) AS saved_core_ms
     FROM catalog.jobs_meta WHERE org_id = ANY ($1::uuid[]) GROUP BY org_id) j ON j.org_id = o.org_id
   LEFT JOIN catalog.org_queue q ON q.org_id = o.org_id
   LEFT JOIN catalog.org_usage u ON u.org_id = o.org_id`;
@@ -43,6 +53,21 @@ const USE_SQL = `
 export async function readUse(tx: Tx, orgIds: readonly string[]): Promise<Map<string, CatalogUse>> {
   const rows = await tx.query<CatalogUse>(USE_SQL, [orgIds]);
   return new Map(rows.map((row) => [row.org_id, row]));
+}
+
+/** What all of an organization's jobs used. */
+export function totalUsage(use: CatalogUse): Usage {
+  return create(UsageSchema, {
+    jobs: BigInt(use.total),
+    completed: BigInt(use.completed),
+    failed: BigInt(use.failed),
+    molecules: BigInt(use.inputs),
+    itemsComputed: BigInt(use.scored),
+    itemsCached: BigInt(use.cached),
+    itemsFailed: BigInt(use.failed_items),
+    coreMs: BigInt(use.core_ms),
+    savedCoreMs: BigInt(use.saved_core_ms),
+  });
 }
 
 /** An organization at a glance, from what identity and catalog counted; its databases are added by who asks for them. */

@@ -5,6 +5,7 @@ import { ResultCacheEntity, ResultCacheHistoryEntity } from './entities/cache.ts
 import { ExportEntity, ExportPartEntity } from './entities/export.ts';
 import { JobEntity, JobEventEntity, JobInputEntity, JobTaskEntity } from './entities/job.ts';
 import { StoredObjectEntity } from './entities/stored-object.ts';
+import { RetentionPolicyEntity, RetentionRunEntity } from './entities/retention.ts';
 import { FailureCountEntity, ScoreHistogramEntity } from './entities/statistics.ts';
 import { DockingResultEntity, StagedResultEntity, TaskExecutionEntity, TaskResultEntity } from './entities/work.ts';
 import { Jobs } from './migrations/2026_11_21_0900_jobs.ts';
@@ -17,6 +18,9 @@ import { CacheSources } from './migrations/2026_11_25_1040_cache_sources.ts';
 import { CacheInvalidations } from './migrations/2026_11_25_1041_cache_invalidations.ts';
 import { PoseObjects } from './migrations/2026_11_25_1100_pose_objects.ts';
 import { Exports } from './migrations/2026_11_25_1101_exports.ts';
+import { Retention } from './migrations/2026_11_25_1110_retention.ts';
+import { Replicas } from './migrations/2026_11_25_1111_replicas.ts';
+import { CoreTime } from './migrations/2026_11_25_1112_core_time.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
 export const SCHEMA = 'results';
@@ -33,6 +37,9 @@ export const resultsMigrations: readonly MigrationClass[] = [
   CacheInvalidations,
   PoseObjects,
   Exports,
+  Retention,
+  Replicas,
+  CoreTime,
 ];
 
 /**
@@ -40,7 +47,7 @@ export const resultsMigrations: readonly MigrationClass[] = [
  * What comes after it only adds what is not needed before a tenant has it. To be raised in the release after the one whose migration
  * the code needs.
  */
-export const SERVED_FROM: MigrationClass = CacheSources;
+export const SERVED_FROM: MigrationClass = CoreTime;
 
 /** Versions whose tenants are refused until they are migrated. */
 export const outdatedVersions: readonly string[] = resultsMigrations
@@ -66,4 +73,6 @@ export const resultsEntities: readonly EntitySchema[] = [
   ScoreHistogramEntity,
   FailureCountEntity,
   AuditEntity,
+  RetentionPolicyEntity,
+  RetentionRunEntity,
 ];

@@ -18,6 +18,9 @@ const OUTSIDE = new Set([
   'timeout_s',
 ]);
 
+/** How many independent searches a task makes of each molecule, by its parameter. */
+const REPLICAS = 'replicas';
+
 /** A parameter that has no signature. `field` is its path. */
 export class SignatureError extends Error {
   override readonly name = 'SignatureError';
@@ -103,4 +106,19 @@ export function signatureText(plan: SignedPlan): (smiles: string) => string {
     signature_version: SIGNATURE_VERSION,
   });
   return (smiles) => `${before.slice(0, -1)},"ligand":${JSON.stringify(ligandOf(smiles))},${after.slice(1)}`;
+}
+
+/** How many replicas a task makes; undefined when it makes none. */
+export function replicasOf({ parameters }: SignedPlan): number | undefined {
+  const replicas = parameters[REPLICAS];
+  return typeof replicas === 'number' && Number.isInteger(replicas) && replicas >= 1 ? replicas : undefined;
+}
+
+/**
+ * As `signatureText`, without the number of replicas: searches whose texts are equal differ in nothing else, and since seeds
+ * count up from the first, the smaller one's replicas are the first of the larger one.
+ */
+export function familyText(plan: SignedPlan): (smiles: string) => string {
+  const parameters = Object.fromEntries(Object.entries(plan.parameters).filter(([name]) => name !== REPLICAS));
+  return signatureText({ ...plan, parameters });
 }

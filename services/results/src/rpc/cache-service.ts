@@ -19,6 +19,7 @@ import {
 import { cacheInvalidations } from './cache-invalidations.ts';
 import { isEntryCursor, readEntries, readEntry, readHistory, readStatistics, type EntryCursor } from './cache-rows.ts';
 import { scoringTask } from './job-tasks.ts';
+import { missingItem } from './result-rows.ts';
 
 /** Earlier results that answer new jobs. */
 export function cacheService(context: Context): ServiceImpl<typeof CacheService> {
@@ -73,7 +74,7 @@ export function cacheService(context: Context): ServiceImpl<typeof CacheService>
           'SELECT smiles, status, cache_miss FROM task_results WHERE job_id = $1 AND task_id = $2 AND item_no = $3',
           [jobId, task.taskId, itemNo],
         );
-        if (item === undefined) throw notFound('work item', `${jobId}/${itemNo}`);
+        if (item === undefined) throw missingItem(job, itemNo);
         const { min_confidence: minConfidence, max_age_s: maxAgeS, cache_policy: policy, created_at: before } = job.row;
         const demand = { minConfidence, maxAgeS };
         const missed = item.cache_miss;

@@ -1,4 +1,4 @@
-import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { timestampFromDate, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
 import { WorkStatus as WorkStatusMessage } from '@mad/proto/results';
 import type {
@@ -50,7 +50,15 @@ export function jobRunMessage(job: JobImage): MessageInitShape<typeof JobRunSche
     startTime: row.started_at === null ? undefined : timestampFromDate(row.started_at),
     endTime: row.ended_at === null ? undefined : timestampFromDate(row.ended_at),
     error: row.error,
+    resultsDropTime: dropTime(job),
+    coreMs: BigInt(row.core_ms),
+    savedCoreMs: BigInt(row.saved_core_ms),
   };
+}
+
+/** When retention dropped the job's results. */
+export function dropTime({ row }: JobImage): Timestamp | undefined {
+  return row.results_dropped_at === null ? undefined : timestampFromDate(row.results_dropped_at);
 }
 
 /** The counters among a row's columns. */
@@ -95,6 +103,8 @@ export type ItemRow = Pick<
   | 'reused_from_job_id'
   | 'reused_from_task_id'
   | 'reused_from_item_no'
+  | 'extends_job_id'
+  | 'extends_item_no'
   | 'error_class'
   | 'error_message'
   | 'molecular_weight'
@@ -108,8 +118,8 @@ export type ItemRow = Pick<
 
 /** The columns of an ItemRow. */
 export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
-  confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, error_class, error_message, molecular_weight, logp, tpsa, hbd,
-  hba, rotatable_bonds, molecule_name`;
+  confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, extends_job_id, extends_item_no, error_class,
+  error_message, molecular_weight, logp, tpsa, hbd, hba, rotatable_bonds, molecule_name`;
 
 /** What a work item shows besides its row; `rank` and `bestPose` in hits only. */
 export interface Shown {
@@ -136,6 +146,8 @@ export function workItemMessage(
     confidenceScore: row.confidence_score ?? undefined,
     reusedFromJobId: row.reused_from_job_id ?? '',
     reusedFromItemNo: row.reused_from_item_no ?? 0,
+    extendedFromJobId: row.extends_job_id ?? '',
+    extendedFromItemNo: row.extends_item_no ?? 0,
     errorClass: row.error_class,
     errorMessage: row.error_message,
     rank,

@@ -12,6 +12,7 @@ import { EXPORT_COLUMNS_SQL, isAbandoned, readParts, requireExport } from '../ex
 import { dropObjectsOfOwner, objectKey } from '../objects/object-notes.ts';
 import { appendAudit } from '../runs/audit.ts';
 import { requireJob } from '../runs/job-image.ts';
+import { holdOffRetention } from '../runs/retention-lock.ts';
 import { isEntryCursor, type EntryCursor } from './cache-rows.ts';
 import { requireFilter, requireKnownRanks } from './filter.ts';
 import { scoringTask } from './job-tasks.ts';
@@ -46,6 +47,7 @@ export function exportService(context: Context): ServiceImpl<typeof ExportServic
       const filter = requireFilter(request.filter);
       const format = formatOf(request.format);
       const row = await tenants.transact(orgId, async (tx) => {
+        await holdOffRetention(tx);
         const job = await requireJob(tx, jobId);
         const task = scoringTask(job, request.taskId);
         if (task.plan.scoreUnits === '') throw invalid('task_id', `${task.taskId} gives no scores, so it has no hits`);

@@ -1,9 +1,9 @@
 import type { ServiceImpl } from '@connectrpc/connect';
 import { WorkStatus, type JobRunService } from '@mad/proto/results';
-import { invalid, nextPageToken, notFound, orgOf, pageOf } from '@mad/rpc';
+import { invalid, nextPageToken, orgOf, pageOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
-import { readJob, requireJob } from '../runs/job-image.ts';
-import { eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage } from './convert.ts';
+import { requireJob } from '../runs/job-image.ts';
+import { dropTime, eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage } from './convert.ts';
 import { isInt32, shapeOf } from './cursor.ts';
 import { requireFilter, requireKnownRanks } from './filter.ts';
 import { invalidatedAmong, type ShownItem } from './invalidated.ts';
@@ -35,7 +35,8 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       const query = ['hits', orgId, jobId, taskId, request.filter, bestPerMolecule];
       const { size, cursor } = pageOf(request, { query, isCursor: shapeOf('nii') });
       return tenants.read(orgId, async (tx) => {
-        const task = scoringTask(await requireJob(tx, jobId), taskId);
+        const job = await requireJob(tx, jobId);
+        const task = scoringTask(job, taskId);
         requireKnownRanks(filter, task.plan.lowerIsBetter);
         const after = cursor as HitCursor | undefined;
         const { rows, next } = await readHits(tx, jobId, task, { filter, bestPerMolecule, after, size });
@@ -55,6 +56,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
             }),
           ),
           nextPageToken: next === undefined ? '' : nextPageToken(query, next),
+          resultsDropTime: dropTime(job),
         };
       });
     },
@@ -95,6 +97,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
             workItemMessage(row, { scoreUnits, invalidated: invalidated.has(row) }),
           ),
           nextPageToken: found.length > size ? nextPageToken(query, [last!.index, last!.row.item_no]) : '',
+          resultsDropTime: dropTime(job),
         };
       });
     },
@@ -104,8 +107,9 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       const query = ['poses', orgId, request.jobId, request.taskId, request.itemNo];
       const { size, cursor } = pageOf(request, { query, isCursor: shapeOf('nii') });
       return tenants.read(orgId, async (tx) => {
-        const task = scoringTask(await requireJob(tx, request.jobId), request.taskId);
-        const source = await sourceOf(tx, request.jobId, task.taskId, request.itemNo);
+        const job = await requireJob(tx, request.jobId);
+        const task = scoringTask(job, request.taskId);
+        const source = await sourceOf(tx, job, task.taskId, request.itemNo);
         const rows = await readPoses(tx, source, (cursor as PoseCursor | undefined) ?? null, size + 1);
         const shown = rows.slice(0, size);
         const last = shown.at(-1);
@@ -122,7 +126,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       const query = ['events', orgId, request.jobId, String(request.afterSeq)];
       const { size, cursor } = pageOf(request, { query, isCursor: isInt32 });
       return tenants.read(orgId, async (tx) => {
-        if ((await readJob(tx, request.jobId)) === undefined) throw notFound('job', request.jobId);
+        const job = await requireJob(tx, request.jobId);
         const rows = await readEvents(
           tx,
           request.jobId,
@@ -133,6 +137,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         return {
           events: shown.map(eventMessage),
           nextPageToken: rows.length > size ? nextPageToken(query, shown.at(-1)!.seq_no) : '',
+          resultsDropTime: dropTime(job),
         };
       });
     },

@@ -27,8 +27,9 @@ export function poseService(context: Context): ServiceImpl<typeof PoseService> {
       }
       const orgId = orgOf(ctx);
       const { row, pose } = await tenants.read(orgId, async (tx) => {
-        const task = scoringTask(await requireJob(tx, jobId), taskId);
-        const source = await sourceOf(tx, jobId, task.taskId, itemNo);
+        const job = await requireJob(tx, jobId);
+        const task = scoringTask(job, taskId);
+        const source = await sourceOf(tx, job, task.taskId, itemNo);
         const [item] = await tx.query<ItemRow>(
           `SELECT ${ITEM_COLUMNS} FROM task_results WHERE job_id = $1 AND task_id = $2 AND item_no = $3`,
           [jobId, task.taskId, itemNo],

@@ -1,6 +1,8 @@
-import { notFound } from '@mad/rpc';
+import { Code, type ConnectError } from '@connectrpc/connect';
+import { notFound, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { WorkStatus } from '../domain/work-item.ts';
+import type { JobImage } from '../runs/job-image.ts';
 import { ITEM_COLUMNS, POSE_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
 
 /** Which of a task's items to list: `status` and `errorClass` (empty for any) where set. */
@@ -39,15 +41,23 @@ export interface PoseSource {
   itemNo: number;
 }
 
+/** The error for an item that is not there: it never was, or retention dropped it (RESULTS_DROPPED). */
+export function missingItem({ row }: JobImage, itemNo: number): ConnectError {
+  const { job_id: jobId, results_dropped_at: droppedAt } = row;
+  if (droppedAt === null) return notFound('work item', `${jobId}/${itemNo}`);
+  const message = `the job's results were dropped at ${droppedAt.toISOString()}; item ${itemNo} is none of those kept`;
+  return rpcError(Code.NotFound, 'RESULTS_DROPPED', message, { job_id: jobId, drop_time: droppedAt.toISOString() });
+}
+
 /** NOT_FOUND when the task has no such item. */
-export async function sourceOf(tx: TenantTx, jobId: string, taskId: string, itemNo: number): Promise<PoseSource> {
+export async function sourceOf(tx: TenantTx, job: JobImage, taskId: string, itemNo: number): Promise<PoseSource> {
   const [item] = await tx.query<{ job_id: string; task_id: string; item_no: number }>(
     `SELECT coalesce(reused_from_job_id, job_id) AS job_id, coalesce(reused_from_task_id, task_id) AS task_id,
         coalesce(reused_from_item_no, item_no) AS item_no
       FROM task_results WHERE job_id = $1 AND task_id = $2 AND item_no = $3`,
-    [jobId, taskId, itemNo],
+    [job.row.job_id, taskId, itemNo],
   );
-  if (item === undefined) throw notFound('work item', `${jobId}/${itemNo}`);
+  if (item === undefined) throw missingItem(job, itemNo);
   return { jobId: item.job_id, taskId: item.task_id, itemNo: item.item_no };
 }
 

@@ -63,7 +63,8 @@ export async function* watchJob(
         };
       }
       if (events.length === EVENTS_PER_MESSAGE) continue;
-      if (isEnded(row.status) && seen >= row.event_seq) return;
+      // Also where its events are gone: none can come any more.
+      if (isEnded(row.status)) return;
       await wake.wait(POLL_MS);
     }
   } finally {

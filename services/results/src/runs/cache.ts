@@ -8,6 +8,7 @@ import {
   type CacheMiss,
   type Demand,
 } from '../domain/cache-entry.ts';
+import { planned } from './planned.ts';
 
 /** An earlier result that answers an input. */
 export interface CacheHit {
@@ -86,6 +87,40 @@ export async function lookUp(
   );
 }
 
+/** An item whose replicas are the first ones of what is asked for. */
+export interface Beginning {
+  jobId: string;
+  taskId: string;
+  itemNo: number;
+}
+
+/**
+ * The results with most replicas, but fewer than `replicas`, of each family of one task; who asks for no more than these has
+ * a look-up of its own. Confidence is not asked for: it comes with the further replicas.
+ */
+export async function lookUpBeginnings(
+  tx: TenantTx,
+  task: string,
+  { families, replicas, demand }: { families: readonly string[]; replicas: number; demand: Demand },
+): Promise<Map<string, Beginning>> {
+  const rows = await tx.query<HitRow & { family: string }>(
+    `SELECT ${ENTRY_COLUMNS}, c.family, c.canonical_job_id, c.canonical_task_id, c.canonical_item_no
+      FROM result_cache c JOIN task_results t
+        ON t.job_id = c.canonical_job_id AND t.task_id = c.canonical_task_id AND t.item_no = c.canonical_item_no
+      WHERE c.family = ANY ($1::text[]) AND c.task = $2 AND c.replicas < $3 AND t.status = 'scored' ORDER BY c.replicas`,
+    [[...new Set(families)].sort(), task, replicas],
+  );
+  const now = Date.now();
+  const usable = rows.filter((row) => missOf(entryOf(row), { ...demand, minConfidence: 0 }, now) === undefined);
+  // The last one of a family stays: it has most.
+  return new Map(
+    usable.map((row): [string, Beginning] => {
+      const { canonical_job_id: jobId, canonical_task_id: taskId, canonical_item_no: itemNo } = row;
+      return [row.family, { jobId, taskId, itemNo }];
+    }),
+  );
+}
+
 function hitOf(row: HitRow): CacheHit {
   return {
     jobId: row.canonical_job_id,
@@ -112,4 +147,18 @@ export async function countHits(tx: TenantTx, jobId: string): Promise<void> {
       FROM locked WHERE c.cache_key = locked.cache_key`,
     [jobId],
   );
+}
+
+/** Core milliseconds that the sources of a new job's answers had taken, each its share of the execution it was part of. */
+export async function savedCoreMs(tx: TenantTx, jobId: string): Promise<number> {
+  const [row] = await planned<{ saved: number }>(
+    tx,
+    `SELECT coalesce(round(sum(e.core_ms::float8 / greatest(e.items, 1))), 0)::bigint AS saved
+      FROM task_results t
+        JOIN task_results s ON s.job_id = t.reused_from_job_id AND s.task_id = t.reused_from_task_id AND s.item_no = t.reused_from_item_no
+        JOIN task_executions e ON e.task_execution_id = s.task_execution_id
+      WHERE t.job_id = $1 AND t.status = 'cached'`,
+    [jobId],
+  );
+  return row!.saved;
 }

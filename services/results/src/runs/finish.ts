@@ -42,6 +42,7 @@ export async function finish(tx: TenantTx, { id, attempt, error, metrics, cacheT
     attempt,
     error,
     metrics,
+    ran: true,
     cacheTtlDays,
   });
 }
@@ -61,7 +62,7 @@ export async function fail(tx: TenantTx, { id, attempt, error }: Fail): Promise<
   if (decision === 'already_ended') return { job, runnable: await aliveExecutions(tx, job) };
   // What lost workers staged was never finished, so nobody vouches for it.
   await dropStaged(tx, execution);
-  return endExecution(tx, job, execution, { status: 'failed', attempt, error, metrics: {} });
+  return endExecution(tx, job, execution, { status: 'failed', attempt, error, metrics: {}, ran: false });
 }
 
 interface Ending {
@@ -69,6 +70,8 @@ interface Ending {
   attempt: number;
   error: ItemError | undefined;
   metrics: JsonObject;
+  /** Whether a worker says so, who had its cores until now. */
+  ran: boolean;
   cacheTtlDays?: number | undefined;
 }
 
@@ -85,13 +88,28 @@ async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, e
     ended.filter((item) => item.status === 'scored'),
     ending.cacheTtlDays,
   );
-  applyEndings(job, taskId, addEndings(endings, await endFollowers(tx, job, taskId, endings, id)));
+  const followed = await endFollowers(tx, job, taskId, endings, id);
+  applyEndings(job, taskId, addEndings(endings, followed));
   await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id });
-  await tx.execute(
+  const [took] = await tx.query<{ core_ms: number }>(
     `UPDATE task_executions SET status = $2::execution_status, attempt = $3, ended_at = now(), error_class = $4,
-        error_message = $5, metrics = $6 WHERE task_execution_id = $1`,
-    [id, status, attempt, error?.errorClass ?? '', error?.errorMessage ?? '', JSON.stringify(metrics)],
+        error_message = $5, metrics = $6, items = $7,
+        core_ms = greatest(0, coalesce(round(1000 * extract(epoch FROM now() - started_at)), 0) * $8::int)
+      WHERE task_execution_id = $1 RETURNING core_ms`,
+    [
+      id,
+      status,
+      attempt,
+      error?.errorClass ?? '',
+      error?.errorMessage ?? '',
+      JSON.stringify(metrics),
+      ended.length,
+      ending.ran ? task.plan.cores : 0,
+    ],
   );
+  const coreMs = took!.core_ms;
+  job.row.core_ms += coreMs;
+  job.row.saved_core_ms += Math.round((coreMs / Math.max(1, ended.length)) * (followed.cached ?? 0));
   job.events.push({
     event: `execution.${status}`,
     detail: error?.errorMessage ?? '',

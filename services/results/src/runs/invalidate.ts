@@ -4,6 +4,7 @@ import type { CacheInvalidationRow } from '../db/entities/cache-invalidation.ts'
 import { conditionOf, type CachePredicate } from '../domain/cache-predicate.ts';
 import { appendAudit } from './audit.ts';
 import { planned } from './planned.ts';
+import { holdOffRetention } from './retention-lock.ts';
 
 const COLUMNS = `invalidation_id, predicate, reason, entries, jobs, created_by, created_at, undone_by, undone_at, restored`;
 /** An invalidation is of no one job. */
@@ -88,6 +89,8 @@ export async function invalidate(
  * not called invalid any more either. A repeat changes nothing. NOT_FOUND when there is no such invalidation.
  */
 export async function undoInvalidation(tx: TenantTx, id: string, userId: string): Promise<CacheInvalidationRow> {
+  // A pin may come back, and needs its result.
+  await holdOffRetention(tx);
   const row = await requireInvalidation(tx, id, 'FOR UPDATE');
   if (row.undone_at !== null) return row;
   const [back] = await planned<{ restored: number }>(

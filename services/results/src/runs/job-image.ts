@@ -37,7 +37,7 @@ export interface NewEvent {
 
 export const COUNTER_COLUMNS = 'requested, cached, scored, failed, skipped, cancelled, pending';
 const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, max_age_s,
-  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, ${COUNTER_COLUMNS}`;
+  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, results_dropped_at, core_ms, saved_core_ms, ${COUNTER_COLUMNS}`;
 
 const STATES: Record<JobState, JobStateMessage> = {
   queued: JobStateMessage.QUEUED,
@@ -129,13 +129,15 @@ export function countersMessage(counters: Counters): MessageInitShape<typeof Job
 
 /** How the job stands, for catalog. */
 export function progressOf(job: JobImage, counters = countersOf(job)): MessageInitShape<typeof JobProgressSchema> {
-  const { job_id: jobId, status, event_seq: eventSeq, error } = job.row;
+  const { job_id: jobId, status, event_seq: eventSeq, error, core_ms: coreMs, saved_core_ms: savedCoreMs } = job.row;
   return {
     jobId,
     state: stateMessage(status),
     counters: countersMessage(counters),
     eventSeq: BigInt(eventSeq),
     detail: error,
+    coreMs: BigInt(coreMs),
+    savedCoreMs: BigInt(savedCoreMs),
   };
 }
 

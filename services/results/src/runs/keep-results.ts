@@ -1,7 +1,9 @@
+import { hash } from 'node:crypto';
 import type { TenantTx } from '@mad/tenancy';
 import { cacheKey, replacement, writesCache, type Replacement } from '../domain/cache-entry.ts';
 import { ENTRY_COLUMNS, entryOf, type EntryRow } from './cache.ts';
 import type { JobImage, JobTask } from './job-image.ts';
+import { familyOf } from './plan.ts';
 
 /** A work item that was just scored. */
 export interface ScoredItem {
@@ -66,22 +68,27 @@ async function countPoses(
   return new Map(rows.map(({ item_no: itemNo, ...holds }) => [itemNo, holds]));
 }
 
-/** The sources as the columns of `n`, from $4 on. */
-const SOURCES = `unnest($4::text[], $5::text[], $6::int[], $7::float8[], $8::text[], $9::jsonb[], $10::jsonb[])
-    AS n (cache_key, input_signature, item_no, confidence, smiles, artifacts, summary)`;
+/** The sources as the columns of `n`, from $4 to $11; $12 is how many replicas each has. */
+const SOURCES = `unnest($4::text[], $5::text[], $6::int[], $7::float8[], $8::text[], $9::jsonb[], $10::jsonb[], $11::text[])
+    AS n (cache_key, input_signature, item_no, confidence, smiles, artifacts, summary, family)`;
 
-const sourceParams = (job: JobImage, { taskId, plan }: JobTask, chosen: readonly Candidate[]): unknown[] => [
-  job.row.job_id,
-  taskId,
-  plan.engine,
-  chosen.map(({ key }) => key),
-  chosen.map(({ item }) => item.input_signature),
-  chosen.map(({ item }) => item.item_no),
-  chosen.map(({ item }) => item.confidence_score),
-  chosen.map(({ item }) => item.smiles),
-  chosen.map(({ holds }) => JSON.stringify(holds)),
-  chosen.map(({ item }) => JSON.stringify({ score: item.score, score_units: plan.scoreUnits })),
-];
+function sourceParams(job: JobImage, { taskId, plan }: JobTask, chosen: readonly Candidate[]): unknown[] {
+  const family = familyOf(plan);
+  return [
+    job.row.job_id,
+    taskId,
+    plan.engine,
+    chosen.map(({ key }) => key),
+    chosen.map(({ item }) => item.input_signature),
+    chosen.map(({ item }) => item.item_no),
+    chosen.map(({ item }) => item.confidence_score),
+    chosen.map(({ item }) => item.smiles),
+    chosen.map(({ holds }) => JSON.stringify(holds)),
+    chosen.map(({ item }) => JSON.stringify({ score: item.score, score_units: plan.scoreUnits })),
+    chosen.map(({ item }) => family && hash('sha256', family.textOf(item.smiles))),
+    family?.replicas ?? null,
+  ];
+}
 
 /** Returns the keys that were new. */
 async function insert(
@@ -93,9 +100,9 @@ async function insert(
 ): Promise<Set<string>> {
   const rows = await tx.query<{ cache_key: string }>(
     `INSERT INTO result_cache (cache_key, task, input_signature, canonical_job_id, canonical_task_id, canonical_item_no,
-        confidence_score, engine, smiles, artifact_map, metrics_summary, expires_at)
-      SELECT cache_key, $11, input_signature, $1, $2, item_no, confidence, $3, smiles, artifacts, summary,
-        now() + make_interval(days => $12::int)
+        confidence_score, engine, smiles, artifact_map, metrics_summary, family, replicas, expires_at)
+      SELECT cache_key, $13, input_signature, $1, $2, item_no, confidence, $3, smiles, artifacts, summary, family, $12::int,
+        now() + make_interval(days => $14::int)
       FROM ${SOURCES} ON CONFLICT (cache_key) DO NOTHING RETURNING cache_key`,
     [...sourceParams(job, task, all), task.plan.task, ttlDays ?? null],
   );
@@ -135,8 +142,8 @@ async function replace(
   await tx.execute(
     `UPDATE result_cache c SET canonical_job_id = $1, canonical_task_id = $2, canonical_item_no = n.item_no,
         confidence_score = n.confidence, engine = $3, smiles = n.smiles, artifact_map = n.artifacts,
-        metrics_summary = n.summary, status = 'valid', version = c.version + 1, hit_count = 0, last_used_at = NULL,
-        created_at = now(), expires_at = now() + make_interval(days => $11::int)
+        metrics_summary = n.summary, family = n.family, replicas = $12::int, status = 'valid', version = c.version + 1, hit_count = 0, last_used_at = NULL,
+        created_at = now(), expires_at = now() + make_interval(days => $13::int)
       FROM ${SOURCES} WHERE c.cache_key = n.cache_key`,
     [...sourceParams(job, task, chosen), ttlDays ?? null],
   );

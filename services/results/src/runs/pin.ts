@@ -3,6 +3,7 @@ import { notFound, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import { cacheKey, type CacheEntryStatus } from '../domain/cache-entry.ts';
 import { appendAudit } from './audit.ts';
+import { holdOffRetention } from './retention-lock.ts';
 
 /** Which entry, and who asks. */
 export interface PinRequest {
@@ -21,6 +22,7 @@ export async function setPin(
   to: Exclude<CacheEntryStatus, 'invalid'>,
 ): Promise<void> {
   const key = cacheKey(task, inputSignature);
+  await holdOffRetention(tx);
   const [entry] = await tx.query<{ status: CacheEntryStatus; canonical_job_id: string }>(
     'SELECT status, canonical_job_id FROM result_cache WHERE cache_key = $1 FOR UPDATE',
     [key],

@@ -1,7 +1,14 @@
 import { toJson, type JsonObject } from '@bufbuild/protobuf';
 import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
 import { invalid } from '@mad/rpc';
-import { canonicalParameters, SignatureError, signatureText, type SignedPlan } from '../domain/input-signature.ts';
+import {
+  canonicalParameters,
+  familyText,
+  replicasOf,
+  SignatureError,
+  signatureText,
+  type SignedPlan,
+} from '../domain/input-signature.ts';
 
 /** The plan's artifacts by parameter, each by the sha256 of its canonical content. */
 function artifactsOf(plan: TaskPlan): Record<string, string> {
@@ -22,6 +29,13 @@ export function signedPlanOf(plan: TaskPlan): SignedPlan {
 /** The text to hash for a molecule in this task. */
 export function signatureTextOf(plan: TaskPlan): (smiles: string) => string {
   return signatureText(signedPlanOf(plan));
+}
+
+/** How many replicas a task makes, and the text to hash for a molecule's family; undefined when it makes none. */
+export function familyOf(plan: TaskPlan): { replicas: number; textOf: (smiles: string) => string } | undefined {
+  const signed = signedPlanOf(plan);
+  const replicas = replicasOf(signed);
+  return replicas === undefined ? undefined : { replicas, textOf: familyText(signed) };
 }
 
 export function planJson(plan: TaskPlan): string {

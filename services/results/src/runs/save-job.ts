@@ -31,7 +31,7 @@ export async function saveJob(tx: TenantTx, job: JobImage): Promise<void> {
   const { requested, cached, scored, failed, skipped, cancelled, pending } = countersOf(job);
   await tx.execute(
     `UPDATE jobs SET status = $2, error = $3, event_seq = $4, requested = $5, cached = $6, scored = $7, failed = $8,
-        skipped = $9, cancelled = $10, pending = $11,
+        skipped = $9, cancelled = $10, pending = $11, core_ms = $14, saved_core_ms = $15,
         started_at = CASE WHEN $12 THEN coalesce(started_at, now()) ELSE started_at END,
         ended_at = CASE WHEN $13 THEN coalesce(ended_at, now()) END,
         timings = CASE WHEN $13 AND ended_at IS NULL THEN jsonb_build_object(
@@ -52,6 +52,8 @@ export async function saveJob(tx: TenantTx, job: JobImage): Promise<void> {
       pending,
       row.status === 'running',
       ended,
+      row.core_ms,
+      row.saved_core_ms,
     ],
   );
   if (events.length > 0) {

@@ -1,5 +1,7 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import type { TenantTx } from '@mad/tenancy';
 import { decideStart } from '../domain/execution.ts';
+import type { StructurePlace } from '../objects/structures.ts';
 import { jobStateWhenBegun } from '../domain/job-state.ts';
 import { dropStaged } from './endings.ts';
 import { leaseLost } from './lease.ts';
@@ -12,6 +14,25 @@ export interface ItemToRun {
   itemNo: number;
   moleculeId: string;
   smiles: string;
+  /** Its first replicas, where they are known. */
+  prior?: Prior | undefined;
+}
+
+/** What an engine said of an item with fewer replicas. */
+export interface Prior {
+  resultData: JsonObject;
+  poses: PriorPose[];
+}
+
+/** A pose of its, and where the structure is. */
+export interface PriorPose {
+  replicate: number;
+  poseRank: number;
+  score: number;
+  rawScore: number;
+  rmsdLb: number;
+  rmsdUb: number;
+  place: StructurePlace;
 }
 
 /** What a worker gets: work, or, when it has ended, what catalog must be told again. */
@@ -31,13 +52,35 @@ export async function start(tx: TenantTx, id: string, attempt: number, worker: s
     `SELECT item_no, molecule_id, smiles FROM task_results WHERE task_execution_id = $1 AND status = 'pending' ORDER BY item_no`,
     [id],
   );
+  const priors = await readPriors(tx, id);
   return {
     ended: false,
     job,
     task: taskIn(job, execution.taskId),
     nextBatch: decision === 'repeat' ? execution.batches + 1 : 1,
-    items: items.map(({ item_no: itemNo, molecule_id: moleculeId, smiles }) => ({ itemNo, moleculeId, smiles })),
+    items: items.map(({ item_no: itemNo, molecule_id: moleculeId, smiles }) => ({
+      itemNo,
+      moleculeId,
+      smiles,
+      prior: priors.get(itemNo),
+    })),
   };
+}
+
+/** What is known of the execution's items. A source that has lost something since is none. */
+async function readPriors(tx: TenantTx, id: string): Promise<Map<number, Prior>> {
+  const rows = await tx.query<{ item_no: number; result_data: JsonObject; poses: Prior['poses'] | null }>(
+    `SELECT t.item_no, s.result_data, (
+        SELECT jsonb_agg(jsonb_build_object('replicate', d.replicate, 'poseRank', d.pose_rank, 'score', d.score,
+          'rawScore', d.raw_score, 'rmsdLb', d.rmsd_lb, 'rmsdUb', d.rmsd_ub, 'place', jsonb_build_object('job_id', d.job_id,
+            'pose_object', d.pose_object, 'pose_offset', d.pose_offset, 'pose_length', d.pose_length)) ORDER BY d.replicate, d.pose_rank)
+        FROM docking_results d WHERE d.job_id = s.job_id AND d.task_id = s.task_id AND d.item_no = s.item_no) AS poses
+      FROM task_results t JOIN task_results s
+        ON s.job_id = t.extends_job_id AND s.task_id = t.extends_task_id AND s.item_no = t.extends_item_no
+      WHERE t.task_execution_id = $1 AND t.status = 'pending' AND s.status = 'scored' AND s.result_data IS NOT NULL`,
+    [id],
+  );
+  return new Map(rows.map((row) => [row.item_no, { resultData: row.result_data, poses: row.poses ?? [] }]));
 }
 
 async function begin(

@@ -61,14 +61,15 @@ export interface FailureGroup {
   example_message: string;
 }
 
-/** All failures of a job by task and kind, most frequent first. */
+/** All failures of a job by task and kind, most frequent first; without an example where retention dropped the items. */
 export async function readFailures(tx: TenantTx, jobId: string): Promise<FailureGroup[]> {
   return tx.query<FailureGroup>(
-    `SELECT f.task_id, f.error_class, f.items, t.item_no AS example_item_no, t.error_message AS example_message
-      FROM failure_counts f CROSS JOIN LATERAL (
+    `SELECT f.task_id, f.error_class, f.items, coalesce(t.item_no, 0) AS example_item_no,
+        coalesce(t.error_message, '') AS example_message
+      FROM failure_counts f LEFT JOIN LATERAL (
         SELECT item_no, error_message FROM task_results t
         WHERE t.job_id = f.job_id AND t.task_id = f.task_id AND t.error_class = f.error_class AND t.status = 'failed'
-        ORDER BY item_no LIMIT 1) t
+        ORDER BY item_no LIMIT 1) t ON true
       WHERE f.job_id = $1 ORDER BY f.items DESC, f.error_class`,
     [jobId],
   );

@@ -7,14 +7,16 @@ import { readsCache, type CachePolicy, type Demand } from '../domain/cache-entry
 import { noCounters, type Counters } from '../domain/counters.ts';
 import { beginItem, chunkNo } from '../domain/materialize.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
-import { lookUp, type LookedUp } from './cache.ts';
+import { lookUp, lookUpBeginnings, type Beginning, type LookedUp } from './cache.ts';
 import { copyRows, uuidBytes, type CopyTarget, type CopyValue } from './copy.ts';
 import type { Inputs } from './inputs.ts';
-import { signatureTextOf } from './plan.ts';
+import { familyOf, signatureTextOf } from './plan.ts';
 
 /** What catalog says of a new job. */
 export interface NewJob {
   jobId: string;
+  /** Undefined where catalog does not say. */
+  pipelineId: string | undefined;
   pipelineVersionId: string;
   plans: TaskPlan[];
   parameters: JsonObject;
@@ -61,6 +63,9 @@ const ITEMS: CopyTarget = {
     cache_miss: 'text',
     molecule_name: 'text',
     ended_seq: 'int4',
+    extends_job_id: 'uuid',
+    extends_task_id: 'text',
+    extends_item_no: 'int4',
   },
 };
 
@@ -68,6 +73,8 @@ const ITEMS: CopyTarget = {
 export class TaskFilling {
   readonly counters: Counters = noCounters();
   readonly statuses: WorkStatus[] = [];
+  /** Items of which some replicas are known. */
+  toppedUp = 0;
   readonly #tx: TenantTx;
   readonly #job: NewJob;
   readonly #plan: TaskPlan;
@@ -108,16 +115,46 @@ export class TaskFilling {
         ? await lookUp(this.#tx, this.#plan.task, signatures, this.#job.demand)
         : undefined;
       const known = this.#executions.length;
+      const beginnings = found && (await this.#beginnings(smiles.slice(start, start + BATCH), signatures, found));
       const rows = signatures.map((signature, index) =>
-        this.#begin(start + index, signature, found && (found.get(signature) ?? { miss: 'never_computed' })),
+        this.#begin(start + index, signature, {
+          found: found && (found.get(signature) ?? { miss: 'never_computed' }),
+          beginning: beginnings?.[index],
+        }),
       );
       await this.#insertExecutions(known);
       await copyRows(this.#tx, ITEMS, rows);
     }
   }
 
-  /** Decides one item; `index` is its place in the input, from 0; `found` what was looked up, if it was. */
-  #begin(index: number, signature: string, found: LookedUp | undefined): CopyValue[] {
+  /** For each molecule that no result answers: the one that holds its first replicas. */
+  async #beginnings(
+    smiles: readonly string[],
+    signatures: readonly string[],
+    found: ReadonlyMap<string, LookedUp>,
+  ): Promise<(Beginning | undefined)[] | undefined> {
+    const family = familyOf(this.#plan);
+    if (family === undefined || family.replicas < 2 || this.#job.policy !== 'use') return undefined;
+    const { replicas, textOf } = family;
+    const families = smiles.map((one, index) =>
+      found.get(signatures[index]!)?.hit === undefined ? hash('sha256', textOf(one)) : undefined,
+    );
+    const asked = families.filter((one) => one !== undefined);
+    if (asked.length === 0) return undefined;
+    const { demand } = this.#job;
+    const known = await lookUpBeginnings(this.#tx, this.#plan.task, { families: asked, replicas, demand });
+    return families.map((one) => (one === undefined ? undefined : known.get(one)));
+  }
+
+  /**
+   * Decides one item; `index` is its place in the input, from 0; `found` what was looked up, if it was; `beginning` whose
+   * replicas are its first.
+   */
+  #begin(
+    index: number,
+    signature: string,
+    { found, beginning: known }: { found: LookedUp | undefined; beginning: Beginning | undefined },
+  ): CopyValue[] {
     const itemNo = index + 1;
     const { policy } = this.#job;
     const upstream = this.#upstream.map((statuses) => statuses[index]!);
@@ -130,6 +167,8 @@ export class TaskFilling {
     const follows = status === 'pending' ? beginning.follows : undefined;
     const runs = status === 'pending' && follows === undefined;
     if (runs) this.#leaders.set(signature, itemNo);
+    const extended = runs ? known : undefined;
+    if (extended !== undefined) this.toppedUp += 1;
     const source = status === 'cached' ? beginning.source : undefined;
     const properties = this.#inputs.properties[index];
     return [
@@ -161,6 +200,9 @@ export class TaskFilling {
       miss ?? null,
       this.#inputs.names[index]!,
       status === 'pending' ? null : FIRST_EVENT,
+      extended?.jobId ?? null,
+      extended?.taskId ?? null,
+      extended?.itemNo ?? null,
     ];
   }
 

@@ -68,8 +68,14 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
           const share = { serverId: SERVER_ID, connections: 20, generation: 1n };
           return { shares: [share], validFor: durationFromMs(60_000) };
         },
-        async *watchTenantChanges(_request, ctx) {
-          yield { seq: 0n, state: TenantState.UNSPECIFIED };
+        async *watchTenantChanges({ afterSeq }, ctx) {
+          // One change of each, in the order they came; then where the log stands.
+          const all = [...around.routes.values()];
+          for (const [index, { orgId, state, generation }] of all.entries()) {
+            const seq = BigInt(index + 1);
+            if (afterSeq >= 0n && seq > afterSeq) yield { seq, orgId, state, generation };
+          }
+          yield { seq: BigInt(all.length), state: TenantState.UNSPECIFIED };
           await new Promise((resolve) => ctx.signal.addEventListener('abort', resolve, { once: true }));
         },
       }),

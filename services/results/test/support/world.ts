@@ -53,6 +53,7 @@ export interface JobOptions {
   policy?: CachePolicy;
   minConfidence?: number;
   maxAgeS?: number;
+  pipelineId?: string;
   /** What catalog announces; default: what it has. */
   inputCount?: number;
 }
@@ -110,6 +111,8 @@ export interface World {
   transport: Transport;
   /** host:port of results' gRPC. */
   address(): string;
+  /** host:port of its neighbours. */
+  neighbours: string;
   /** With a database of these migrations; without, of the newest. */
   organization(migrations?: readonly MigrationClass[]): Promise<Organization>;
   materialize(org: Organization, options?: JobOptions): Promise<MaterializeJobResponse & { jobId: string }>;
@@ -178,6 +181,8 @@ export async function openWorld({
         tenantsOpen: 100,
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs: MINUTE_MS,
+        retentionEveryHours: 0,
+        retentionGraceHours: 24,
         node: 'mad-results-test',
         exportPartRows,
         objectStoreUrl: pathToFileURL(objectFolder).href,
@@ -245,6 +250,7 @@ export async function openWorld({
       RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
     },
     address: () => `127.0.0.1:${results.port}`,
+    neighbours: address,
     async organization(migrations = resultsMigrations) {
       const orgId = uuidv7();
       const database = await tenantDatabase(migrations);
@@ -263,13 +269,17 @@ export async function openWorld({
         password: database.password,
         connectionBudget: 20,
         schemaVersion: migrations.at(-1)!.migrationName,
+        changeSeq: BigInt(around.routes.size + 1),
       });
       return {
         orgId,
         database,
         token: await userToken({
           orgId,
-          permissions: ['jobs.read', 'cache.read', 'cache.manage', 'exports.create', 'exports.read', 'exports.delete'],
+          permissions:
+            'jobs.read cache.read cache.manage retention.read retention.manage exports.create exports.read exports.delete'.split(
+              ' ',
+            ),
         }),
       };
     },
@@ -291,6 +301,7 @@ export async function openWorld({
         minConfidence: options.minConfidence ?? 0,
         maxAgeS: options.maxAgeS ?? 0,
         createdBy: uuidv7(),
+        pipelineId: options.pipelineId ?? '',
       };
       return Object.assign(await world.asCatalog.materializeJob(request), { jobId });
     },

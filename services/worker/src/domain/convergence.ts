@@ -44,7 +44,8 @@ function oneWay(from: readonly PoseAtom[], to: readonly PoseAtom[]): number {
   return Math.sqrt(sum / from.length);
 }
 
-function heavyAtoms(atoms: readonly PoseAtom[]): PoseAtom[] {
+/** All atoms but hydrogens: what poses are compared by. */
+export function heavyAtoms(atoms: readonly PoseAtom[]): PoseAtom[] {
   return atoms.filter(({ type }) => elementOf(type) !== 'H');
 }
 

@@ -39,6 +39,14 @@ export interface EngineTask {
 export interface EngineItem {
   itemNo: number;
   smiles: string;
+  /** What is known of its first replicas, where an earlier task ran fewer of the same search: they need not run again. */
+  prior?: PriorReplicas | undefined;
+}
+
+/** What an engine said of an item whose replicas are the first ones of another's. */
+export interface PriorReplicas {
+  resultData?: Readonly<Record<string, unknown>> | undefined;
+  poses: readonly Pose[];
 }
 
 /** What an engine says of one molecule. */

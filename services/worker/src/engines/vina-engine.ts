@@ -8,9 +8,8 @@ import { convergence } from '../domain/convergence.ts';
 import type { DockingParameters } from '../domain/docking-parameters.ts';
 import { dockingParameters, replicaSeeds } from '../domain/docking-parameters.ts';
 import { PoseStructures } from '../domain/pose-structure.ts';
-import type { PoseAtom, VinaPose } from '../domain/vina-output.ts';
+import { atomsText, knownReplicas, type Replica } from '../domain/replica.ts';
 import { readAtoms, readVinaOutput } from '../domain/vina-output.ts';
-import type { ScoredPoses } from '../domain/vina-score.ts';
 import { isPlausible, needsCorrection, scorePoses } from '../domain/vina-score.ts';
 import type { Engine, EngineItem, EngineTask, ItemOutcome, ScoredItem } from './engine.ts';
 import { EngineError, failedItem } from './engine.ts';
@@ -24,14 +23,6 @@ export interface VinaOptions {
   searchTimeoutMs?: number;
   /** Where each task gets a private folder; the system's folder for temporary files unless told. */
   scratch?: string;
-}
-
-interface Replica extends ScoredPoses {
-  replicate: number;
-  seed: number;
-  top: VinaPose;
-  /** Of each pose. */
-  atoms: PoseAtom[][];
 }
 
 /** What one task's searches share. */
@@ -78,16 +69,21 @@ export function createVinaEngine(options: VinaOptions): Engine {
 
   async function dock(item: EngineItem, docking: Docking): Promise<ScoredItem> {
     const { parameters, folder, signal } = docking;
+    const seeds = replicaSeeds(parameters);
+    const replicas = knownReplicas(item.prior, seeds);
     const ligand = await prepareLigand(item.smiles, { obabel: 'obabel', searchPath, cwd: folder, signal });
     await writeFile(join(folder, 'ligand.pdbqt'), ligand.pdbqt);
-    const replicas: Replica[] = [];
-    for (const [index, seed] of replicaSeeds(parameters).entries()) {
-      replicas.push(await search(docking, index + 1, seed));
+    const structures = structuresOf(ligand);
+    for (const seed of seeds.slice(replicas.length)) {
+      replicas.push(await search(docking, { replicate: replicas.length + 1, seed, structures }));
     }
-    return outcomeOf(item, replicas, docking.version, structuresOf(ligand));
+    return outcomeOf(item, replicas, docking.version);
   }
 
-  async function search(docking: Docking, replicate: number, seed: number): Promise<Replica> {
+  async function search(
+    docking: Docking,
+    { replicate, seed, structures }: { replicate: number; seed: number; structures: PoseStructures },
+  ): Promise<Replica> {
     const { folder, signal, version } = docking;
     await rm(join(folder, 'poses.pdbqt'), { force: true });
     const run = { cwd: folder, searchPath, signal, timeoutMs: searchTimeoutMs };
@@ -101,7 +97,8 @@ export function createVinaEngine(options: VinaOptions): Engine {
     const [top] = poses;
     if (!scored || !top) throw new EngineError('ENGINE_FAILED', `Vina's output of seed ${seed} cannot be read`);
     const best = scored.poses[0]?.score ?? Number.NaN;
-    if (isPlausible(best)) return { ...scored, replicate, seed, top, atoms: poses.map((pose) => pose.atoms) };
+    const molBlocks = poses.map(({ atoms }) => structures.molBlock(atoms));
+    if (isPlausible(best)) return { ...scored, replicate, seed, top, molBlocks };
     throw new EngineError(
       'IMPLAUSIBLE',
       `the best affinity of seed ${seed} is ${best} kcal/mol, which no molecule has`,
@@ -192,12 +189,7 @@ function structuresOf({ molfile, pdbqt }: PreparedLigand): PoseStructures {
   }
 }
 
-function outcomeOf(
-  { itemNo }: EngineItem,
-  replicas: readonly Replica[],
-  version: string,
-  structures: PoseStructures,
-): ScoredItem {
+function outcomeOf({ itemNo }: EngineItem, replicas: readonly Replica[], version: string): ScoredItem {
   const scores = replicas.map(({ poses }) => poses[0]?.score ?? Number.NaN);
   const score = Math.min(...scores);
   const best = replicas[scores.indexOf(score)];
@@ -212,11 +204,11 @@ function outcomeOf(
       raw_affinity: best?.top.raw,
       corrected: needsCorrection(version),
       torsions: best?.torsions,
-      replicas: replicas.map(({ seed }, index) => ({ seed, affinity: scores[index] })),
+      replicas: replicas.map(({ seed, top }, index) => ({ seed, affinity: scores[index], top: atomsText(top.atoms) })),
     },
-    poses: replicas.flatMap(({ replicate, poses, atoms }) =>
+    poses: replicas.flatMap(({ replicate, poses, molBlocks }) =>
       poses.flatMap((pose, index) =>
-        isPlausible(pose.score) ? [{ replicate, ...pose, molBlock: structures.molBlock(atoms[index]!) }] : [],
+        isPlausible(pose.score) ? [{ replicate, ...pose, molBlock: molBlocks[index]! }] : [],
       ),
     ),
   };

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { MINUTE_MS } from '@mad/process';
 import initialize from '@rdkit/rdkit';
-import type { EngineTask, ItemOutcome, ScoredItem } from '../../src/engines/engine.ts';
+import type { EngineItem, EngineTask, ItemOutcome, ScoredItem } from '../../src/engines/engine.ts';
 import { LIGAND_RECIPE, prepareLigand } from '../../src/engines/ligand-preparation.ts';
 import { createVinaEngine } from '../../src/engines/vina-engine.ts';
 import { collect, engineContract } from './engine-contract.ts';
@@ -125,6 +125,35 @@ describe(`docking${reason}`, () => {
         // In the receptor's frame: inside the box.
         centre.forEach((value, axis) => expect(Math.abs(value - box[axis]!)).toBeLessThan(10));
       }
+    },
+    3 * MINUTE_MS,
+  );
+
+  run(
+    'replicas that are known do not run again: what comes out is what running all gives',
+    async () => {
+      const outcomeOf = async (replicas: number, prior?: EngineItem['prior']) => {
+        const task = dockingOf([ADAMANTANE], { replicas, seed: -1 });
+        return scored((await collect(engine, { ...task, items: [{ ...task.items[0]!, prior }] }))[0]);
+      };
+      const known = ({ resultData, poses = [] }: ScoredItem) => ({ resultData: structuredClone(resultData), poses });
+      const three = await outcomeOf(3);
+      const four = await outcomeOf(4, known(three));
+      expect(four).toEqual(await outcomeOf(4));
+      // Had it run again, it would not say what was made up here.
+      const marked = known(three);
+      const [first] = marked.resultData['replicas'] as Record<string, unknown>[];
+      marked.poses = marked.poses.map((pose) =>
+        pose.replicate === 1 && pose.poseRank === 1 ? { ...pose, score: -19, rawScore: -18 } : pose,
+      );
+      expect(await outcomeOf(4, marked)).toMatchObject({ score: -19, resultData: { raw_affinity: -18 } });
+      // Of another seed, or without its atoms or structures, nothing is taken.
+      first!['seed'] = 7;
+      expect(await outcomeOf(4, marked)).toEqual(four);
+      expect(await outcomeOf(4, { ...known(three), poses: [] })).toEqual(four);
+      const bare = known(three);
+      bare.poses = bare.poses.map((pose) => ({ ...pose, molBlock: '' }));
+      expect(await outcomeOf(4, bare)).toEqual(four);
     },
     3 * MINUTE_MS,
   );

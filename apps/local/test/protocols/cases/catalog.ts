@@ -18,6 +18,15 @@ const REQUEST = '0198c000-0000-7000-8000-0000000000a2';
 /** Every service of catalog. */
 export const catalogCases: Case[] = [
   {
+    name: 'what an organization used, by month',
+    service: OrganizationSummaryService,
+    method: 'ListUsage',
+    as: 'user',
+    changes: true,
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ usage: [{ month: expect.stringMatching(/^20\d\d-\d\d$/) }] }],
+  },
+  {
     name: 'what a job would find done already',
     service: JobPreviewService,
     method: 'PreviewJob',

@@ -7,6 +7,7 @@ import {
   JobStatisticsService,
   PoseService,
   PrewarmService,
+  RetentionService,
 } from '@mad/proto/results';
 import { TenantSchemaService } from '@mad/proto/tenancy';
 import type { Case } from '../case.ts';
@@ -80,6 +81,14 @@ export const resultsCases: Case[] = [
     as: 'user',
     request: ({ orgId, jobId }) => ({ orgId, jobId }),
     responses: () => [{ tasks: [{ taskId: 'properties', counters: { scored: String(MOLECULES) } }] }],
+  },
+  {
+    name: 'what a retention policy would delete: nothing of jobs that ended today',
+    service: RetentionService,
+    method: 'PreviewRetention',
+    as: 'user',
+    request: ({ orgId }) => ({ orgId, rules: [{ keepDays: 30 }] }),
+    responses: () => [{ wouldDelete: expect.not.objectContaining({ items: expect.anything() }) }],
   },
   {
     name: 'what is kept for later jobs',

@@ -44,6 +44,8 @@ export interface JobRow {
   checked_at: Date;
   /** W3C Trace Context; empty when it was made outside of a trace. */
   traceparent: string;
+  core_ms: string;
+  saved_core_ms: string;
 }
 
 export const JobEntity = new EntitySchema<JobRow>({
@@ -116,5 +118,15 @@ export const JobEntity = new EntitySchema<JobRow>({
       comment: 'Internal: when results was last heard of it',
     },
     traceparent: { type: 'text', default: '', comment: 'Internal: the trace of the request that created it' },
+    core_ms: {
+      type: 'bigint',
+      default: 0,
+      comment: 'Internal: core milliseconds of its executions, last settled',
+    },
+    saved_core_ms: {
+      type: 'bigint',
+      default: 0,
+      comment: 'Internal: core milliseconds that earlier results saved it, last settled',
+    },
   },
 });

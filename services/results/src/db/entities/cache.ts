@@ -20,6 +20,8 @@ export interface ResultCacheRow {
   version: number;
   engine: string;
   smiles: string | null;
+  family: string | null;
+  replicas: number | null;
 }
 
 export const ResultCacheEntity = new EntitySchema<ResultCacheRow>({
@@ -51,6 +53,13 @@ export const ResultCacheEntity = new EntitySchema<ResultCacheRow>({
       nullable: true,
       comment: 'Confidential: the molecule, canonical, to find what it was computed with before',
     },
+    family: {
+      type: 'text',
+      nullable: true,
+      comment:
+        'Internal: sha256 of its input without the number of replicas; null where the task has none, or from before it was noted',
+    },
+    replicas: { type: 'integer', nullable: true, comment: 'Internal: how many replicas it holds' },
   },
 });
 

@@ -32,6 +32,13 @@ export interface JobRow extends Counters {
   created_at: Date;
   started_at: Date | null;
   ended_at: Date | null;
+  pipeline_id: string | null;
+  results_dropped_at: Date | null;
+  results_top: number | null;
+  results_needed: number;
+  sweep_due: boolean;
+  core_ms: number;
+  saved_core_ms: number;
 }
 
 export const JobEntity = new EntitySchema<JobRow>({
@@ -64,6 +71,37 @@ export const JobEntity = new EntitySchema<JobRow>({
     started_at: { type: 'timestamptz', nullable: true },
     ended_at: { type: 'timestamptz', nullable: true },
     ...counterColumns,
+    pipeline_id: {
+      type: 'uuid',
+      nullable: true,
+      comment: 'Internal: retention may be set by pipeline; null for jobs made before it was noted',
+    },
+    results_dropped_at: {
+      type: 'timestamptz',
+      nullable: true,
+      comment: 'Internal: when retention dropped its items, poses and events, but for what is kept',
+    },
+    results_top: {
+      type: 'integer',
+      nullable: true,
+      comment: 'Internal: how many of the best hits of each task were kept then',
+    },
+    results_needed: {
+      type: 'integer',
+      default: 0,
+      comment: 'Internal: further items that were kept because a pin, or an answer of another job, needs them',
+    },
+    sweep_due: {
+      type: 'boolean',
+      default: false,
+      comment: 'Internal: its poses go with the partition of its month, which is not done yet',
+    },
+    core_ms: { type: 'bigint', default: 0, comment: 'Internal: core milliseconds of its executions' },
+    saved_core_ms: {
+      type: 'bigint',
+      default: 0,
+      comment: 'Internal: core milliseconds that computing what earlier results answered had taken',
+    },
   },
 });
 

@@ -21,6 +21,8 @@ export interface TaskExecutionRow {
   logs_uri: string | null;
   metrics: Record<string, unknown>;
   batches: number;
+  core_ms: number;
+  items: number;
 }
 
 export const TaskExecutionEntity = new EntitySchema<TaskExecutionRow>({
@@ -52,6 +54,12 @@ export const TaskExecutionEntity = new EntitySchema<TaskExecutionRow>({
       default: 0,
       comment: 'Internal: batches of results taken from the running attempt; the next is one more',
     },
+    core_ms: {
+      type: 'bigint',
+      default: 0,
+      comment: "Internal: milliseconds from its start to its worker's word that it ended, times the cores it had",
+    },
+    items: { type: 'integer', default: 0, comment: 'Internal: work items it ended' },
   },
   uniques: [{ name: 'task_executions_chunk_key', columns: ['job_id', 'task_id', 'chunk_no'] }],
 });
@@ -88,6 +96,9 @@ export interface TaskResultRow {
   cache_miss: CacheMiss | null;
   molecule_name: string;
   ended_seq: number | null;
+  extends_job_id: string | null;
+  extends_task_id: string | null;
+  extends_item_no: number | null;
 }
 
 const FROZEN = "Confidential: of the molecule, as frozen with the job's input";
@@ -149,6 +160,14 @@ export const TaskResultEntity = new EntitySchema<TaskResultRow>({
       comment:
         'Internal: the first event of the transaction that ended it; null where it ended before there was this column, or nobody asks',
     },
+    extends_job_id: {
+      type: 'uuid',
+      nullable: true,
+      comment:
+        'Internal: the job of the item whose replicas are the first of this one; that may be gone once this one has ended',
+    },
+    extends_task_id: { type: 'text', nullable: true, comment: "Internal: that item's task" },
+    extends_item_no: { type: 'integer', nullable: true, comment: 'Internal: that item' },
   },
 });
 
