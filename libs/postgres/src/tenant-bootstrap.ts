@@ -36,7 +36,9 @@ export async function bootstrapTenantServer(adminUrl: string, options: TenantSer
     await ensureRole(client, `mad_${options.schema}_owner`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     await ensureRole(client, `mad_${options.schema}_app`, 'NOLOGIN NOSUPERUSER NOBYPASSRLS');
     // Administration gets in when the tenants have used up every other connection, and may end their sessions.
-    await client.query(`GRANT pg_signal_backend, pg_use_reserved_connections, pg_create_subscription TO ${id(PROVISIONER)}`);
+    await client.query(
+      `GRANT pg_signal_backend, pg_use_reserved_connections, pg_create_subscription TO ${id(PROVISIONER)}`,
+    );
     await readStatistics(client, PROVISIONER);
     // Since Postgres 16, CREATEROLE alone neither assigns nor becomes roles that another made.
     await client.query(`GRANT ${app} TO ${id(PROVISIONER)} WITH ADMIN TRUE, INHERIT FALSE, SET TRUE`);
