@@ -131,7 +131,7 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
           if (fleet.away) throw new ConnectError('away', Code.Unavailable);
           const route = routes.get(orgId);
           if (route === undefined) throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'no database');
-          const usable = route.state === TenantState.READY || route.state === TenantState.READ_ONLY;
+          const usable = [TenantState.READY, TenantState.READ_ONLY, TenantState.MOVING].includes(route.state);
           return { route: { ...route, changeSeq: newest(), ...(usable ? {} : { password: '', user: '', host: '' }) } };
         },
         watchTenantChanges: ({ afterSeq }, ctx) => watch(afterSeq, ctx.signal),

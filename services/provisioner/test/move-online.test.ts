@@ -48,6 +48,8 @@ beforeAll(async () => {
   });
   second = await startSecondServer(mad, 'second');
   old = await startSecondServer(mad, 'old', { wal_level: 'replica' });
+  await mad.servers().registerServer(registrationOf(second));
+  await mad.servers().registerServer(registrationOf(old));
   tenants = await openTenants({
     schema: SCHEMA,
     entities: [],
@@ -73,6 +75,16 @@ async function inside<T>(url: string, fn: (client: pg.Client) => Promise<T>): Pr
   } finally {
     await one.end();
   }
+}
+
+/** One on the run's own server: the others take none by themselves. */
+async function organization(): Promise<{ orgId: string; database: string }> {
+  const orgId = uuidv7();
+  await mad.rows.query(`UPDATE provisioner.database_servers SET draining = name <> 'local'`);
+  const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
+  await mad.rows.query('UPDATE provisioner.database_servers SET draining = false');
+  expect(tenant).toMatchObject({ state: TenantState.READY, lastError: '' });
+  return { orgId, database: tenant!.databaseName };
 }
 
 async function move(orgId: string, server: string): Promise<Operation> {
@@ -147,12 +159,7 @@ const COUNTS_SQL = `SELECT (SELECT count(*)::int FROM online.entries) AS entries
   (SELECT max(ticket) <= (SELECT last_value FROM online.tickets) FROM online.days) AS tickets_beyond`;
 
 test('moves while writers write: nothing lost, nothing doubled, and the pause is noted', async () => {
-  const orgId = uuidv7();
-  const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
-  expect(tenant).toMatchObject({ state: TenantState.READY, lastError: '' });
-  const database = tenant!.databaseName;
-  await mad.servers().registerServer(registrationOf(second));
-  await mad.servers().registerServer(registrationOf(old));
+  const { orgId, database } = await organization();
   await tenants.transact(orgId, (tx) =>
     tx.execute(
       `INSERT INTO online.entries SELECT gen_random_uuid(), 0, repeat('y', 200) FROM generate_series(1, 20000)`,
@@ -208,24 +215,34 @@ test('moves while writers write: nothing lost, nothing doubled, and the pause is
   expect(drift.tenants).toMatchObject([{ differences: [], error: '' }]);
 }, 300_000);
 
-test('given up while it is caught up, it leaves the tenant where it was, and no slot that keeps the log', async () => {
-  const orgId = uuidv7();
-  await mad.rows.query(`UPDATE provisioner.database_servers SET draining = name <> 'local'`);
-  const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
-  await mad.rows.query('UPDATE provisioner.database_servers SET draining = false');
-  const database = tenant!.databaseName;
+test('given up, or found to differ, it leaves the tenant where it was, and no slot that keeps the log', async () => {
+  const { orgId, database } = await organization();
   await tenants.transact(orgId, (tx) =>
     tx.execute(`INSERT INTO online.log SELECT repeat(md5(n::text), 10), now() FROM generate_series(1, 200000) n`),
   );
+  const copying = async ({ operationId }: Operation): Promise<void> => {
+    for (let wait = 0; wait < 5_000; wait += 1) {
+      const { operation: now } = await mad.operations().getOperation({ operationId });
+      if (now!.step === 'catch_up') return;
+      await delay(5);
+    }
+    throw new Error('it never caught up');
+  };
+  // A copy that differs, found behind the fence: everybody works on where they did.
+  const differing = await move(orgId, 'second');
+  await copying(differing);
+  await inside(second.adminUrlTo(database), (one) => one.query(`INSERT INTO online.log VALUES ('a stranger', now())`));
+  expect(await ended(differing)).toMatchObject({
+    state: OperationState.FAILED,
+    step: 'drain',
+    error: 'log has 200001 rows of 200000',
+  });
+  await tenants.transact(orgId, (tx) => tx.execute(`INSERT INTO online.log VALUES ('between', now())`));
+
   const operation = await move(orgId, 'second');
-  const { operationId } = operation;
-  for (let wait = 0; wait < 5_000; wait += 1) {
-    const { operation: now } = await mad.operations().getOperation({ operationId });
-    if (now!.step === 'catch_up') break;
-    await delay(5);
-  }
-  await mad.operations().cancelOperation({ operationId });
-  expect(await ended(operation)).toMatchObject({ state: OperationState.CANCELLED, step: 'catch_up' });
+  await copying(operation);
+  await mad.operations().cancelOperation({ operationId: operation.operationId });
+  expect(await ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
   await tenants.transact(orgId, (tx) => tx.execute(`INSERT INTO online.log VALUES ('after', now())`));
   for (const admin of [mad.admin, second.admin]) {
     expect((await admin.query('SELECT FROM pg_replication_slots')).rowCount).toBe(0);

@@ -178,7 +178,11 @@ test('a neighbour on the same server notices nothing', async () => {
   const [orgId, other] = [await ensure(), await ensure()];
   await mad.tenants().freezeTenants({ orgId });
   expect(await write(other)).toBe(1);
-  expect((await failure(write(orgId))).rawMessage).toBe('the organization is read-only');
+  // The server refuses at once; the router as soon as it has heard.
+  await until(
+    async () => (await failure(write(orgId))).rawMessage === 'the organization is read-only',
+    'the router heard of it',
+  );
 });
 
 test('suspended, read-only and in use follow each other in every order', async () => {

@@ -118,7 +118,7 @@ export function backupCommands(mad: Command, env: Env): void {
     );
   backup
     .command('drop-replaced <operation>')
-    .description('drop the database a restore replaced, before its time')
+    .description('drop the database a restore or a move left behind, before its time')
     .action(
       action(env, async ({ settings, output }, operationId) => {
         const { api } = await asPlatform(settings);

@@ -22,6 +22,9 @@ const SELECT = `
   SELECT ${BACKUP_COLUMNS}, o.state AS operation_state
   FROM provisioner.backups b JOIN provisioner.operations o USING (operation_id)`;
 
+/** Operations that leave a database behind for a while. */
+const REPLACING: ReadonlySet<OperationRow['kind']> = new Set(['restore', 'move', 'move_online']);
+
 export function backupService(context: ProvisionerContext): BoundService {
   const { database, boss, owners, leaseMs, replacedKeepMs, backupPolicy } = context;
 
@@ -97,7 +100,7 @@ export function backupService(context: ProvisionerContext): BoundService {
           'SELECT kind, state, schema, org_id FROM provisioner.operations WHERE operation_id = $1',
           [operationId],
         );
-        if (found === undefined || found.kind !== 'restore') throw notFound('operation', operationId);
+        if (found === undefined || !REPLACING.has(found.kind)) throw notFound('operation', operationId);
         if (found.state !== 'succeeded') {
           const about = { operation_id: operationId };
           throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', 'operation_id: it restored nothing yet', about);
