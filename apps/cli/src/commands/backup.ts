@@ -114,6 +114,20 @@ export function backupCommands(mad: Command, env: Env): void {
       }),
     );
   backup
+    .command('restore-table <backup> <table>')
+    .description(
+      'bring one table back beside the others, into a new table of the schema "restored"; changes nothing else',
+    )
+    .action(
+      action(env, async ({ settings, output }, backupId, name) => {
+        const { api } = await asPlatform(settings);
+        const { operation } = await api.client(BackupService).restoreTable({ backupId, table: name });
+        const last = await watchOperation(api, output, operation!.operationId);
+        const { database, tables = [] } = (last.result ?? {}) as { database?: string; tables?: { name: string }[] };
+        answerEnd(output, last, tables.map((one) => `${database} has ${one.name}`).join('\n'));
+      }),
+    );
+  backup
     .command('base')
     .description("copy the local server's files, from which point-in-time recovery begins; keeps the newest two")
     .action(
