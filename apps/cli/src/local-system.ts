@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, openSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { MINUTE_MS, SECOND_MS, sleep } from '@mad/process';
 import { CommandFailure, EXIT } from './failure.ts';
@@ -64,7 +65,7 @@ export async function readLocalAdministrator(home: string): Promise<Administrato
 /** Starts the system as a process of its own unless it runs. Answers its state and whether this call started it. */
 export async function startLocalSystem(
   home: string,
-  options: { port?: number; onPhase?: (phase: string) => void } = {},
+  options: { port?: number; archiveWal?: string; onPhase?: (phase: string) => void } = {},
 ): Promise<{ state: LocalState; started: boolean }> {
   const running = readLocalState(home);
   if (running?.ready) return { state: running, started: false };
@@ -75,7 +76,8 @@ export async function startLocalSystem(
     mkdirSync(join(home, 'logs'), { recursive: true, mode: 0o700 });
     const log = openSync(logFile(home), 'a', 0o600);
     const port = options.port === undefined ? [] : ['--port', String(options.port)];
-    const child = spawn(process.execPath, [MAIN, 'up', '--home', home, ...port], {
+    const archive = options.archiveWal === undefined ? [] : ['--archive-wal', options.archiveWal];
+    const child = spawn(process.execPath, [MAIN, 'up', '--home', home, ...port, ...archive], {
       detached: true,
       stdio: ['ignore', log, log],
     });
@@ -113,6 +115,25 @@ export function runLocal(args: string[]): Promise<number> {
     child.once('error', reject);
     child.once('exit', (code) => resolve(code ?? EXIT.failed));
   });
+}
+
+/** Runs such a verb and answers what it said as JSON; what it says on the way is passed through. Throws when it fails. */
+export async function askLocal(args: string[]): Promise<unknown> {
+  const child = spawn(process.execPath, [MAIN, ...args, '--json'], { stdio: ['inherit', 'pipe', 'pipe'] });
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code) => resolve(code ?? EXIT.failed));
+  });
+  const [said, complained, code] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
+  if (code === 0) return JSON.parse(said) as unknown;
+  const lines = complained.trim().split('\n');
+  let error = lines.at(-1) ?? '';
+  try {
+    error = (JSON.parse(error) as { error: string }).error;
+  } catch {
+    // It broke off with other words than its own.
+  }
+  throw new CommandFailure(error, code);
 }
 
 /** The state this process wrote: one of an earlier process does not count. */

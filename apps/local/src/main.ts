@@ -2,12 +2,14 @@ import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { takeBaseBackup } from '@mad/embedded-postgres';
 import { createLogger, readEnv, runMain, type Logger } from '@mad/process';
 import { readTenantSchemas } from '@mad/provisioner';
 import { writeComposeSecrets } from './compose-secrets.ts';
 import { bootstrap, migrateMetadata, migratorUrl } from './databases.ts';
 import { environmentOf } from './environment.ts';
 import { backUpMetadata, localPlace, restoreMetadata, verifyMetadata, type MetadataPlace } from './metadata-backup.ts';
+import { backUpThePast } from './point-in-time.ts';
 import type { Ports } from './ports.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
@@ -27,6 +29,8 @@ const { values, positionals } = parseArgs({
   options: {
     home: { type: 'string', default: '.mad' },
     port: { type: 'string' },
+    'archive-wal': { type: 'string' },
+    to: { type: 'string', default: '' },
     service: { type: 'string', default: 'catalog' },
     out: { type: 'string' },
     check: { type: 'boolean', default: false },
@@ -51,6 +55,8 @@ const verbs: Record<string, () => Promise<void>> = {
   'metadata-backup': metadataBackup,
   'metadata-verify': metadataVerify,
   'metadata-restore': metadataRestore,
+  'base-backup': baseBackup,
+  'past-backup': pastBackup,
 };
 
 const run = verbs[verb ?? ''];
@@ -74,6 +80,7 @@ async function up({ logger }: { logger: Logger }) {
       outer: process.env,
       onPhase: (phase) => void state.update({ phase }),
       ...(values.port === undefined ? {} : { gatewayPort: Number(values.port) }),
+      ...(values['archive-wal'] === undefined ? {} : { archiveWal: values['archive-wal'] === 'on' }),
     });
     const { port, version } = system.postgres;
     await state.listening(system.ports, { port, version });
@@ -128,6 +135,19 @@ async function metadataRestore(): Promise<void> {
     { ok: true, archive: name, rows, replaced: replaced ?? '', erased },
     `${name} is restored: ${rows} rows${again}${kept}`,
   );
+}
+
+async function baseBackup(): Promise<void> {
+  const base = await withPostgres(home, (adminUrl) => takeBaseBackup(join(home, 'postgres'), adminUrl));
+  const reach = `times from ${base.endedAt} on can be reached`;
+  answer(base, `${base.name}: ${base.files} files, ${base.bytes} bytes; ${reach}`);
+}
+
+/** Makes a backup of an organization's results as they were. */
+async function pastBackup(): Promise<void> {
+  const log = (message: string): void => void (values.json || process.stderr.write(`… ${message}\n`));
+  const made = await onMetadata((place) => backUpThePast(place, { home, orgId: name, to: values.to, log }));
+  answer(made, `${made.backupId}: as of ${made.at}, ${made.rows} rows, ${made.sizeBytes} bytes`);
 }
 
 function answer(value: unknown, text: string): void {

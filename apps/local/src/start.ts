@@ -43,6 +43,8 @@ export interface LocalOptions {
   outer?: Readonly<Record<string, string | undefined>>;
   /** Postgres settings over our own, e.g. fsync off in tests. */
   postgresSettings?: Readonly<Record<string, string>>;
+  /** Whether to keep Postgres's log for point-in-time recovery; where absent, as it was. */
+  archiveWal?: boolean;
   /** Told what is being done. */
   onPhase?: (phase: string) => void;
 }
@@ -80,7 +82,9 @@ export async function prepareGround(options: LocalOptions): Promise<LocalGround>
   const log = (message: string) => logger.info(message);
   const dataDir = join(home, 'postgres');
   const major = readEnv(options.outer ?? {}, readPostgresMajor);
-  const postgres = await startEmbeddedPostgres({ dataDir, log, major, settings: options.postgresSettings ?? {} });
+  const { archiveWal, postgresSettings: settings = {} } = options;
+  const keeping = archiveWal === undefined ? {} : { archiveWal };
+  const postgres = await startEmbeddedPostgres({ dataDir, log, major, settings, ...keeping });
   try {
     const place = { host: '127.0.0.1', port: postgres.port, database: METADATA };
     onPhase('preparing the databases');

@@ -6,3 +6,5 @@ export { superuserUrl } from './initialize.ts';
 export { readPostgresMajor } from './major-setting.ts';
 export { isInstalled, PG_MAJORS } from './binaries.ts';
 export type { PgMajor } from './binaries.ts';
+export { listBaseBackups, takeBaseBackup, type BaseBackup } from './base-backup.ts';
+export { recoverTo, type Recovered, type RecoverOptions } from './recover.ts';

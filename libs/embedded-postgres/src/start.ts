@@ -11,6 +11,7 @@ import { initialize, majorOf, readPassword, SUPERUSER } from './initialize.ts';
 import { readPostmasterFile, reapOrphan } from './orphan.ts';
 import { removeOwner, writeOwner } from './owner-file.ts';
 import { shutDown } from './shutdown.ts';
+import { archiveSettings } from './wal-archive.ts';
 
 const START_TIMEOUT_MS = 60 * SECOND_MS;
 const POLL_MS = 10;
@@ -47,6 +48,10 @@ export interface EmbeddedPostgresOptions {
   port?: number;
   /** Server settings over ours, e.g. `{ fsync: 'off' }` in tests. */
   settings?: Readonly<Record<string, string>>;
+  /** Whether to keep the write-ahead log from now on; false deletes what was kept. Where absent, as it was. */
+  archiveWal?: boolean;
+  /** How long until it must be ready, in milliseconds; 60,000 where absent. */
+  startTimeoutMs?: number;
   /** Told in plain words what is being done and how long it took. */
   log?: (message: string) => void;
 }
@@ -97,10 +102,12 @@ interface Launch {
   settings: Readonly<Record<string, string>>;
   binaries: Binaries;
   account: Account | undefined;
+  timeoutMs: number;
 }
 
 /** Starts the postmaster once; resolves when it accepts connections, rejects with its own words when it ends. */
-async function launch({ dataDir, pgData, port, settings, binaries, account }: Launch): Promise<ChildProcess> {
+async function launch(options: Launch): Promise<ChildProcess> {
+  const { dataDir, pgData, port, settings, binaries, account, timeoutMs } = options;
   const logPath = join(dataDir, 'postgres.log');
   const { file, from } = await openLog(logPath);
   const flags = Object.entries({ ...SETTINGS, ...settings, port: String(port) }).flatMap(([name, value]) => [
@@ -124,7 +131,7 @@ async function launch({ dataDir, pgData, port, settings, binaries, account }: La
   void failed.then((text) => (failure = text));
   await file.close();
 
-  const deadline = Date.now() + START_TIMEOUT_MS;
+  const deadline = Date.now() + timeoutMs;
   for (;;) {
     if (failure !== undefined) {
       throw new Error(`Postgres did not start: ${failure}: ${await logSince(logPath, from)}`);
@@ -133,9 +140,7 @@ async function launch({ dataDir, pgData, port, settings, binaries, account }: La
     if (postmaster?.pid === child.pid && postmaster?.state === 'ready') return child;
     if (Date.now() > deadline) {
       if (child.pid !== undefined) await shutDown(child.pid);
-      throw new Error(
-        `Postgres was not ready after ${START_TIMEOUT_MS / SECOND_MS} s: ${await logSince(logPath, from)}`,
-      );
+      throw new Error(`Postgres was not ready after ${timeoutMs / SECOND_MS} s: ${await logSince(logPath, from)}`);
     }
     await delay(POLL_MS);
   }
@@ -182,7 +187,9 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   await writeOwner(dataDir);
   let started;
   try {
-    const launchOptions = { dataDir, pgData, settings: options.settings ?? {}, binaries, account };
+    const settings = { ...(await archiveSettings(pgData, options.archiveWal, account)), ...options.settings };
+    const timeoutMs = options.startTimeoutMs ?? START_TIMEOUT_MS;
+    const launchOptions = { dataDir, pgData, settings, binaries, account, timeoutMs };
     started = await launchPatiently(launchOptions, options.port ?? 0);
   } catch (error) {
     await removeOwner(dataDir);

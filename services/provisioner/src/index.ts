@@ -8,6 +8,7 @@ export {
   METADATA_FOLDER,
   type MetadataSchema,
 } from './backups/metadata.ts';
+export { archivable, archivePast, type PastOptions } from './backups/past.ts';
 export { signErasure } from './erasure/signature.ts';
 export { erasuresToReplay, replayErasure, type Statements } from './erasure/replay.ts';
 export { parseMasterKeys } from './secrets/master-key.ts';

@@ -14,7 +14,7 @@ import { ProvisionerProcess, served } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'bkill';
-const KINDS = ['backup', 'verify_backup', 'restore'] as const;
+const KINDS = ['backup', 'verify_backup', 'restore', 'restore_table'] as const;
 const KILLS = 2;
 const MAX_ROUNDS = 60;
 const END_MS = 120_000;
@@ -95,12 +95,14 @@ async function begin(kind: (typeof KINDS)[number], orgId: string, backupId: stri
         ? await backups.createBackup({ orgId, schema: SCHEMA }, { timeoutMs: 5_000 })
         : kind === 'verify_backup'
           ? await backups.verifyBackup({ backupId }, { timeoutMs: 5_000 })
-          : await backups.restoreBackup({ backupId, keepHours: 0 }, { timeoutMs: 5_000 });
+          : kind === 'restore_table'
+            ? await backups.restoreTable({ backupId, table: 'animals' }, { timeoutMs: 5_000 })
+            : await backups.restoreBackup({ backupId, keepHours: 0 }, { timeoutMs: 5_000 });
     return operation!.operationId;
   });
 }
 
-test('kill -9 in every step of backup, verify and restore: each ends well, data whole, nothing orphaned', async () => {
+test('kill -9 in every step of backup, verify and restores, of all and of one table: each ends well, data whole, nothing orphaned', async () => {
   provisioner.start();
   const orgId = uuidv7();
   const tenants = createClient(

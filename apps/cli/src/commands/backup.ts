@@ -21,7 +21,8 @@ import { allPages } from '../pages.ts';
 import { orgIdOf } from '../organization-id.ts';
 import { asPlatform } from '../session.ts';
 import { watchOperation } from '../watch-operation.ts';
-import { localVerb } from './database.ts';
+import { askLocal } from '../local-system.ts';
+import { localVerb, refuseRemote } from './database.ts';
 
 /** backup create, list, get, verify, restore, drop-replaced, delete, policy. */
 export function backupCommands(mad: Command, env: Env): void {
@@ -109,12 +110,59 @@ export function backupCommands(mad: Command, env: Env): void {
       action<{ yes?: true; keepHours?: number }>(env, async ({ settings, output, options }, backupId) => {
         if (options.yes === undefined) throw new CommandFailure('this replaces data: say --yes', EXIT.usage);
         const { api } = await asPlatform(settings);
-        const request = { backupId, keepHours: options.keepHours };
-        const { operation } = await api.client(BackupService).restoreBackup(request);
-        const last = await watchOperation(api, output, operation!.operationId);
-        const { replaced_database: replaced } = (last.result ?? {}) as { replaced_database?: string };
-        answerEnd(output, last, `${backupId} is restored; ${replaced} holds what it replaced`);
+        await restore(api, output, backupId, options.keepHours);
       }),
+    );
+  backup
+    .command('restore-table <backup> <table>')
+    .description(
+      'bring one table back beside the others, into a new table of the schema "restored"; changes nothing else',
+    )
+    .action(
+      action(env, async ({ settings, output }, backupId, name) => {
+        const { api } = await asPlatform(settings);
+        const { operation } = await api.client(BackupService).restoreTable({ backupId, table: name });
+        const last = await watchOperation(api, output, operation!.operationId);
+        const { database, tables = [] } = (last.result ?? {}) as { database?: string; tables?: { name: string }[] };
+        answerEnd(output, last, tables.map((one) => `${database} has ${one.name}`).join('\n'));
+      }),
+    );
+  backup
+    .command('base')
+    .description("copy the local server's files, from which point-in-time recovery begins; keeps the newest two")
+    .action(
+      action(env, async ({ settings }) => {
+        await localVerb(settings, ['base-backup', '--home', settings.home, ...(settings.json ? ['--json'] : [])]);
+      }),
+    );
+  backup
+    .command('pitr <organization>')
+    .description("bring one organization's database (slug or id) back to a moment; the others' are not touched")
+    .requiredOption('--to <time>', 'the moment, e.g. 2026-11-25T18:00:00Z')
+    .option('--yes', 'put it in the place of the database')
+    .option('--backup-only', 'make a backup of that moment and restore nothing')
+    .option('--keep-hours <hours>', 'how long the replaced database is kept', Number)
+    .action(
+      action<{ to: string; yes?: true; backupOnly?: true; keepHours?: number }>(
+        env,
+        async ({ settings, output, options }, organization) => {
+          if ((options.yes === undefined) === (options.backupOnly === undefined)) {
+            throw new CommandFailure('this replaces data: say --yes, or --backup-only', EXIT.usage);
+          }
+          refuseRemote(settings);
+          const { api } = await asPlatform(settings);
+          const orgId = await orgIdOf(api, organization);
+          output.note('… recovering the server as it was, beside the one that runs');
+          const made = (await askLocal(['past-backup', '--home', settings.home, '--to', options.to, orgId])) as {
+            backupId: string;
+            at: string;
+            rows: number;
+          };
+          const { backupId, at, rows } = made;
+          if (options.backupOnly) output.answer(made, `${backupId} is ${organization} as of ${at}: ${rows} rows`);
+          else await restore(api, output, backupId, options.keepHours);
+        },
+      ),
     );
   backup
     .command('drop-replaced <operation>')
@@ -177,6 +225,14 @@ export function backupCommands(mad: Command, env: Env): void {
         output.answer(jsonOf(BackupPolicySchema, policy), text);
       }),
     );
+}
+
+/** Puts a backup in its database's place, watched. */
+async function restore(api: Api, output: Output, backupId: string, keepHours: number | undefined): Promise<void> {
+  const { operation } = await api.client(BackupService).restoreBackup({ backupId, keepHours });
+  const last = await watchOperation(api, output, operation!.operationId);
+  const { replaced_database: replaced } = (last.result ?? {}) as { replaced_database?: string };
+  answerEnd(output, last, `${backupId} is restored; ${replaced} holds what it replaced`);
 }
 
 async function create(api: Api, output: Output, orgId: string, schema: string): Promise<Backup> {

@@ -156,8 +156,12 @@ async function listTenants({ api }: Signed): Promise<Tenant[]> {
 
 /** Runs a verb that needs the databases themselves, which only the local system's program can reach. */
 export async function localVerb(settings: Settings, args: string[]): Promise<void> {
-  if (settings.remote) {
-    throw new CommandFailure('this needs the databases themselves and works on the local system only', EXIT.refused);
-  }
+  refuseRemote(settings);
   process.exitCode = await runLocal(args);
+}
+
+/** Throws where the system is not this machine's own. */
+export function refuseRemote(settings: Settings): void {
+  if (!settings.remote) return;
+  throw new CommandFailure('this needs the databases themselves and works on the local system only', EXIT.refused);
 }

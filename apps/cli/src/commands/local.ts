@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { once } from 'node:events';
@@ -20,14 +20,27 @@ export function localCommands(mad: Command, env: Env): void {
     .command('up')
     .description('start the whole system on this machine')
     .option('--port <port>', "the gateway's port", Number)
+    .addOption(
+      new Option('--archive-wal <whether>', 'keep the database log for point-in-time recovery, or delete it').choices([
+        'on',
+        'off',
+      ]),
+    )
     .action(
-      action<{ port?: number }>(env, async ({ settings, output, options }) => {
+      action<{ port?: number; archiveWal?: string }>(env, async ({ settings, output, options }) => {
         const began = Date.now();
         const first = (await readLocalAdministrator(settings.home)) === undefined;
         const { state, started } = await startLocalSystem(settings.home, {
           ...(options.port === undefined ? {} : { port: options.port }),
+          ...(options.archiveWal === undefined ? {} : { archiveWal: options.archiveWal }),
           onPhase: (phase) => output.note(`… ${phase}`),
         });
+        if (!started && options.archiveWal !== undefined) {
+          throw new CommandFailure(
+            '--archive-wal is for a start: the system runs already; run: mad down',
+            EXIT.refused,
+          );
+        }
         const administrator = await readLocalAdministrator(settings.home);
         const lines = [`${started ? 'started' : 'already running'} at ${state.url} (${duration(Date.now() - began)})`];
         // Shown once: later the file that only its owner can read keeps it.

@@ -34,7 +34,7 @@ export async function noteKey(
 
 /** The archive is whole and on the disk. */
 export async function completeBackup(
-  tx: Tx,
+  tx: Pick<Tx, 'execute'>,
   backupId: string,
   { manifest, sizeBytes, sha256 }: Written,
 ): Promise<void> {

@@ -1,7 +1,7 @@
 import { Code } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { SECOND_MS, uuidv7 } from '@mad/process';
-import { notFound, rpcError } from '@mad/rpc';
+import { invalid, notFound, rpcError } from '@mad/rpc';
 import type { BackupRow } from '../db/entities/backup.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { canBeArchived } from '../domain/backup-rules.ts';
@@ -40,17 +40,25 @@ export async function beginBackup(
 export async function beginWithBackup(
   tx: Tx,
   backupId: string,
-  kind: Extract<OperationKind, 'verify_backup' | 'restore'>,
-  { keepMs, ...request }: BeginRequest & { keepMs?: number },
+  kind: Extract<OperationKind, 'verify_backup' | 'restore' | 'restore_table'>,
+  { keepMs, table, ...request }: BeginRequest & { keepMs?: number; table?: string },
 ): Promise<Held> {
   const backup = await lockBackup(tx, backupId);
   if (backup.completed_at === null || backup.deleting_at !== null) throw conflict(backupId, 'it is not whole');
+  const mayBeOf = (name: string): boolean => name === table || name.startsWith(`${table}_`);
+  if (table !== undefined && !backup.tables.some(({ name }) => mayBeOf(name))) {
+    throw invalid('table', 'the backup holds no such table');
+  }
   const key: TenantKey = { orgId: backup.org_id, schema: backup.schema };
   const tenant = await idleTenant(tx, key);
   if (kind === 'restore' && tenant.state !== 'ready') {
     throw conflict(backupId, `the tenant is ${tenant.state}: only a ready one is restored`);
   }
-  const params: BackupParams = { backup_id: backupId, ...(keepMs === undefined ? {} : { keep_ms: keepMs }) };
+  const params: BackupParams = {
+    backup_id: backupId,
+    ...(keepMs === undefined ? {} : { keep_ms: keepMs }),
+    ...(table === undefined ? {} : { table }),
+  };
   return begin(tx, key, kind, { ...request, params: { ...params } });
 }
 

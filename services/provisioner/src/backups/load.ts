@@ -54,7 +54,7 @@ export async function loadArchive(
 }
 
 /** Throws ARCHIVE_MISMATCH when the table is not what was archived, to the byte. */
-async function compare(
+export async function compare(
   client: pg.ClientBase,
   archived: ArchiveManifest['tables'][number] & TableTotals,
   signal: AbortSignal,

@@ -151,7 +151,8 @@ async function tableOf(client: pg.ClientBase, name: string): Promise<Omit<Planne
 
 const stampOf = (at: Date): string => at.toISOString().replace(/[-:]|\.\d+/g, '');
 
-async function archivedSchema(
+/** What an archive says of a schema, by the migrations its database has. Throws for one this release does not know. */
+export async function archivedSchema(
   client: pg.ClientBase,
   name: string,
   known: readonly ListedMigration[],

@@ -27,6 +27,8 @@ export interface BackupParams {
   backup_id: string;
   /** How long the replaced database is kept, in milliseconds. */
   keep_ms?: number;
+  /** Which table is brought back, where only one is. */
+  table?: string;
 }
 
 const paramsOf = ({ params }: Held): BackupParams => params as unknown as BackupParams;
@@ -178,7 +180,12 @@ export const BACKUP_STEPS = {
 } satisfies Partial<Record<StepName, Step>>;
 
 /** Notes why a backup could not be restored, unless the try itself was given up. */
-async function tried<T>({ database }: StepContext, held: Held, stop: AbortSignal, fn: () => Promise<T>): Promise<T> {
+export async function tried<T>(
+  { database }: StepContext,
+  held: Held,
+  stop: AbortSignal,
+  fn: () => Promise<T>,
+): Promise<T> {
   try {
     return await fn();
   } catch (error) {
@@ -230,7 +237,7 @@ async function toNewest(
 }
 
 /** Reads the operation's archive from its beginning. Throws ArchiveError, also when its key is gone. */
-async function reading<T>(
+export async function reading<T>(
   { database, master, objects }: StepContext,
   held: Held,
   signal: AbortSignal,

@@ -42,6 +42,16 @@ export function copyName(schema: string, operationId: string): string {
   return `mad_${schema}_copy_${digitsOf(operationId)}`;
 }
 
+/** Where tables of archives are laid, beside the schema that the organization works in. */
+export const BESIDE_SCHEMA = 'restored';
+
+const BESIDE_DIGITS = 8;
+
+/** The table an operation lays a table of an archive into. */
+export function besideName(table: string, operationId: string): string {
+  return `${table.slice(0, 62 - BESIDE_DIGITS)}_${digitsOf(operationId).slice(-BESIDE_DIGITS)}`;
+}
+
 /** The database a restore took the place of, from then on. */
 export function replacedName(schema: string, operationId: string): string {
   return `mad_${schema}_old_${digitsOf(operationId)}`;

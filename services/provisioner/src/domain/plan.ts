@@ -11,6 +11,7 @@ export type OperationKind =
   | 'backup'
   | 'verify_backup'
   | 'restore'
+  | 'restore_table'
   | 'repair'
   | 'build_index'
   | 'drop_index'
@@ -35,6 +36,7 @@ export type StepName =
   | 'load_copy'
   | 'drop_copy'
   | 'migrate_copy'
+  | 'lay_beside'
   | 'swap_in'
   | 'repair'
   | 'build_index'
@@ -145,6 +147,14 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     carriedThroughFrom: 'swap_in',
     long: true,
   },
+  // The copy stays empty: it tells which types the archived columns are of.
+  restore_table: {
+    steps: ['build_copy', 'lay_beside', 'drop_copy'],
+    announces: false,
+    onFailure: 'stop',
+    cancellable: true,
+    long: true,
+  },
   // An index takes as long as its table is large.
   build_index: { steps: ['build_index'], announces: false, onFailure: 'stop', cancellable: true, long: true },
   // It is no part of what the database should be any more.
@@ -219,7 +229,7 @@ export function stepAfter(kind: OperationKind, step: StepName): StepName | undef
 
 /** What an operation makes on the server, by name: recorded for cleaning up before it begins. */
 export function objectsOf(kind: OperationKind, { orgId, schema }: TenantKey, operationId: string): ExternalObject[] {
-  if (kind === 'verify_backup' || kind === 'restore')
+  if (kind === 'verify_backup' || kind === 'restore' || kind === 'restore_table')
     return [{ kind: 'database', name: copyName(schema, operationId) }];
   if (kind !== 'provision') return [];
   return [

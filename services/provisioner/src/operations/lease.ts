@@ -83,7 +83,7 @@ export async function begin(tx: Tx, key: TenantKey, kind: OperationKind, options
 
 /** Notes a new operation; the tenant's row may not exist yet. Returns its id. */
 export async function insertOperation(
-  tx: Tx,
+  tx: Pick<Tx, 'execute'>,
   { orgId, schema }: TenantKey,
   kind: OperationKind,
   { actor, params = {} }: Request,

@@ -1,4 +1,5 @@
 import type { StepName } from '../domain/plan.ts';
+import { BESIDE_STEPS } from '../backups/beside.ts';
 import { BACKUP_STEPS } from '../backups/steps.ts';
 import { REPAIR_STEPS } from '../drift/steps.ts';
 import { INDEX_STEPS } from '../indexes/steps.ts';
@@ -12,6 +13,7 @@ export const STEPS: Readonly<Record<StepName, Step>> = {
   ...PROVISIONING_STEPS,
   ...ROTATION_STEPS,
   ...BACKUP_STEPS,
+  ...BESIDE_STEPS,
   ...REPAIR_STEPS,
   ...INDEX_STEPS,
   ...MOVE_STEPS,

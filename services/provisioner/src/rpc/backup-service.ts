@@ -94,6 +94,13 @@ export function backupService(context: ProvisionerContext): BoundService {
       return { operation: await started(held) };
     },
 
+    async restoreTable({ backupId, table }, ctx) {
+      const held = await database.asSystem((tx) =>
+        beginWithBackup(tx, backupId, 'restore_table', { ...request(ctx), table }),
+      );
+      return { operation: await started(held) };
+    },
+
     async dropReplacedDatabase({ operationId }, ctx) {
       const databaseName = await database.asSystem(async (tx) => {
         const [found] = await tx.query<Pick<OperationRow, 'kind' | 'state' | 'schema' | 'org_id'>>(

@@ -18,7 +18,11 @@ const passwordAad = (key: DataKey, schema: string, role: string): string =>
   `mad tenant ${key.orgId} ${schema} ${role} ${key.version}`;
 
 /** The organization's newest data key, made when it has none. */
-export async function ensureDataKey(tx: Tx, master: MasterKeys, orgId: string): Promise<DataKey> {
+export async function ensureDataKey(
+  tx: Pick<Tx, 'query' | 'execute'>,
+  master: MasterKeys,
+  orgId: string,
+): Promise<DataKey> {
   const wrapped = wrapDataKey(master, { orgId, version: 1, key: randomBytes(KEY_BYTES) });
   await tx.execute(
     `INSERT INTO provisioner.data_keys (org_id, version, wrapped_key, master_key_version)
