@@ -33,7 +33,14 @@ const SMALL = {
   identity: ['signing_keys', 'role_permissions', 'migrations'],
   catalog: ['task_definitions', 'pipeline_templates', 'migrations', 'org_queue_depth'],
   // The stock is a handful of databases.
-  provisioner: ['tenant_stock', 'database_servers', 'server_samples', 'tenant_change_counters', 'migrations'],
+  provisioner: [
+    'tenant_stock',
+    'database_servers',
+    'server_samples',
+    'connection_shares',
+    'tenant_change_counters',
+    'migrations',
+  ],
   results: ['migrations'],
 };
 

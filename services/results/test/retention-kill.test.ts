@@ -1,29 +1,22 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { createClient } from '@connectrpc/connect';
 import { uuidv7 } from '@mad/process';
 import { RetentionService } from '@mad/proto/results';
-import { grpcTransport, type GrpcTransport } from '@mad/rpc';
-import { testServiceKeys } from '@mad/testing';
 import pg from 'pg';
+import { ResultsProcess } from './support/results-process.ts';
 import { finished, idAt, midMonth, retentionOf, unsound } from './support/retention.ts';
 import { bearer, docking, openWorld, rows, type Organization, type World } from './support/world.ts';
 
 /** Results as a process of its own, killed in the middle of every kind of step. */
 
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const NODE = 'killed';
 /** More than a step takes. */
 const JOBS = 60;
 const PER_STEP = 50;
 
 let world: World;
-let child: ChildProcess | undefined;
-let transport: GrpcTransport;
+let victim: ResultsProcess;
 let holder: pg.Client;
 
 beforeAll(async () => {
@@ -31,47 +24,11 @@ beforeAll(async () => {
 });
 
 afterEach(async () => {
-  await kill();
-  transport?.close();
+  await victim?.close();
   await holder?.end();
 });
 
 afterAll(() => world.close());
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-async function start(port: number): Promise<void> {
-  const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'worker']);
-  const env = {
-    ...process.env,
-    NODE_OPTIONS: '',
-    LOG_LEVEL: 'fatal',
-    RESULTS_PORT: String(port),
-    RESULTS_CONNECT_PORT: '0',
-    RESULTS_NODE: NODE,
-    PROVISIONER_ADDRESS: world.neighbours,
-    CATALOG_ADDRESS: world.neighbours,
-    IDENTITY_ADDRESS: world.neighbours,
-    RESULTS_SERVICE_KEY: JSON.stringify(keys.private.results),
-    MAD_SERVICE_KEYS: JSON.stringify(keys.public),
-    RESULTS_RETENTION_EVERY_HOURS: '0',
-  };
-  child = spawn(process.execPath, [MAIN], { env, stdio: ['ignore', 'ignore', 'inherit'] });
-}
-
-async function kill(): Promise<void> {
-  const victim = child;
-  child = undefined;
-  victim?.kill('SIGKILL');
-  if (victim?.exitCode === null && victim.signalCode === null) await once(victim, 'exit');
-}
 
 /** Waits until a question about the process's sessions is answered with yes. */
 async function until(org: Organization, condition: string): Promise<void> {
@@ -119,24 +76,25 @@ test('killed while it drops results or sweeps partitions, it leaves whole jobs o
   holder = new pg.Client(org.database.adminUrl);
   await holder.connect();
   await holder.query('SET search_path = results');
-  const port = await freePort();
-  transport = grpcTransport(`127.0.0.1:${port}`);
+  victim = await ResultsProcess.of(world);
   const requestId = uuidv7();
   const apply = () =>
-    createClient(RetentionService, transport).applyRetention({ orgId: org.orgId, requestId }, bearer(org.token));
+    createClient(RetentionService, victim.transport).applyRetention({ orgId: org.orgId, requestId }, bearer(org.token));
   /** Starts it, has it run into what is held, and kills it there. */
   const killWhere = async (held: string, params: unknown[] = []) => {
     await holder.query('BEGIN');
     await holder.query(held, params);
-    await start(port);
+    victim.start({ RESULTS_NODE: NODE, RESULTS_RETENTION_EVERY_HOURS: '0' });
+    let asks = true;
     const asking = (async () => {
-      for (; child !== undefined;) {
+      while (asks) {
         await apply().catch(() => undefined);
         await delay(20);
       }
     })();
     await until(org, `coalesce(bool_or(wait_event_type = 'Lock'), false)`);
-    await kill();
+    asks = false;
+    await victim.kill();
     await asking;
     await holder.query('ROLLBACK');
     await until(org, 'count(*) = 0');

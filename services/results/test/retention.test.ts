@@ -6,7 +6,8 @@ import { userToken } from '@mad/testing';
 import type { AuditRow } from '../src/db/entities/audit.ts';
 import { firstBrokenLine } from '../src/runs/audit.ts';
 import { failureOf } from './support/errors.ts';
-import { endedAgo, finished, idAt, midMonth, retentionOf, similarity, unsound } from './support/retention.ts';
+import { endedAgo, finished, idAt, midMonth, pose, retentionOf, similarity, unsound } from './support/retention.ts';
+import { atomAt } from './support/structures.ts';
 import { onServer } from './support/tenant-database.ts';
 import { bearer, docking, openWorld, rows, type Organization, type World } from './support/world.ts';
 
@@ -263,4 +264,43 @@ test('a job that is made while results are dropped has no answer without its sou
   ]);
   expect(others).toHaveLength(4);
   expect(await unsound(org)).toEqual([]);
+});
+
+test('structures go when no pose is in their object any more, and a job that is being exported waits', async () => {
+  const made = await world.materialize(org, { plans: [docking()], smiles: ['CCC', 'CC'] });
+  const molBlock = atomAt(1);
+  for (const { taskExecutionId } of made.runnable) {
+    await world.run(org, taskExecutionId, (smiles) => ({
+      score: -smiles.length,
+      poses: [{ ...pose, score: -smiles.length, molBlock }],
+    }));
+  }
+  const { jobId } = made;
+  await endedAgo(org, jobId, 100);
+  const objects = (): Promise<{ state: string; n: number }[]> =>
+    rows(org, 'SELECT state, count(*)::int AS n FROM stored_objects GROUP BY state ORDER BY state');
+  const all = (await objects())[0]!.n;
+
+  await rows(
+    org,
+    `INSERT INTO exports (export_id, job_id, task_id, format, snapshot_seq, part_rows) VALUES (gen_random_uuid(), $1, 'dock', 'csv', 1, 1)`,
+    [jobId],
+  );
+  await retention.set([{ keepDays: 30, keepTopHits: 1 }]);
+  expect(await retention.preview()).toMatchObject({ jobs: 0n });
+  // Nobody goes on with it.
+  await rows(org, `UPDATE exports SET created_at = now() - interval '2 days'`);
+  expect((await retention.apply()).deleted).toMatchObject({ jobs: 1n, items: 1n });
+  expect(await left(jobId)).toEqual(['CCC']);
+  expect((await objects()).find(({ state }) => state === 'kept')).toBeDefined();
+  const { hits: kept } = await world.jobRuns.listHits({ orgId: org.orgId, jobId, includeBestPose: true }, as());
+  expect(kept).toMatchObject([{ smiles: 'CCC', bestPose: { hasStructure: true } }]);
+
+  await retention.set([{ keepDays: 30 }]);
+  expect((await retention.apply()).deleted).toMatchObject({ items: 1n });
+  expect(await left(jobId)).toEqual([]);
+  const [gone, ...more] = await objects();
+  // The sweeper may have been there already.
+  expect([undefined, 'dropped']).toContain(gone?.state);
+  expect([more, (gone?.n ?? 0) <= all]).toEqual([[], true]);
 });

@@ -37,8 +37,8 @@ export const CANDIDATES = `WITH ${RULES}
   FROM jobs j ${RULE_OF('j', 'r')}
   WHERE j.ended_at < greatest((SELECT cutoff FROM others), (SELECT max(cutoff) FROM rules)) AND j.job_id > $6 AND ${EXPIRED('j', 'r')}
     AND (j.results_dropped_at IS NULL OR j.results_needed > 0 OR j.results_top > ${KEEP('r')})
-    AND NOT EXISTS (SELECT FROM exports e WHERE e.job_id = j.job_id AND e.state = 'running'
-      AND e.created_at > now() - interval '${EXPORT_WAIT}')
+    AND (SELECT true FROM exports e WHERE e.job_id = j.job_id AND e.created_at > now() - interval '${EXPORT_WAIT}'
+      AND e.state = 'running' LIMIT 1) IS NULL
   ORDER BY j.job_id LIMIT $7`;
 
 /**
