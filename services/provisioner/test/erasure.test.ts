@@ -101,7 +101,9 @@ async function filesOf(orgId: string): Promise<string[]> {
 /** Everything of an organization in provisioner's tables but tombstones and records. */
 async function rowsOf(orgId: string): Promise<number> {
   let rows = 0;
-  for (const table of ['data_keys', 'tenant_credentials', 'cleanup_records', 'backups', 'backup_policies']) {
+  const keys = ['data_keys', 'tenant_credentials'];
+  const work = ['cleanup_records', 'backups', 'backup_policies', 'placements', 'tenant_indexes', 'migration_runs'];
+  for (const table of [...keys, ...work]) {
     rows += (await mad.rows.query(`SELECT FROM provisioner.${table} WHERE org_id = $1`, [orgId])).rowCount!;
   }
   return rows;
@@ -132,6 +134,18 @@ describe('an erasure', () => {
     for (const name of ['a', 'b', 'deep/c']) await object(orgId, `artifacts/${name}`);
     await object(neighbour, 'artifacts/theirs');
     mad.ownedRows.left.set(orgId, 5);
+    // It has an index of its own, and waits in a rollout.
+    await mad.rows.query(
+      `INSERT INTO provisioner.tenant_indexes (org_id, schema, name, table_name, columns, method)
+       VALUES ($1, $2, 'own_one', 'notes', '{body}', 'btree')`,
+      [orgId, SCHEMA],
+    );
+    await mad.rows.query(
+      `WITH rollout AS (INSERT INTO provisioner.migration_rollouts (rollout_id, schema, version, rules, actor_kind, state, ended_at)
+         VALUES (gen_random_uuid(), $2, 'Notes1', '{}', 'platform', 'aborted', now()) RETURNING rollout_id)
+       INSERT INTO provisioner.migration_runs (rollout_id, org_id, schema, wave) SELECT rollout_id, $1, $2, 0 FROM rollout`,
+      [orgId, SCHEMA],
+    );
     const before = await mad.objects();
     expect(before.databases).toContain(nameOf(orgId));
 

@@ -41,6 +41,8 @@ export async function replayErasure(tx: Statements, signed: SignedErasure): Prom
     'backups',
     'backup_policies',
     'placements',
+    'tenant_indexes',
+    'migration_runs',
   ]) {
     await tx.execute(`DELETE FROM provisioner.${table} WHERE org_id = $1`, [orgId]);
   }

@@ -159,7 +159,10 @@ async function makeRecord({ database: db, signingJwk }: StepContext, held: Held)
 /** Keeps the record, and makes tombstones of the organization's other tenants; the operation's end does so with its own. */
 async function entomb(tx: Parameters<typeof lockHeld>[0], held: Held, signed: SignedErasure): Promise<void> {
   await lockHeld(tx, held);
-  await tx.execute('DELETE FROM provisioner.placements WHERE org_id = $1', [held.orgId]);
+  // A rollout that is under way has one database less to look after.
+  for (const table of ['placements', 'tenant_indexes', 'migration_runs']) {
+    await tx.execute(`DELETE FROM provisioner.${table} WHERE org_id = $1`, [held.orgId]);
+  }
   await keepRow(tx, signed);
   const others = await tx.query<{ schema: string }>(
     `UPDATE provisioner.tenants SET state = 'erased', generation = generation + 1, updated_at = now()
