@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, type ConnectError } from '@connectrpc/connect';
+import { Code, ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
@@ -191,7 +191,14 @@ describe('moving a tenant', () => {
     await mad.operations().cancelOperation({ operationId });
     expect(await ended(operation!)).toMatchObject({ state: OperationState.CANCELLED });
     expect(await contentAt(testCluster().adminUrlTo(database))).toEqual(before);
-    await write();
+    // Routers hear of it a moment later.
+    let told: unknown;
+    for (let wait = 0; wait < 500; wait += 1) {
+      told = await write().catch((error: unknown) => error);
+      if (!(told instanceof ConnectError) || reasonOf(told) !== 'DATABASE_UNAVAILABLE') break;
+      await delay(20);
+    }
+    expect(told).toBe(1);
     await swept();
     expect(await there(database)).toEqual({ first: true, second: false });
     expect((await second.objects()).roles.filter((role) => role.startsWith(database))).toEqual([]);

@@ -14,7 +14,7 @@ export interface SecondServer {
   /** The superuser, in the database postgres. */
   admin: pg.Client;
   adminUrlTo(database: string): string;
-  /** Databases and logins of the schema that are there. */
+  /** Databases and logins of the schema that are there, without what waits for tenants to come. */
   objects(): Promise<{ databases: string[]; roles: string[] }>;
   close(): Promise<void>;
 }
@@ -59,7 +59,7 @@ export async function startSecondServer(
     async objects() {
       const like = `mad\\_${schema}\\_%`;
       const databases = await admin.query<{ name: string }>(
-        `SELECT datname AS name FROM pg_database WHERE datname LIKE $1 ORDER BY 1`,
+        `SELECT datname AS name FROM pg_database WHERE datname LIKE $1 AND datname !~ '_(template|stock)_[0-9a-f]{16}$' ORDER BY 1`,
         [like],
       );
       const roles = await admin.query<{ name: string }>(

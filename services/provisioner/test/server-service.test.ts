@@ -191,7 +191,7 @@ describe('placement', () => {
     const stockOf = async (): Promise<number> =>
       (await servers().listServers({})).servers.find(({ name }) => name === 'stocked')!.stock;
     const becomes = async (wanted: number): Promise<void> => {
-      for (let wait = 0; wait < 500 && (await stockOf()) !== wanted; wait += 1) await delay(20);
+      for (let wait = 0; wait < 3_000 && (await stockOf()) !== wanted; wait += 1) await delay(20);
       expect(await stockOf()).toBe(wanted);
     };
     await becomes(1);
@@ -200,7 +200,7 @@ describe('placement', () => {
     const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
     expect(tenant!.state).toBe(TenantState.READY);
     await mad.routes().getRoute({ orgId, schema: SCHEMA });
-  });
+  }, 150_000);
 });
 
 describe('the plan of a rebalancing', () => {
