@@ -72,9 +72,11 @@ test('the clock applies each policy whose grace is over, in one run, and leaves 
   keep(24);
   await eventually(async () => (await items(due)) === 0);
   await eventually(async () => (await retentionOf(world, due).runs()).runs[0]?.endTime !== undefined);
-  // A second look finds nothing, and leaves no record of it.
+  // A second look finds nothing, and leaves no record of it but while it looks.
   await delay(2500);
-  expect((await retentionOf(world, due).runs()).runs).toMatchObject([{ startedBy: '', deleted: { items: 1n } }]);
+  const { runs } = await retentionOf(world, due).runs();
+  const ended = runs.filter(({ endTime }) => endTime !== undefined);
+  expect(ended).toMatchObject([{ startedBy: '', deleted: { items: 1n } }]);
   expect([await items(without), await items(fresh), await items(suspended)]).toEqual([1, 1, 1]);
 });
 
