@@ -96,6 +96,9 @@ beforeAll(async () => {
 
 afterAll(() => fleet?.close(), MINUTES);
 
+/** The job of this run compares and docks nothing. */
+const NO_POSE = 'PoseService_GetPose';
+
 test(
   'every read answers as the document says',
   async () => {
@@ -108,7 +111,7 @@ test(
     for (const [path, { get: operation }] of Object.entries(document.paths)) {
       if (!operation || !operation.responses['200']!.content!['application/json']) continue;
       const variables = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name!);
-      if (!variables.every((name) => known[name] !== undefined)) {
+      if (operation.operationId === NO_POSE || !variables.every((name) => known[name] !== undefined)) {
         skipped.push(operation.operationId);
         continue;
       }
@@ -121,7 +124,7 @@ test(
     }
     expect(read.length).toBeGreaterThan(25);
     // Nothing was uploaded that these could give back.
-    expect(skipped.toSorted()).toEqual(['ArtifactService_DownloadArtifact', 'ArtifactService_GetArtifact']);
+    expect(skipped.toSorted()).toEqual(['ArtifactService_DownloadArtifact', 'ArtifactService_GetArtifact', NO_POSE]);
   },
   MINUTES,
 );

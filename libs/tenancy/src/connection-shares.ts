@@ -37,6 +37,8 @@ export interface ConnectionSharesOptions {
   /** To the provisioner, with this service's token. */
   transport: Transport;
   node: string;
+  /** Where it listens; empty where that is not known. */
+  place: string;
   /** What this process has now. */
   holdings: () => Holding[];
   /** The shares changed, or were renewed. */
@@ -99,10 +101,10 @@ export class ConnectionShares {
 
   /** In how many milliseconds to ask again. */
   async #ask(signal: AbortSignal): Promise<number> {
-    const { node, holdings, onShares, logger } = this.#options;
+    const { node, place, holdings, onShares, logger } = this.#options;
     const sentAt = performance.now();
     try {
-      const request = { node, holdings: holdings() };
+      const request = { node, place, holdings: holdings() };
       const { shares, validFor, renewIn } = await this.#client.leaseConnections(request, {
         signal,
         timeoutMs: TIMEOUT_MS,

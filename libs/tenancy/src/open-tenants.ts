@@ -81,6 +81,7 @@ class RoutedTenants implements Tenants {
       this.#shares = new ConnectionShares({
         transport: options.routes,
         node: this.#node,
+        place: options.place ?? '',
         holdings: () => this.#sources.holdings(),
         onShares: () => this.#sources.onShares(),
         logger,

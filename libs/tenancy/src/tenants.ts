@@ -70,6 +70,8 @@ export interface TenantsOptions {
   routes: Transport;
   /** This process's name, shown in pg_stat_activity before the organization. */
   node: string;
+  /** Where it listens, `host:port`: whoever listened there before is gone, with the connections it had a share of. */
+  place?: string | undefined;
   /** Connections per tenant at most. Default 10. */
   poolMax?: number;
   /** Calls of one tenant at most, running and waiting; more are refused at once. Default 256. */

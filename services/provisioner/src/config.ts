@@ -104,7 +104,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       reconcileMs: r.integer('PROVISIONER_RECONCILE_MS', { default: 60 * MINUTE_MS, min: 100 }),
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
-      shareMs: r.integer('PROVISIONER_SHARE_MS', { default: MINUTE_MS, min: 5 * SECOND_MS }),
+      shareMs: r.integer('PROVISIONER_SHARE_MS', { default: 15 * SECOND_MS, min: 5 * SECOND_MS }),
       cleanupGraceMs: r.integer('PROVISIONER_CLEANUP_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
       objectStoreUrl: r.url('OBJECT_STORE_URL'),
       backupPolicy: {

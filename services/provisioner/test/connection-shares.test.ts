@@ -185,6 +185,26 @@ describe('processes of results', () => {
     expect((await shares()).map(({ node }) => node)).not.toContain('newcomer');
   }, 60_000);
 
+  test('one that is started again where another was has its room at once, also when the other did not give it back', async () => {
+    await Promise.all(opened.splice(0).map((tenants) => tenants.close()));
+    const before = { node: 'before', place: 'here:7003' };
+    await mad.routes().leaseConnections(before);
+    expect((await mad.routes().leaseConnections(before)).shares[0]!.connections).toBe(BUDGET);
+    const after = { node: 'after', place: 'here:7003' };
+    expect((await mad.routes().leaseConnections(after)).shares[0]!.connections).toBe(0);
+    await until(
+      async () => (await mad.routes().leaseConnections(after)).shares[0]!.connections === BUDGET,
+      'it has all',
+    );
+    expect((await shares()).map(({ node }) => node)).toEqual(['after']);
+    // Somewhere else: each has its part.
+    const other = { node: 'other', place: 'there:7003' };
+    await until(async () => {
+      await mad.routes().leaseConnections({ ...after, holdings: [] });
+      return (await mad.routes().leaseConnections(other)).shares[0]!.connections === BUDGET / 2;
+    }, 'they share');
+  }, 60_000);
+
   test('refuses a name that cannot begin the name of a session, and anybody but results', async () => {
     const wrong = mad.routes().leaseConnections({ node: "x'; DROP", holdings: [{ serverId: 'x', held: -1 }] });
     await expect(wrong).rejects.toMatchObject({ code: Code.InvalidArgument });

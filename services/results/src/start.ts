@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { createClient } from '@connectrpc/connect';
 import {
   accessInterceptor,
@@ -59,6 +60,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       outdated: outdatedVersions,
       routes: provisioner,
       node: config.node,
+      place: config.port === 0 ? undefined : `${hostname()}:${config.port}`,
       poolMax: config.tenantPoolMax,
       maxInFlight: config.tenantInFlight,
       turns: config.serverTurns,

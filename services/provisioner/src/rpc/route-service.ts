@@ -67,14 +67,14 @@ export function routeService({ database, changes, owners, master, shareMs }: Pro
       }
     },
 
-    async leaseConnections({ node, holdings, leaving }, ctx) {
+    async leaseConnections({ node, place, holdings, leaving }, ctx) {
       const options = { signal: ctx.signal };
       if (leaving) {
         await database.asSystem((tx) => releaseConnections(tx, node), options);
         return {};
       }
       const { shares, pending } = await database.asSystem(
-        (tx) => leaseConnections(tx, node, holdings, shareMs),
+        (tx) => leaseConnections(tx, { node, place }, holdings, shareMs),
         options,
       );
       return {

@@ -28,13 +28,20 @@ type LeaseRow = Lease & { generation: number };
  */
 export async function leaseConnections(
   tx: Tx,
-  node: string,
+  { node, place }: { node: string; place: string },
   holdings: readonly Holding[],
   forMs: number,
 ): Promise<{ shares: Share[]; pending: boolean }> {
   const servers = await tx.query<{ server_id: string; connection_budget: number }>(
     'SELECT server_id, connection_budget FROM provisioner.database_servers ORDER BY server_id FOR NO KEY UPDATE',
   );
+  // Whoever was at its place before is gone: the keeper ends what is left of it.
+  if (place !== '') {
+    await tx.execute(
+      `UPDATE provisioner.connection_shares SET expires_at = 'epoch' WHERE place = $1 AND node <> $2`,
+      [place, node],
+    );
+  }
   const held = new Map(holdings.map((holding) => [holding.serverId, holding]));
   const shares: Share[] = [];
   let pending = false;
@@ -53,11 +60,11 @@ export async function leaseConnections(
     pending ||= renewal.pending;
     const generation = last === undefined ? 1 : last.generation + (last.share === share ? 0 : 1);
     await tx.execute(
-      `INSERT INTO provisioner.connection_shares (server_id, node, share, granted, wanted, generation, expires_at)
-       VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 ms')
+      `INSERT INTO provisioner.connection_shares (server_id, node, place, share, granted, wanted, generation, expires_at)
+       VALUES ($1, $2, $8, $3, $4, $5, $6, now() + $7 * interval '1 ms')
        ON CONFLICT (server_id, node) DO UPDATE SET share = excluded.share, granted = excluded.granted,
          wanted = excluded.wanted, generation = excluded.generation, expires_at = excluded.expires_at`,
-      [serverId, node, share, granted, wanted, generation, forMs + GRACE_MS],
+      [serverId, node, share, granted, wanted, generation, forMs + GRACE_MS, place],
     );
     shares.push({ serverId, connections: share, generation });
   }

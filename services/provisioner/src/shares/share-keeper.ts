@@ -37,13 +37,14 @@ export class ShareKeeper {
 
   async #takeBack(): Promise<void> {
     const { database, logger, patienceMs } = this.#options;
-    if (performance.now() - this.#began < patienceMs) return;
+    const patient = performance.now() - this.#began < patienceMs;
     const over = await database.asSystem((tx) =>
       tx.query<ServerRow & Pick<ConnectionShareRow, 'node' | 'expires_at'>>(
         `SELECT c.node, c.expires_at, s.server_id, s.name, s.host, s.port, s.sslmode, s.provisioner_secret,
            s.migrator_secret, s.master_key_version
          FROM provisioner.connection_shares c JOIN provisioner.database_servers s USING (server_id)
-         WHERE c.expires_at < now()`,
+         WHERE c.expires_at = 'epoch' OR (c.expires_at < now() AND NOT $1)`,
+        [patient],
       ),
     );
     await Promise.all(

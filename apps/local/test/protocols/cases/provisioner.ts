@@ -137,7 +137,7 @@ export const provisionerCases: Case[] = [
     method: 'LeaseConnections',
     as: 'results',
     request: () => ({ node: 'protocols' }),
-    responses: () => [{ validFor: '60s' }],
+    responses: () => [{ validFor: '15s' }],
     changes: true,
   },
   {

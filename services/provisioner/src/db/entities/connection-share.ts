@@ -4,6 +4,7 @@ import { EntitySchema } from '@mad/postgres';
 export interface ConnectionShareRow {
   server_id: string;
   node: string;
+  place: string;
   share: number;
   granted: number;
   wanted: number;
@@ -17,6 +18,7 @@ export const ConnectionShareEntity = new EntitySchema<ConnectionShareRow>({
   columns: {
     server_id: { type: 'uuid', primary: true },
     node: { type: 'text', primary: true },
+    place: { type: 'text', default: '' },
     share: { type: 'integer' },
     granted: { type: 'integer' },
     wanted: { type: 'integer' },

@@ -6,6 +6,7 @@ export const ConnectionShares = defineMigration(import.meta.url, {
 CREATE TABLE provisioner.connection_shares (
   server_id uuid NOT NULL,
   node text NOT NULL,
+  place text NOT NULL DEFAULT '',
   share integer NOT NULL,
   granted integer NOT NULL,
   wanted integer NOT NULL,
@@ -18,6 +19,7 @@ CREATE TABLE provisioner.connection_shares (
 );
 COMMENT ON TABLE provisioner.connection_shares IS 'Which process may hold how many connections to which server. Owner: provisioner';
 COMMENT ON COLUMN provisioner.connection_shares.node IS 'Internal: the process, as its connections call themselves';
+COMMENT ON COLUMN provisioner.connection_shares.place IS 'Internal: where the process listens; empty where that is not known';
 COMMENT ON COLUMN provisioner.connection_shares.share IS 'Internal: connections it was last told it may hold';
 COMMENT ON COLUMN provisioner.connection_shares.granted IS 'Internal: connections it may hold in truth, until it says that it let go';
 COMMENT ON COLUMN provisioner.connection_shares.wanted IS 'Internal: connections it has use for';
