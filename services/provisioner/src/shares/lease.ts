@@ -37,10 +37,10 @@ export async function leaseConnections(
   );
   // Whoever was at its place before is gone: the keeper ends what is left of it.
   if (place !== '') {
-    await tx.execute(
-      `UPDATE provisioner.connection_shares SET expires_at = 'epoch' WHERE place = $1 AND node <> $2`,
-      [place, node],
-    );
+    await tx.execute(`UPDATE provisioner.connection_shares SET expires_at = 'epoch' WHERE place = $1 AND node <> $2`, [
+      place,
+      node,
+    ]);
   }
   const held = new Map(holdings.map((holding) => [holding.serverId, holding]));
   const shares: Share[] = [];
