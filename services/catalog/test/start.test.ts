@@ -85,8 +85,8 @@ test('a second start finds everything in place; a start that fails leaves nothin
   try {
     const second = await startCatalog({ ...catalog.config, port: 0 }, { logger: silent });
     await second.close();
-    const bad = { ...catalog.config, port: 0, objectStoreUrl: 's3://bucket' };
-    await expect(startCatalog(bad, { logger: silent })).rejects.toThrow('file: URLs');
+    const bad = { ...catalog.config, port: 0, objectStoreUrl: 'ftp://bucket' };
+    await expect(startCatalog(bad, { logger: silent })).rejects.toThrow('file: or s3: URLs');
     const superuser = { ...catalog.config, database: { ...catalog.config.database, url: catalog.database.adminUrl } };
     await expect(startCatalog({ ...superuser, port: 0 }, { logger: silent })).rejects.toThrow('superuser');
     const { rows } = await catalog.admin.query(
