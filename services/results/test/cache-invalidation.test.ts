@@ -4,7 +4,7 @@ import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { CachePolicy } from '@mad/proto/catalog';
-import { CacheService, type CachePredicateSchema } from '@mad/proto/results';
+import { CacheService, ExportFormat, ExportService, type CachePredicateSchema } from '@mad/proto/results';
 import { userToken } from '@mad/testing';
 import type { AuditRow } from '../src/db/entities/audit.ts';
 import { firstBrokenLine } from '../src/runs/audit.ts';
@@ -71,6 +71,21 @@ test('a dry run counts results, and the jobs and items they answered; what it co
   expect((await cache.listCacheInvalidations({ orgId: org.orgId }, as())).invalidations).toEqual([]);
   expect(await invalidate({ jobId })).toMatchObject({ items: 4n, invalidation: { entries: 3n, jobs: 2n } });
   expect(await run()).toMatchObject({ cached: 0 });
+});
+
+test('a dry run counts the exports of jobs that computed the results or were answered by them', async () => {
+  await newOrg();
+  const { jobId } = await run();
+  const { jobId: answered } = await run({ smiles: ['C'] });
+  const { jobId: other } = await run({ smiles: ['CCCC'] });
+  const exports = createClient(ExportService, world.transport);
+  const format = ExportFormat.CSV;
+  for (const one of [jobId, answered, answered, other]) {
+    await exports.createExport({ orgId: org.orgId, jobId: one, requestId: uuidv7(), format }, as());
+  }
+  expect(await invalidate({ jobId }, { dryRun: true })).toMatchObject({ items: 1n, exports: 3n });
+  expect(await invalidate({ smiles: 'CCCC' }, { dryRun: true })).toMatchObject({ items: 0n, exports: 1n });
+  expect(await invalidate({ smiles: 'CC' })).toMatchObject({ items: 0n, exports: 1n });
 });
 
 test('what was answered keeps its rows and says so, its source too; undoing gives exactly the same back', async () => {

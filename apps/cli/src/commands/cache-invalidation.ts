@@ -55,7 +55,8 @@ export function cacheInvalidationCommands(cache: Command, env: Env): void {
           dryRun,
         });
         const { invalidationId, entries, jobs } = answer.invalidation!;
-        const counts = `${entries} results, which answered ${answer.items} items of ${jobs} other jobs`;
+        const uses = `which answered ${answer.items} items of ${jobs} other jobs and may be in ${answer.exports} exports`;
+        const counts = `${entries} results, ${uses}`;
         const text = dryRun
           ? `would invalidate ${counts}`
           : `invalidated ${counts}\nundo: mad cache undo ${invalidationId}`;

@@ -26,17 +26,17 @@ export function cacheInvalidations({ tenants }: Context): Methods {
       const message = request.predicate ?? create(CachePredicateSchema);
       const predicate = predicateOf(message);
       if (request.dryRun) {
-        const { entries, jobs, items } = await tenants.read(orgId, (tx) => countInvalidation(tx, predicate));
+        const { entries, jobs, items, exports } = await tenants.read(orgId, (tx) => countInvalidation(tx, predicate));
         const counted = { predicate: message, entries: BigInt(entries), jobs: BigInt(jobs) };
-        return { invalidation: counted, items: BigInt(items) };
+        return { invalidation: counted, items: BigInt(items), exports: BigInt(exports) };
       }
       const reason = withoutNul(request.reason).trim();
       if (reason === '') throw invalid('reason', 'is required: it stays in the audit log');
       const predicateJson = toJson(CachePredicateSchema, message) as object;
-      const { row, items } = await tenants.transact(orgId, (tx) =>
+      const { row, items, exports } = await tenants.transact(orgId, (tx) =>
         invalidate(tx, { id: request.requestId, predicate, predicateJson, reason, userId }),
       );
-      return { invalidation: invalidationMessage(row), items: BigInt(items) };
+      return { invalidation: invalidationMessage(row), items: BigInt(items), exports: BigInt(exports) };
     },
 
     async undoCacheInvalidation({ invalidationId }, ctx) {

@@ -16,14 +16,21 @@ export interface Touched {
   /** Jobs, and items in them, that these results answered; not the ones that computed them. */
   jobs: number;
   items: number;
+  /** Exports of the tasks that computed these results or were answered by them; failed ones hold nothing. */
+  exports: number;
 }
 
-/** The results in `chosen`, counted with what they answered. */
-const TOUCHED = `SELECT (SELECT count(*) FROM chosen)::int AS entries, count(DISTINCT t.job_id)::int AS jobs,
-    count(t.job_id)::int AS items
-  FROM chosen n JOIN task_results t ON t.reused_from_job_id = n.canonical_job_id
-    AND t.reused_from_task_id = n.canonical_task_id AND t.reused_from_item_no = n.canonical_item_no
-  WHERE t.status = 'cached' AND t.job_id <> n.canonical_job_id`;
+/** The results in `chosen`, counted with what they answered and were written to. */
+const TOUCHED = `, answered AS MATERIALIZED (
+    SELECT t.job_id, t.task_id, count(*) AS items
+    FROM chosen n JOIN task_results t ON t.reused_from_job_id = n.canonical_job_id
+      AND t.reused_from_task_id = n.canonical_task_id AND t.reused_from_item_no = n.canonical_item_no
+    WHERE t.status = 'cached' AND t.job_id <> n.canonical_job_id GROUP BY 1, 2)
+  SELECT (SELECT count(*) FROM chosen)::int AS entries,
+    (SELECT count(DISTINCT job_id) FROM answered)::int AS jobs,
+    (SELECT coalesce(sum(items), 0) FROM answered)::int AS items,
+    (SELECT count(*) FROM exports e WHERE e.state <> 'failed' AND (e.job_id, e.task_id) IN (
+      SELECT job_id, task_id FROM answered UNION SELECT canonical_job_id, canonical_task_id FROM chosen))::int AS exports`;
 
 const CHOSEN = 'c.cache_key, c.version, c.status, c.canonical_job_id, c.canonical_task_id, c.canonical_item_no';
 
@@ -32,7 +39,7 @@ export async function countInvalidation(tx: TenantTx, predicate: CachePredicate)
   const { sql, params } = conditionOf(predicate, 1);
   const [touched] = await planned<Touched>(
     tx,
-    `WITH chosen AS (SELECT ${CHOSEN} FROM result_cache c WHERE ${sql}) ${TOUCHED}`,
+    `WITH chosen AS (SELECT ${CHOSEN} FROM result_cache c WHERE ${sql})${TOUCHED}`,
     params,
   );
   return touched!;
@@ -55,13 +62,13 @@ export interface NewInvalidation {
 export async function invalidate(
   tx: TenantTx,
   { id, predicate, predicateJson, reason, userId }: NewInvalidation,
-): Promise<{ row: CacheInvalidationRow; items: number }> {
+): Promise<{ row: CacheInvalidationRow; items: number; exports: number }> {
   const made = await tx.execute(
     `INSERT INTO cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
       VALUES ($1, $2, $3, 0, 0, $4) ON CONFLICT (invalidation_id) DO NOTHING`,
     [id, JSON.stringify(predicateJson), reason, userId],
   );
-  if (made === 0) return { row: await requireInvalidation(tx, id), items: 0 };
+  if (made === 0) return { row: await requireInvalidation(tx, id), items: 0, exports: 0 };
   const { sql, params } = conditionOf(predicate, 2);
   const [touched] = await planned<Touched>(
     tx,
@@ -69,11 +76,10 @@ export async function invalidate(
         SELECT ${CHOSEN} FROM result_cache c WHERE ${sql} ORDER BY c.cache_key FOR UPDATE),
       taken AS (UPDATE result_cache c SET status = 'invalid' FROM chosen n WHERE c.cache_key = n.cache_key),
       noted AS (INSERT INTO cache_invalidation_entries (invalidation_id, cache_key, version, status)
-        SELECT $1, cache_key, version, status FROM chosen)
-      ${TOUCHED}`,
+        SELECT $1, cache_key, version, status FROM chosen)${TOUCHED}`,
     [id, ...params],
   );
-  const { entries, jobs, items } = touched!;
+  const { entries, jobs, items, exports } = touched!;
   await tx.execute('UPDATE cache_invalidations SET entries = $2, jobs = $3 WHERE invalidation_id = $1', [
     id,
     entries,
@@ -81,7 +87,7 @@ export async function invalidate(
   ]);
   const metadata = { invalidation_id: id, entries, jobs, reason };
   await appendAudit(tx, { userId, action: 'cache.invalidate', jobId: NO_JOB, outcome: 'ok', metadata });
-  return { row: await requireInvalidation(tx, id), items };
+  return { row: await requireInvalidation(tx, id), items, exports };
 }
 
 /**
