@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { clientOptions } from '@mad/postgres';
 import { createLogger, uuidv7 } from '@mad/process';
 import { RouteSchema, RouteService, TenantState, type Route } from '@mad/proto/provisioner';
-import { bind, grpcTransport, rpcError, serveRpc, type GrpcTransport, type RpcServer } from '@mad/rpc';
+import { bind, grpcTransport, reasonOf, rpcError, serveRpc, type GrpcTransport, type RpcServer } from '@mad/rpc';
 import { testCluster } from '@mad/testing';
 import pg from 'pg';
 import { openTenants, type Tenants, type TenantsOptions } from '../src/index.ts';
@@ -205,4 +206,25 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
       await admin.end();
     },
   });
+}
+
+/** Why a call was refused. Fails where it was not. */
+export async function failure(
+  promise: Promise<unknown>,
+): Promise<{ code: Code; reason: string | undefined; error: unknown }> {
+  try {
+    await promise;
+  } catch (error) {
+    return { code: (error as { code: Code }).code, reason: reasonOf(error), error };
+  }
+  throw new Error('it was expected to fail');
+}
+
+/** Waits for what is soon to be. */
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  for (let wait = 0; wait < 400; wait += 1) {
+    if (await condition()) return;
+    await delay(10);
+  }
+  throw new Error(`waited in vain until ${what}`);
 }

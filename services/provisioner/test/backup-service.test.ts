@@ -2,17 +2,15 @@ import { randomBytes } from 'node:crypto';
 import { readdir, readFile, writeFile, copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, type ConnectError } from '@connectrpc/connect';
+import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { BackupState, OperationState, TenantState, type Backup, type Operation } from '@mad/proto/provisioner';
 import { reasonOf } from '@mad/rpc';
-import { testCluster } from '@mad/testing';
 import pg from 'pg';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
 import { serveSchemaOwner } from './neighbours.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { failure, inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'zoo';
 const [CREATE, STARS] = archivedMigrations(SCHEMA);
@@ -37,17 +35,6 @@ afterAll(async () => {
 
 const nameOf = (orgId: string): string => `mad_${SCHEMA}_${orgId.replaceAll('-', '')}`;
 
-async function inside<T>(database: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(clientOptions(testCluster().adminUrlTo(database)));
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
-}
-
 async function tenant({ animals = ANIMALS } = {}): Promise<string> {
   const orgId = uuidv7();
   const made = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
@@ -56,25 +43,22 @@ async function tenant({ animals = ANIMALS } = {}): Promise<string> {
   return orgId;
 }
 
-async function ended(operation: Operation | undefined): Promise<Operation> {
-  for await (const { operation: now } of mad.operations().watchOperation({ operationId: operation!.operationId })) {
-    if (now!.state !== OperationState.RUNNING) return now!;
-  }
-  throw new Error('the stream ended first');
-}
-
 async function backUp(orgId: string): Promise<Backup> {
   const begun = await mad.backups().createBackup({ orgId, schema: SCHEMA });
   expect(begun.backup!.state).toBe(BackupState.CREATING);
-  expect(await ended(begun.operation)).toMatchObject({ state: OperationState.SUCCEEDED, error: '', kind: 'backup' });
+  expect(await mad.ended(begun.operation)).toMatchObject({
+    state: OperationState.SUCCEEDED,
+    error: '',
+    kind: 'backup',
+  });
   return (await mad.backups().getBackup({ backupId: begun.backup!.backupId })).backup!;
 }
 
 const verify = async (backupId: string): Promise<Operation> =>
-  ended((await mad.backups().verifyBackup({ backupId })).operation);
+  mad.ended((await mad.backups().verifyBackup({ backupId })).operation);
 
 const restore = async (backupId: string, keepHours?: number): Promise<Operation> =>
-  ended((await mad.backups().restoreBackup({ backupId, keepHours })).operation);
+  mad.ended((await mad.backups().restoreBackup({ backupId, keepHours })).operation);
 
 async function archiveOf({ orgId, backupId }: Backup): Promise<string> {
   const folder = join(mad.objectsFolder, 'orgs', orgId, 'backups', backupId);
@@ -82,14 +66,6 @@ async function archiveOf({ orgId, backupId }: Backup): Promise<string> {
   expect(others).toEqual([]);
   return join(folder, file!);
 }
-
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
 
 /** The databases of the schema beside those of tenants and templates, when the sweeper has been there. */
 async function leftovers(expected: number): Promise<string[]> {
@@ -333,7 +309,7 @@ describe('under another master key', () => {
     await mad.start();
     try {
       const { operation } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
-      for (const end of [await ended(operation), await verify(backup.backupId), await restore(backup.backupId)]) {
+      for (const end of [await mad.ended(operation), await verify(backup.backupId), await restore(backup.backupId)]) {
         expect(end.state).toBe(OperationState.FAILED);
         expect(end.error).toMatch(/does not open: the master key is another one/);
       }

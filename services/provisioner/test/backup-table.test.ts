@@ -2,13 +2,10 @@ import { readdir, truncate, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { OperationState, type Backup, type Operation } from '@mad/proto/provisioner';
-import { testCluster } from '@mad/testing';
-import pg from 'pg';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'beside';
 const SLOW = 120_000;
@@ -26,36 +23,18 @@ afterAll(() => mad?.close());
 
 const nameOf = (orgId: string): string => `mad_${SCHEMA}_${orgId.replaceAll('-', '')}`;
 
-async function inside<T>(database: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(clientOptions(testCluster().adminUrlTo(database)));
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
-}
-
-async function ended(operation: Operation | undefined): Promise<Operation> {
-  for await (const { operation: now } of mad.operations().watchOperation({ operationId: operation!.operationId })) {
-    if (now!.state !== OperationState.RUNNING) return now!;
-  }
-  throw new Error('the stream ended first');
-}
-
 async function backedUp(): Promise<{ database: string; backup: Backup }> {
   const orgId = uuidv7();
   await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
   const database = nameOf(orgId);
   await inside(database, (client) => fill(client, SCHEMA, ANIMALS));
   const { backup, operation } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
-  expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
+  expect(await mad.ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
   return { database, backup: (await mad.backups().getBackup({ backupId: backup!.backupId })).backup! };
 }
 
 const restore = async (backupId: string, table: string): Promise<Operation> =>
-  ended((await mad.backups().restoreTable({ backupId, table })).operation);
+  mad.ended((await mad.backups().restoreTable({ backupId, table })).operation);
 
 interface Laid {
   tables: { name: string; rows: number; content_sha256: string }[];
@@ -123,7 +102,7 @@ test(
     await restore(backup.backupId, 'zoos');
     expect(await tablesBeside(database)).toHaveLength(4);
     const { operation, backup: later } = await mad.backups().createBackup({ orgId: backup.orgId, schema: SCHEMA });
-    expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
+    expect(await mad.ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
     const { tables } = (await mad.backups().getBackup({ backupId: later!.backupId })).backup!;
     expect(tables.map(({ name }) => name)).toEqual(backup.tables.map(({ name }) => name));
   },

@@ -2,20 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, type ConnectError } from '@connectrpc/connect';
+import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { generateSigningKey } from '@mad/auth';
-import { bootstrapTenantServer, clientOptions } from '@mad/postgres';
+import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
-import { reasonOf, type RpcServer } from '@mad/rpc';
-import { platformToken, testCluster } from '@mad/testing';
+import { reasonOf } from '@mad/rpc';
+import { testCluster } from '@mad/testing';
 import pg from 'pg';
-import { signatureProblems, signErasure } from '../src/erasure/signature.ts';
-import type { ErasureRecord } from '../src/domain/erasure-record.ts';
 import { archivedMigrations, fill } from './archived-schema.ts';
-import { serveSchemaOwner } from './neighbours.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { failure, inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'forgotten';
 const ADMIN = uuidv7();
@@ -38,14 +34,6 @@ afterAll(() => mad?.close());
 
 const nameOf = (orgId: string): string => `mad_${SCHEMA}_${orgId.replaceAll('-', '')}`;
 
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
-
 async function tenant(): Promise<string> {
   const orgId = uuidv7();
   const made = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
@@ -53,27 +41,9 @@ async function tenant(): Promise<string> {
   return orgId;
 }
 
-async function inside<T>(database: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(clientOptions(testCluster().adminUrlTo(database)));
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-}
-
-async function ended(operation: Operation | undefined): Promise<Operation> {
-  for await (const { operation: now } of mad.operations().watchOperation({ operationId: operation!.operationId })) {
-    if (now!.state !== OperationState.RUNNING) return now!;
-  }
-  throw new Error('the operation did not end');
-}
-
 async function backUp(orgId: string): Promise<string> {
   const { backup, operation } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
-  expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
+  expect(await mad.ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
   return backup!.backupId;
 }
 
@@ -169,7 +139,7 @@ describe('an erasure', () => {
     // Of its neighbour nothing is missing.
     expect(await filesOf(neighbour)).toHaveLength(2);
     const tried = await mad.backups().verifyBackup({ backupId: kept });
-    expect(await ended(tried.operation)).toMatchObject({ state: OperationState.SUCCEEDED });
+    expect(await mad.ended(tried.operation)).toMatchObject({ state: OperationState.SUCCEEDED });
 
     const { valid, problems, erasure } = await mad.erasures().verifyErasure({ erasureId });
     expect({ valid, problems }).toEqual({ valid: true, problems: [] });
@@ -260,7 +230,7 @@ describe('an erasure', () => {
       await delay(20);
     }
     await release();
-    expect(await ended(backup)).toMatchObject({ state: OperationState.CANCELLED });
+    expect(await mad.ended(backup)).toMatchObject({ state: OperationState.CANCELLED });
     expect((await asked).operation).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
     expect(await filesOf(orgId)).toEqual([]);
     expect(await rowsOf(orgId)).toBe(0);
@@ -276,86 +246,11 @@ describe('an erasure', () => {
       const refused = await failure(mad.operations().cancelOperation({ operationId: operation!.operationId }));
       expect(refused.rawMessage).toBe('operation_id: erase must be carried through');
       mad.ownedRows.away = false;
-      expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
+      expect(await mad.ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
     } finally {
       mad.ownedRows.away = false;
     }
     expect(mad.ownedRows.left.get(orgId)).toBe(0);
-  }, 120_000);
-});
-
-describe('an organization with databases of two schemas on two servers', () => {
-  const FIRST = 'forgotten_one';
-  const SECOND = 'forgotten_two';
-  let both: RunningProvisioner;
-  let second: RpcServer;
-
-  beforeAll(async () => {
-    second = await serveSchemaOwner(SECOND, archivedMigrations(SECOND));
-    both = await runProvisioner({ schema: FIRST, migrations: archivedMigrations(FIRST), idle: true });
-    const password = (role: string): string => new URL(testCluster().url(role, 'postgres')).password;
-    const [provisionerPassword, migratorPassword] = [password('mad_provisioner_admin'), password('mad_migrator')];
-    await bootstrapTenantServer(testCluster().adminUrl, { provisionerPassword, migratorPassword, schema: SECOND });
-    both.environment['PROVISIONER_TENANT_SCHEMAS'] += `,${SECOND}=127.0.0.1:${second.port}`;
-    await both.start();
-    const { host, port } = testCluster();
-    await both
-      .servers()
-      .registerServer({ name: 'far', host, port, region: 'far', provisionerPassword, migratorPassword });
-  });
-
-  afterAll(async () => {
-    await both?.close();
-    await second?.close();
-    const names = await mad.admin.query<{ datname: string }>('SELECT datname FROM pg_database WHERE datname LIKE $1', [
-      `mad\\_${SECOND}\\_%`,
-    ]);
-    for (const { datname } of names.rows) await mad.admin.query(`DROP DATABASE ${datname} WITH (FORCE)`);
-  });
-
-  test('is erased by one operation, on both', async () => {
-    const orgId = uuidv7();
-    for (const [schema, region] of [
-      [FIRST, 'local'],
-      [SECOND, 'far'],
-    ] as const) {
-      const { tenant: made } = await both.tenants().ensureTenant({ orgId, schema, region });
-      expect(made).toMatchObject({ state: TenantState.READY, lastError: '' });
-    }
-    const { operation } = await both.tenants().eraseTenants(request(orgId), { timeoutMs: 60_000 });
-    expect(operation).toMatchObject({ state: OperationState.SUCCEEDED, error: '', schema: FIRST });
-    const bare = orgId.replaceAll('-', '');
-    const { erasure, problems } = await both.erasures().verifyErasure({ erasureId: orgId });
-    expect(problems).toEqual([]);
-    expect(erasure!.record).toMatchObject({
-      databases: [`far/mad_${SECOND}_${bare}`, `local/mad_${FIRST}_${bare}`],
-      roles: [
-        `far/mad_${SECOND}_${bare}_a`,
-        `far/mad_${SECOND}_${bare}_b`,
-        `local/mad_${FIRST}_${bare}_a`,
-        `local/mad_${FIRST}_${bare}_b`,
-      ],
-    });
-    const left = await mad.admin.query(
-      `SELECT datname FROM pg_database WHERE datname LIKE $1 UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE $1`,
-      [`%${bare}%`],
-    );
-    expect(left.rows).toEqual([]);
-    const { tenants } = await both
-      .tenantsAs(await platformToken({ permissions: ['platform.tenants.read'] }))
-      .listTenants({ orgId });
-    const standing = tenants.toSorted((a, b) => (a.schema < b.schema ? -1 : 1));
-    expect(standing.map(({ schema, state, step }) => [schema, state, step])).toEqual([
-      [FIRST, TenantState.ERASED, ''],
-      [SECOND, TenantState.ERASED, ''],
-    ]);
-    for (const schema of [FIRST, SECOND]) {
-      const { rows } = await both.rows.query(
-        'SELECT state FROM provisioner.tenant_changes WHERE org_id = $1 AND schema = $2 ORDER BY seq',
-        [orgId, schema],
-      );
-      expect(rows.map(({ state }) => state)).toEqual(['ready', 'erasing', 'erased']);
-    }
   }, 120_000);
 });
 
@@ -389,7 +284,7 @@ describe('giving an erasure up', () => {
       const { operation } = await mad.tenants().eraseTenants(request(orgId), { timeoutMs: 6_000 });
       expect(operation).toMatchObject({ state: OperationState.RUNNING, step: 'shut_out' });
       await mad.operations().cancelOperation({ operationId: operation!.operationId });
-      expect(await ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
+      expect(await mad.ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
     } finally {
       await mad.rows.query('UPDATE provisioner.database_servers SET port = $1', [rows[0]!.port]);
     }
@@ -451,48 +346,13 @@ describe('a backup of an erased organization', () => {
       orgId,
     ]);
     const { operation } = await mad.backups().verifyBackup({ backupId });
-    const last = await ended(operation);
+    const last = await mad.ended(operation);
     expect(last.state).toBe(OperationState.FAILED);
     expect(last.error).toMatch(/^ARCHIVE_KEY_UNAVAILABLE: the data key 1 of .* was destroyed/);
   }, 120_000);
 });
 
 describe('a record', () => {
-  const record: ErasureRecord = {
-    erasure_id: uuidv7(),
-    org_id: uuidv7(),
-    slug: 'acme',
-    operation_id: uuidv7(),
-    requested_by: ADMIN,
-    requested_at: '2026-11-25T00:00:00.000Z',
-    erased_at: '2026-11-25T00:00:01.000Z',
-    databases: [],
-    roles: [],
-    objects: 1,
-    backups: 0,
-    keys: 1,
-    rows: { catalog: { molecules: 3 } },
-  };
-
-  test('that was changed, signed by another, or whose key was exchanged does not hold', async () => {
-    const [own, strange] = [await generateSigningKey(), await generateSigningKey()];
-    const signed = signErasure(record, own.privateJwk);
-    const trusted = [own.publicJwk];
-    expect(signatureProblems(signed, trusted)).toEqual([]);
-    expect(signatureProblems({ ...signed, record: { ...record, objects: 0 } }, trusted)).toEqual([
-      'the record is not what was hashed',
-      'the signature is not of this record and this key',
-    ]);
-    const forged = signErasure(record, strange.privateJwk);
-    expect(signatureProblems(forged, trusted)).toEqual([`the key ${forged.key_id} is not among this installation's`]);
-    expect(signatureProblems({ ...forged, key_id: signed.key_id }, trusted)).toEqual([
-      'the key is not the one it names',
-    ]);
-    expect(signatureProblems({ ...signed, signature: 'AAAA' }, trusted)).toEqual([
-      'the signature is not of this record and this key',
-    ]);
-  });
-
   test('that nobody knows is NOT_FOUND; a forged page token is refused', async () => {
     for (const ask of [mad.erasures().getErasure, mad.erasures().verifyErasure]) {
       expect((await failure(ask({ erasureId: uuidv7() }))).code).toBe(Code.NotFound);

@@ -1,20 +1,18 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { clientOptions, defineMigration } from '@mad/postgres';
+import { defineMigration } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { MoveMode, OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
 import { reasonOf } from '@mad/rpc';
 import { openTenants, type Tenants } from '@mad/tenancy';
 import { testCluster } from '@mad/testing';
 import type { ConnectError } from '@connectrpc/connect';
-import pg from 'pg';
 import { silent } from './neighbours.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { connectedTo, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 import { registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
 
 const SCHEMA = 'online';
 const WRITERS = 4;
-const END_MS = 120_000;
 
 /** What moves while it is written: keys of both kinds, none at all, partitions by day, a sequence, rows of a migration. */
 const migrations = [
@@ -67,16 +65,6 @@ afterAll(async () => {
   await old?.close();
 });
 
-async function inside<T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const one = new pg.Client(clientOptions(url));
-  await one.connect();
-  try {
-    return await fn(one);
-  } finally {
-    await one.end();
-  }
-}
-
 /** One on the run's own server: the others take none by themselves. */
 async function organization(): Promise<{ orgId: string; database: string }> {
   const orgId = uuidv7();
@@ -91,15 +79,6 @@ async function move(orgId: string, server: string): Promise<Operation> {
   const client = mad.tenantsAs(await mad.platform('platform.tenants.move'));
   const { operation } = await client.moveTenant({ orgId, schema: SCHEMA, server, mode: MoveMode.ONLINE });
   return operation!;
-}
-
-async function ended({ operationId }: Operation): Promise<Operation> {
-  for (const until = performance.now() + END_MS; performance.now() < until; await delay(20)) {
-    const { operation } = await mad.operations().getOperation({ operationId });
-    if (operation!.state !== OperationState.RUNNING) return operation!;
-  }
-  const { operation } = await mad.operations().getOperation({ operationId });
-  throw new Error(`the operation never ended: ${operation!.step}: ${operation!.error}`);
 }
 
 /** Writes without a pause until told to stop, each entry once, however often it must be tried. */
@@ -172,7 +151,7 @@ test('moves while writers write: nothing lost, nothing doubled, and the pause is
     // There and back, so that what the first left behind is met by the second.
     for (const server of ['second', 'local']) {
       await delay(500);
-      const done = await ended(await move(orgId, server));
+      const done = await mad.ended(await move(orgId, server));
       expect(done).toMatchObject({ state: OperationState.SUCCEEDED, error: '', kind: 'move_online' });
       pauses.push(Number(done.result!['pause_ms']));
       kept = done.result!['kept_database'] as string;
@@ -189,7 +168,7 @@ test('moves while writers write: nothing lost, nothing doubled, and the pause is
     `online moves under ${WRITERS} writers: ${acknowledged} entries, ${retries} retries, pauses ${pauses.join(' and ')} ms, ` +
       `longest wait of a writer ${longest} ms\n`,
   );
-  const { rows } = await inside(testCluster().adminUrlTo(database), (one) => one.query(COUNTS_SQL));
+  const { rows } = await connectedTo(testCluster().adminUrlTo(database), (one) => one.query(COUNTS_SQL));
   expect(rows).toEqual([
     {
       entries: acknowledged + 20_000,
@@ -231,8 +210,10 @@ test('given up, or found to differ, it leaves the tenant where it was, and no sl
   // A copy that differs, found behind the fence: everybody works on where they did.
   const differing = await move(orgId, 'second');
   await copying(differing);
-  await inside(second.adminUrlTo(database), (one) => one.query(`INSERT INTO online.log VALUES ('a stranger', now())`));
-  expect(await ended(differing)).toMatchObject({
+  await connectedTo(second.adminUrlTo(database), (one) =>
+    one.query(`INSERT INTO online.log VALUES ('a stranger', now())`),
+  );
+  expect(await mad.ended(differing)).toMatchObject({
     state: OperationState.FAILED,
     step: 'drain',
     error: 'log has 200001 rows of 200000',
@@ -242,13 +223,13 @@ test('given up, or found to differ, it leaves the tenant where it was, and no sl
   const operation = await move(orgId, 'second');
   await copying(operation);
   await mad.operations().cancelOperation({ operationId: operation.operationId });
-  expect(await ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
+  expect(await mad.ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
   await tenants.transact(orgId, (tx) => tx.execute(`INSERT INTO online.log VALUES ('after', now())`));
   for (const admin of [mad.admin, second.admin]) {
     expect((await admin.query('SELECT FROM pg_replication_slots')).rowCount).toBe(0);
     expect((await admin.query('SELECT FROM pg_subscription')).rowCount).toBe(0);
   }
-  const { rows } = await inside(testCluster().adminUrlTo(database), (one) =>
+  const { rows } = await connectedTo(testCluster().adminUrlTo(database), (one) =>
     one.query(`SELECT (SELECT count(*)::int FROM pg_publication) AS publications, relreplident FROM pg_class
                WHERE oid = 'online.log'::regclass`),
   );

@@ -1,20 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
-import { OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
+import { OperationState, TenantState } from '@mad/proto/provisioner';
 import { errorMetadataOf, reasonOf } from '@mad/rpc';
 import { openTenants, type Tenants } from '@mad/tenancy';
 import { testCluster } from '@mad/testing';
-import pg from 'pg';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
 import { silent } from './neighbours.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { connectedTo, failure, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 import { registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
 
 const SCHEMA = 'moved';
-const END_MS = 120_000;
 
 let mad: RunningProvisioner;
 let second: SecondServer;
@@ -51,25 +48,7 @@ afterAll(async () => {
 
 const client = async () => mad.tenantsAs(await mad.platform('platform.tenants.move'));
 
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
-
-async function inside<T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const one = new pg.Client(clientOptions(url));
-  await one.connect();
-  try {
-    return await fn(one);
-  } finally {
-    await one.end();
-  }
-}
-
-const contentAt = (url: string): Promise<unknown> => inside(url, (one) => contentOf(one, SCHEMA));
+const contentAt = (url: string): Promise<unknown> => connectedTo(url, (one) => contentOf(one, SCHEMA));
 
 /** Organizations begin on the run's own server: the second takes none by itself. */
 async function organization(animals: number): Promise<{ orgId: string; database: string }> {
@@ -81,16 +60,8 @@ async function organization(animals: number): Promise<{ orgId: string; database:
   for (const { name } of rows) await mad.servers().drainServer({ name, undo: true });
   expect(tenant).toMatchObject({ state: TenantState.READY, lastError: '' });
   const database = tenant!.databaseName;
-  await inside(testCluster().adminUrlTo(database), (one) => fill(one, SCHEMA, animals));
+  await connectedTo(testCluster().adminUrlTo(database), (one) => fill(one, SCHEMA, animals));
   return { orgId, database };
-}
-
-async function ended({ operationId }: Operation): Promise<Operation> {
-  for (const until = performance.now() + END_MS; performance.now() < until; await delay(20)) {
-    const { operation } = await mad.operations().getOperation({ operationId });
-    if (operation!.state !== OperationState.RUNNING) return operation!;
-  }
-  throw new Error('the operation never ended');
 }
 
 async function swept(): Promise<void> {
@@ -116,13 +87,13 @@ describe('moving a tenant', () => {
     const { operation: indexing } = await mad
       .indexes()
       .createTenantIndex({ orgId, schema: SCHEMA, name: 'own_born', table: 'animals', columns: ['born desc'] });
-    expect(await ended(indexing!)).toMatchObject({ state: OperationState.SUCCEEDED });
+    expect(await mad.ended(indexing)).toMatchObject({ state: OperationState.SUCCEEDED });
     const before = await contentAt(testCluster().adminUrlTo(database));
     const count = (org: string) => tenants.read(org, (tx) => tx.query('SELECT count(*)::int AS n FROM moved.animals'));
     expect(await count(orgId)).toEqual([{ n: 3_000 }]);
 
     const { operation } = await (await client()).moveTenant({ orgId, schema: SCHEMA, server: 'second' });
-    const done = await ended(operation!);
+    const done = await mad.ended(operation);
     expect(done).toMatchObject({ state: OperationState.SUCCEEDED, error: '', kind: 'move' });
     expect(done.result).toMatchObject({ from: 'local', to: 'second', kept_database: expect.stringMatching(/_old_/) });
     expect(Number(done.result!['pause_ms'])).toBeGreaterThan(0);
@@ -132,7 +103,9 @@ describe('moving a tenant', () => {
     // Readers and writers find it without being told, and write it where it is now.
     expect(await count(orgId)).toEqual([{ n: 3_000 }]);
     await tenants.transact(orgId, (tx) => tx.execute(`INSERT INTO moved.nothing VALUES ('after the move')`));
-    const written = await inside(second.adminUrlTo(database), (one) => one.query('SELECT note FROM moved.nothing'));
+    const written = await connectedTo(second.adminUrlTo(database), (one) =>
+      one.query('SELECT note FROM moved.nothing'),
+    );
     expect(written.rows).toEqual([{ note: 'after the move' }]);
 
     const kept = done.result!['kept_database'] as string;
@@ -161,7 +134,7 @@ describe('moving a tenant', () => {
     const { operation: back } = await (
       await client()
     ).moveTenant({ orgId, schema: SCHEMA, server: 'local', keepHours: 0 });
-    expect(await ended(back!)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
+    expect(await mad.ended(back)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
     await swept();
     expect(await there(database)).toEqual({ first: true, second: false });
     expect((await second.objects()).roles).toEqual([]);
@@ -170,7 +143,7 @@ describe('moving a tenant', () => {
 
   test('given up while rows are copied, it leaves the tenant as it was, to be written again', async () => {
     const { orgId, database } = await organization(100);
-    await inside(testCluster().adminUrlTo(database), (one) =>
+    await connectedTo(testCluster().adminUrlTo(database), (one) =>
       one.query(`INSERT INTO moved.nothing SELECT repeat(md5(n::text), 10) FROM generate_series(1, 500000) n`),
     );
     const before = await contentAt(testCluster().adminUrlTo(database));
@@ -189,7 +162,7 @@ describe('moving a tenant', () => {
     const refused = await failure(write());
     expect([reasonOf(refused), errorMetadataOf(refused)['state']]).toEqual(['DATABASE_UNAVAILABLE', 'MOVING']);
     await mad.operations().cancelOperation({ operationId });
-    expect(await ended(operation!)).toMatchObject({ state: OperationState.CANCELLED });
+    expect(await mad.ended(operation)).toMatchObject({ state: OperationState.CANCELLED });
     expect(await contentAt(testCluster().adminUrlTo(database))).toEqual(before);
     // Routers hear of it a moment later.
     let told: unknown;

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, type ConnectError } from '@connectrpc/connect';
+import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
 import { violationsOf } from '@mad/rpc';
 import { platformToken } from '@mad/testing';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { failure, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'undertaken';
 const ADMIN = uuidv7();
@@ -50,14 +50,6 @@ async function begun(orgId: string, kind: string): Promise<Operation> {
   }
   throw new Error(`no ${kind} began`);
 }
-
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
 
 describe('an operation', () => {
   test('says what was done, how far it got, and who asked for it', async () => {

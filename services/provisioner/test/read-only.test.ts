@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, type ConnectError } from '@connectrpc/connect';
+import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { clientOptions, schemaFingerprint } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
@@ -9,7 +9,7 @@ import { openTenants, type Tenants } from '@mad/tenancy';
 import { platformToken, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { silent } from './neighbours.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { failure, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'frozen';
 /** What a session of a login says that tries to write. */
@@ -53,14 +53,6 @@ async function session({ user, password, database }: Route): Promise<pg.Client> 
   await client.query(`SET search_path = ${SCHEMA}`);
   return client;
 }
-
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
 
 async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
   for (let wait = 0; wait < 1_000; wait += 1) {

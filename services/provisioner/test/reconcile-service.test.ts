@@ -1,17 +1,17 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, createClient, type Client, type ConnectError } from '@connectrpc/connect';
+import { Code, createClient, type Client } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { createMetrics, uuidv7 } from '@mad/process';
-import { OperationState, ReconcileService, TenantState, type Difference, type Operation } from '@mad/proto/provisioner';
+import { OperationState, ReconcileService, TenantState, type Difference } from '@mad/proto/provisioner';
 import { platformToken, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { readProvisionerConfig, startProvisioner } from '../src/index.ts';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
 import { silent } from './neighbours.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { failure, inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'agreed';
 const bare = (id: string): string => id.replaceAll('-', '');
@@ -39,14 +39,6 @@ beforeAll(async () => {
 
 afterAll(() => mad?.close());
 
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
-
 async function ensure(): Promise<string> {
   const orgId = uuidv7();
   const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
@@ -54,26 +46,9 @@ async function ensure(): Promise<string> {
   return orgId;
 }
 
-async function inside<T>(database: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(clientOptions(testCluster().adminUrlTo(database)));
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
-}
-
-async function ended(operation: Operation | undefined): Promise<Operation> {
-  for await (const { operation: now } of mad.operations().watchOperation({ operationId: operation!.operationId })) {
-    if (now!.state !== OperationState.RUNNING) return now!;
-  }
-  throw new Error('the operation did not end');
-}
-
 async function backUp(orgId: string): Promise<{ backupId: string; file: string }> {
   const { backup, operation } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
-  expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
+  expect(await mad.ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED });
   const { rows } = await mad.rows.query<{ object_key: string }>(
     'SELECT object_key FROM provisioner.backups WHERE backup_id = $1',
     [backup!.backupId],
@@ -233,7 +208,7 @@ describe('what is taken away by hand', () => {
 
     // What it says works.
     const restored = await mad.backups().restoreBackup({ backupId, keepHours: 0 });
-    expect(await ended(restored.operation)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
+    expect(await mad.ended(restored.operation)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
     expect(await inside(nameOf(dropped), (client) => contentOf(client, SCHEMA))).toEqual(content);
     await backUp(archived);
     await mad.backups().deleteBackup({ backupId: lost.backupId });

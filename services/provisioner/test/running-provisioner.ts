@@ -3,7 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { createClient, type Client, type Interceptor } from '@connectrpc/connect';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClient, type Client, type ConnectError, type Interceptor } from '@connectrpc/connect';
 import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/postgres';
 import type { AuditEvent } from '@mad/proto/identity';
 import {
@@ -12,11 +13,13 @@ import {
   ErasureService,
   FleetStatisticsService,
   OperationService,
+  OperationState,
   RolloutService,
   RouteService,
   ServerService,
   TenantIndexService,
   TenantService,
+  type Operation,
 } from '@mad/proto/provisioner';
 import { grpcTransport, type GrpcTransport, type RpcServer } from '@mad/rpc';
 import {
@@ -37,6 +40,9 @@ const BACKUP_PERMISSIONS = ['create', 'read', 'verify', 'restore', 'delete', 'sc
   (verb) => `platform.backups.${verb}`,
 );
 
+/** What an operation may take on a busy machine, in milliseconds. */
+const END_MS = 110_000;
+
 /** Provisioner with its neighbours, on databases of its own. */
 export interface RunningProvisioner {
   schema: string;
@@ -56,6 +62,8 @@ export interface RunningProvisioner {
   routes(service?: string): Client<typeof RouteService>;
   servers(): Client<typeof ServerService>;
   operations(): Client<typeof OperationService>;
+  /** The operation when it has ended, however. */
+  ended(operation: Operation | undefined): Promise<Operation>;
   statistics(): Client<typeof FleetStatisticsService>;
   backups(): Client<typeof BackupService>;
   drift(): Client<typeof DriftService>;
@@ -86,6 +94,31 @@ export interface RunOptions {
   /** Do not start provisioner: the test does. */
   idle?: boolean;
 }
+
+/** Why a call was refused. Fails where it was not. */
+export const failure = (call: Promise<unknown>): Promise<ConnectError> =>
+  call.then(
+    () => {
+      throw new Error('was not refused');
+    },
+    (error: unknown) => error as ConnectError,
+  );
+
+/** A connection for as long as the callback runs; one that is ended from elsewhere fails its queries only. */
+export async function connectedTo<T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client(clientOptions(url));
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    return await fn(client);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+/** The superuser in a database of the run's server. */
+export const inside = <T>(database: string, fn: (client: pg.Client) => Promise<T>): Promise<T> =>
+  connectedTo(testCluster().adminUrlTo(database), fn);
 
 function bearerOf(token: () => Promise<string>): Interceptor {
   return (next) => async (request) => {
@@ -188,6 +221,14 @@ export async function runProvisioner({
         OperationService,
         as(() => platformToken({ permissions: ['platform.operations.read', 'platform.operations.cancel'] })),
       ),
+    async ended(operation) {
+      const operations = self.operations();
+      for (const until = performance.now() + END_MS; ; await delay(20)) {
+        const { operation: now } = await operations.getOperation({ operationId: operation!.operationId });
+        if (now!.state !== OperationState.RUNNING) return now!;
+        if (performance.now() > until) throw new Error(`the operation never ended: ${now!.step}: ${now!.error}`);
+      }
+    },
     statistics: () =>
       createClient(
         FleetStatisticsService,

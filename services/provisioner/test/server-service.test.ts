@@ -1,14 +1,14 @@
 import { createServer } from 'node:net';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code, createClient, type ConnectError } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { bootstrapTenantServer } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { ServerService, TenantState } from '@mad/proto/provisioner';
 import { errorMetadataOf, reasonOf, violationsOf } from '@mad/rpc';
 import { platformToken, testCluster } from '@mad/testing';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { failure, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'placed';
 
@@ -28,14 +28,6 @@ beforeAll(async () => {
 afterAll(() => mad?.close());
 
 const servers = () => mad.servers();
-
-const failure = (promise: Promise<unknown>): Promise<ConnectError> =>
-  promise.then(
-    () => {
-      throw new Error('was not refused');
-    },
-    (error: unknown) => error as ConnectError,
-  );
 
 /** The test's own server under another name: tenants on it are on the same machine, which placement does not know. */
 function registration(name: string, region: string, more: object = {}) {

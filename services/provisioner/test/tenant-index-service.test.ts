@@ -17,7 +17,7 @@ import pg from 'pg';
 import { databaseName } from '../src/domain/names.ts';
 import { noteMigrations } from './neighbours.ts';
 import { ProvisionerProcess, served } from './provisioner-process.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'ownidx';
 const events = defineMigration('2026_01_07_1000_events.ts', {
@@ -41,27 +41,13 @@ async function tenant(): Promise<string> {
   return orgId;
 }
 
-async function inside<R extends pg.QueryResultRow>(orgId: string, sql: string): Promise<R[]> {
-  const client = new pg.Client(clientOptions(testCluster().adminUrlTo(databaseName(SCHEMA, orgId))));
-  await client.connect();
-  try {
-    return (await client.query<R>(sql)).rows;
-  } finally {
-    await client.end();
-  }
-}
-
-async function ended(operation: Operation | undefined): Promise<Operation> {
-  for (;;) {
-    const { operation: now } = await mad.operations().getOperation({ operationId: operation!.operationId });
-    if (now!.state !== OperationState.RUNNING) return now!;
-    await delay(30);
-  }
+async function rowsIn<R extends pg.QueryResultRow>(orgId: string, sql: string): Promise<R[]> {
+  return inside(databaseName(SCHEMA, orgId), async (client) => (await client.query<R>(sql)).rows);
 }
 
 const add = async (orgId: string, name: string, table: string, columns: string[], method = ''): Promise<Operation> => {
   const request = { orgId, schema: SCHEMA, name, table, columns, method };
-  return ended((await mad.indexes().createTenantIndex(request)).operation);
+  return mad.ended((await mad.indexes().createTenantIndex(request)).operation);
 };
 
 const driftOf = async (orgId: string): Promise<string[]> =>
@@ -86,24 +72,24 @@ describe("an organization's own index", () => {
     // Others have it not, and need not.
     expect(await driftOf(await tenant())).toEqual([]);
 
-    await inside(orgId, `DROP INDEX ${SCHEMA}.own_by_stars`);
+    await rowsIn(orgId, `DROP INDEX ${SCHEMA}.own_by_stars`);
     expect(await driftOf(orgId)).toEqual(['own_by_stars']);
     const { planDigest } = await mad.drift().planRepair({ orgId, schema: SCHEMA });
     const { operation } = await mad.drift().repairTenant({ orgId, schema: SCHEMA, planDigest });
-    expect((await ended(operation)).state).toBe(OperationState.SUCCEEDED);
+    expect((await mad.ended(operation)).state).toBe(OperationState.SUCCEEDED);
     expect(await driftOf(orgId)).toEqual([]);
   });
 
   test('on a partitioned table is built on each partition, those that come later included', async () => {
     const orgId = await tenant();
-    await inside(
+    await rowsIn(
       orgId,
       `CREATE TABLE ${SCHEMA}.events_1 PARTITION OF ${SCHEMA}.events FOR VALUES FROM (1) TO (2);
        ALTER TABLE ${SCHEMA}.events_1 OWNER TO mad_${SCHEMA}_owner`,
     );
     expect((await add(orgId, 'own_what', 'events', ['what'])).error).toBe('');
-    await inside(orgId, `CREATE TABLE ${SCHEMA}.events_2 PARTITION OF ${SCHEMA}.events FOR VALUES FROM (2) TO (3)`);
-    const found = await inside<{ table: string; valid: boolean }>(
+    await rowsIn(orgId, `CREATE TABLE ${SCHEMA}.events_2 PARTITION OF ${SCHEMA}.events FOR VALUES FROM (2) TO (3)`);
+    const found = await rowsIn<{ table: string; valid: boolean }>(
       orgId,
       `SELECT x.indrelid::regclass::text AS table, x.indisvalid AS valid FROM pg_index x
        WHERE pg_get_indexdef(x.indexrelid) LIKE '%(what)' ORDER BY 1`,
@@ -111,25 +97,25 @@ describe("an organization's own index", () => {
     expect(found).toEqual(
       ['events', 'events_1', 'events_2', 'events_other'].map((table) => ({ table: `${SCHEMA}.${table}`, valid: true })),
     );
-    await inside(orgId, `ALTER TABLE ${SCHEMA}.events_2 OWNER TO mad_${SCHEMA}_owner`);
+    await rowsIn(orgId, `ALTER TABLE ${SCHEMA}.events_2 OWNER TO mad_${SCHEMA}_owner`);
     expect(await driftOf(orgId)).toEqual([]);
     const { operation } = await mad.indexes().deleteTenantIndex({ orgId, schema: SCHEMA, name: 'own_what' });
-    expect((await ended(operation)).state).toBe(OperationState.SUCCEEDED);
+    expect((await mad.ended(operation)).state).toBe(OperationState.SUCCEEDED);
     expect(await driftOf(orgId)).toEqual([]);
     expect((await mad.indexes().listTenantIndexes({ orgId })).indexes).toEqual([]);
   });
 
   test('is there again in a restored database', async () => {
     const orgId = await tenant();
-    await inside(orgId, `INSERT INTO ${SCHEMA}.notes (body, stars) SELECT 'n' || i, i FROM generate_series(1, 100) i`);
+    await rowsIn(orgId, `INSERT INTO ${SCHEMA}.notes (body, stars) SELECT 'n' || i, i FROM generate_series(1, 100) i`);
     const { backup, operation: made } = await mad.backups().createBackup({ orgId, schema: SCHEMA });
-    expect((await ended(made)).state).toBe(OperationState.SUCCEEDED);
+    expect((await mad.ended(made)).state).toBe(OperationState.SUCCEEDED);
     expect((await add(orgId, 'own_body', 'notes', ['body'])).error).toBe('');
     const { operation } = await mad.backups().restoreBackup({ backupId: backup!.backupId });
-    expect(await ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
-    expect(await inside(orgId, `SELECT count(*)::int AS n FROM ${SCHEMA}.notes`)).toEqual([{ n: 100 }]);
+    expect(await mad.ended(operation)).toMatchObject({ state: OperationState.SUCCEEDED, error: '' });
+    expect(await rowsIn(orgId, `SELECT count(*)::int AS n FROM ${SCHEMA}.notes`)).toEqual([{ n: 100 }]);
     expect(await driftOf(orgId)).toEqual([]);
-    expect(await inside(orgId, `SELECT 1 FROM pg_class WHERE relname = 'own_body'`)).toHaveLength(1);
+    expect(await rowsIn(orgId, `SELECT 1 FROM pg_class WHERE relname = 'own_body'`)).toHaveLength(1);
   });
 
   test('that cannot be: the field is named, the operation says why, and nothing is left of it', async () => {
@@ -185,7 +171,7 @@ test('kill -9 while an index is built: what it left invalid is made again', asyn
     const request = { orgId, schema: SCHEMA, name: 'own_body', table: 'notes', columns: ['body'] };
     const { operation } = await served(() => createClient(TenantIndexService, platform).createTenantIndex(request));
     const invalid = (): Promise<pg.QueryResultRow[]> =>
-      inside(orgId, `SELECT FROM pg_index WHERE indexrelid = to_regclass('${SCHEMA}.own_body') AND NOT indisvalid`);
+      rowsIn(orgId, `SELECT FROM pg_index WHERE indexrelid = to_regclass('${SCHEMA}.own_body') AND NOT indisvalid`);
     while ((await invalid()).length === 0) await delay(20);
     await provisioner.kill();
     // The server may still be at it: it sees that nobody waits.
