@@ -1,5 +1,6 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { takeBaseBackup } from '@mad/embedded-postgres';
@@ -11,6 +12,7 @@ import { environmentOf } from './environment.ts';
 import { backUpMetadata, localPlace, restoreMetadata, verifyMetadata, type MetadataPlace } from './metadata-backup.ts';
 import { backUpThePast } from './point-in-time.ts';
 import type { Ports } from './ports.ts';
+import { prepareServer, type ServerPasswords } from './prepare-server.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
 import { writeSchemaPages } from './schema-docs/write-pages.ts';
@@ -37,6 +39,7 @@ const { values, positionals } = parseArgs({
     json: { type: 'boolean', default: false },
     org: { type: 'string' },
     write: { type: 'boolean', default: false },
+    passwords: { type: 'string' },
   },
 });
 const home = resolve(values.home);
@@ -57,6 +60,7 @@ const verbs: Record<string, () => Promise<void>> = {
   'metadata-restore': metadataRestore,
   'base-backup': baseBackup,
   'past-backup': pastBackup,
+  'prepare-server': prepare,
 };
 
 const run = verbs[verb ?? ''];
@@ -150,8 +154,23 @@ async function pastBackup(): Promise<void> {
   answer(made, `${made.backupId}: as of ${made.at}, ${made.rows} rows, ${made.sizeBytes} bytes`);
 }
 
-function answer(value: unknown, text: string): void {
-  process.stdout.write(`${values.json ? JSON.stringify(value) : text}\n`);
+/** Prepares a server; the superuser's URL comes by standard input, the passwords go to standard output. */
+async function prepare(): Promise<void> {
+  const adminUrl = (await text(process.stdin)).trim();
+  if (!/^postgres(ql)?:/.test(adminUrl) || !URL.canParse(adminUrl)) {
+    throw new Error("standard input must be a superuser's URL, postgres://user:password@host:port/postgres");
+  }
+  const known =
+    values.passwords === undefined
+      ? undefined
+      : (JSON.parse(await readFile(values.passwords, 'utf8')) as ServerPasswords);
+  const schemas = Object.keys(readEnv(process.env, readTenantSchemas));
+  const warn = (message: string): void => void process.stderr.write(`… ${message}\n`);
+  process.stdout.write(`${JSON.stringify(await prepareServer(adminUrl, { schemas, known, warn }))}\n`);
+}
+
+function answer(value: unknown, said: string): void {
+  process.stdout.write(`${values.json ? JSON.stringify(value) : said}\n`);
 }
 
 async function onMetadata<T>(fn: (place: MetadataPlace) => Promise<T>): Promise<T> {

@@ -13,6 +13,7 @@ import {
 } from '@mad/proto/provisioner';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
+import { runLocal } from '../local-system.ts';
 import { jsonOf, table } from '../output.ts';
 import { allPages } from '../pages.ts';
 import { orgIdOf } from '../organization-id.ts';
@@ -27,7 +28,7 @@ interface Limits {
   reserve?: number;
 }
 
-/** db server list, register, update, label, drain, undrain, rebalance; db why. */
+/** db server list, prepare, register, update, label, drain, undrain, rebalance; db why. */
 export function serverCommands(db: Command, env: Env): void {
   const server = db.command('server').description("the servers that hold organizations' databases");
   server
@@ -44,6 +45,22 @@ export function serverCommands(db: Command, env: Env): void {
           found.map((one) => jsonOf(ServerSchema, one)),
           table(HEADINGS, found.map(row)),
         );
+      }),
+    );
+  server
+    .command('prepare')
+    .description(
+      "give a new server the roles organizations' databases need: the superuser's URL by standard input, the passwords for `register --passwords -` on standard output",
+    )
+    .option('--passwords <file>', 'of a server that was prepared before, which gets what this release needs')
+    .action(
+      action<{ passwords?: string }>(env, async ({ options }) => {
+        const { passwords } = options;
+        if (passwords !== undefined) passwordsIn(passwords);
+        process.exitCode = await runLocal([
+          'prepare-server',
+          ...(passwords === undefined ? [] : ['--passwords', passwords]),
+        ]);
       }),
     );
   withLimits(
