@@ -90,7 +90,7 @@ test('every tenant is backed up when it is due, by its own policy, and only as m
   }
   const stored = await readdir(mad.objectsFolder, { recursive: true, withFileTypes: true });
   expect(stored.filter((entry) => entry.isFile())).toHaveLength(kept);
-});
+}, 120_000);
 
 test('backups are tried by restoring them, the tenant that was tried the longest ago first', async () => {
   const orgs = [await ensure(), await ensure()];
@@ -106,7 +106,7 @@ test('backups are tried by restoring them, the tenant that was tried the longest
   expect(await running(`SELECT count(*)::int AS n FROM provisioner.operations WHERE kind = 'verify_backup'`)).toBe(
     before,
   );
-});
+}, 120_000);
 
 test('the newest backup that was proven whole outlives the number that is kept', () => {
   const backup = (day: number, verified = false) => ({
