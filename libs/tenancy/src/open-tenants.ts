@@ -174,6 +174,7 @@ class RoutedTenants implements Tenants {
   ): Promise<{ tenant: OpenTenant; slot: Slot; turn: Turn }> {
     for (let attempt = 1; ; attempt += 1) {
       const route = this.#routes.peek(orgId) ?? (await this.#routes.get(orgId));
+      signal?.throwIfAborted();
       const refusal = refusalOf(route, intent);
       if (refusal !== undefined) throw refusal;
       if (this.#outdated.has(route.schemaVersion)) throw tooOld(this.#about(orgId), route.schemaVersion);
@@ -262,6 +263,8 @@ class RoutedTenants implements Tenants {
     };
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
+      // It may have given up on the way here, before anything listened.
+      signal?.throwIfAborted();
       const tx = createTx(client, { dataSource: tenant.dataSource, prepare: true });
       const result = await fn(Object.assign(tx, { orgId, generation }));
       if (intent === 'transact') {

@@ -27,6 +27,8 @@ type RouteChange = Partial<Pick<Route, 'state' | 'host' | 'port' | 'database' | 
 /** Real databases with a real login each, and the provisioner's side of routing, whose log a test may cut and mute. */
 export interface Fleet {
   orgs: string[];
+  /** A tenant no other test of the file has touched. */
+  untouched(): string;
   transport: GrpcTransport;
   /** The provisioner's gRPC. */
   port: number;
@@ -39,6 +41,8 @@ export interface Fleet {
   shareMs: number;
   /** True while the provisioner cannot be reached. */
   away: boolean;
+  /** As it is at first: nothing away, mute or short. */
+  heal(): void;
   open(options?: Partial<TenantsOptions>): Promise<Tenants>;
   route(orgId: string): Route;
   /** Changes a tenant and tells the streams. */
@@ -55,6 +59,7 @@ export interface Fleet {
 export const SCHEMA = 'notes';
 const HEARTBEAT_MS = 50;
 const BUDGET = 20;
+const HEALTHY = { mute: false, away: false, shareMs: 60_000 };
 
 /** `adminUrl` is the superuser's on another server than the run's. */
 export async function openFleet(size: number, adminUrl = testCluster().adminUrl): Promise<Fleet> {
@@ -93,7 +98,7 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
     );
   }
 
-  const fleet = { asked: 0, mute: false, away: false, shareMs: 60_000 } as Fleet;
+  const fleet = { asked: 0, ...HEALTHY } as Fleet;
   const newest = (): bigint => log.at(-1)?.seq ?? 0n;
 
   async function* watch(afterSeq: bigint, signal: AbortSignal): AsyncGenerator<Partial<Logged>> {
@@ -152,9 +157,17 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
   });
   const transport = grpcTransport(`127.0.0.1:${server.port}`);
   const opened: Tenants[] = [];
+  let touched = 0;
 
   return Object.assign(fleet, {
     orgs: [...routes.keys()],
+    untouched() {
+      const orgId = [...routes.keys()][touched];
+      touched += 1;
+      if (orgId === undefined) throw new Error('the fleet is too small');
+      return orgId;
+    },
+    heal: () => void Object.assign(fleet, HEALTHY),
     transport,
     port: server.port,
     admin,

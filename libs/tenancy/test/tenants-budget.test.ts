@@ -9,7 +9,6 @@ import { failure, openFleet, until, type Fleet } from './fleet.ts';
 const SIZE = 60;
 
 let fleet: Fleet;
-let next = 0;
 
 beforeAll(async () => {
   fleet = await openFleet(SIZE);
@@ -19,17 +18,9 @@ afterAll(async () => {
   await fleet?.close();
 }, 60_000);
 
-afterEach(() => {
-  Object.assign(fleet, { away: false, mute: false, shareMs: 60_000 });
-});
+afterEach(() => fleet.heal());
 
-/** A tenant no other test has touched. */
-function org(): string {
-  const orgId = fleet.orgs[next];
-  next += 1;
-  if (orgId === undefined) throw new Error('the fleet is too small');
-  return orgId;
-}
+const org = (): string => fleet.untouched();
 
 describe('the budget', () => {
   test('is a leased share: when its time is over, what is open may be used and nothing is opened', async () => {

@@ -19,7 +19,6 @@ const NoteEntity = new EntitySchema<{ note_id: string; body: string }>({
 });
 
 let fleet: Fleet;
-let next = 0;
 
 beforeAll(async () => {
   fleet = await openFleet(SIZE);
@@ -29,17 +28,9 @@ afterAll(async () => {
   await fleet?.close();
 }, 60_000);
 
-afterEach(() => {
-  Object.assign(fleet, { away: false, mute: false, shareMs: 60_000 });
-});
+afterEach(() => fleet.heal());
 
-/** A tenant no other test has touched. */
-function org(): string {
-  const orgId = fleet.orgs[next];
-  next += 1;
-  if (orgId === undefined) throw new Error('the fleet is too small');
-  return orgId;
-}
+const org = (): string => fleet.untouched();
 
 describe('read and transact', () => {
   test('reach the organization’s own database, by SQL and by repository', async () => {
@@ -87,8 +78,8 @@ describe('read and transact', () => {
     const name = async (tx: { query: (sql: string, params: unknown[]) => Promise<unknown[]> }): Promise<unknown> =>
       (await tx.query(`SELECT current_setting('application_name') AS name`, []))[0];
     const named = (trace: string): unknown => {
-      // Four digits of its own: two processes of one program never call themselves alike.
-      const pattern = new RegExp(`^notes-[0-9a-f]{4}/${orgId.replaceAll('-', '')}/${trace}$`);
+      // Eight digits of its own: two processes of one program never call themselves alike.
+      const pattern = new RegExp(`^notes-[0-9a-f]{8}/${orgId.replaceAll('-', '')}/${trace}$`);
       return { name: expect.stringMatching(pattern) as unknown };
     };
     expect(await tenants.read(orgId, name)).toEqual(named(''));
@@ -104,6 +95,22 @@ describe('read and transact', () => {
     const nested = tenants.read(orgId, () => tenants.transact(orgId, () => Promise.resolve(1)));
     await expect(nested).rejects.toThrow('inside a callback');
     expect(await tenants.read(orgId, () => Promise.resolve(2))).toBe(2);
+    await tenants.close();
+  });
+
+  test('a call that is given up on its way to the database does nothing there', async () => {
+    const tenants = await fleet.open();
+    const orgId = org();
+    // Once while the route is asked for, then with everything at hand.
+    for (const intent of ['read', 'read', 'transact'] as const) {
+      const gaveUp = new AbortController();
+      let ran = false;
+      const call = tenants[intent](orgId, () => Promise.resolve((ran = true)), { signal: gaveUp.signal });
+      gaveUp.abort(new Error('gone'));
+      await expect(call).rejects.toThrow('gone');
+      expect(ran).toBe(false);
+      expect(await tenants.read(orgId, (tx) => tx.query('SELECT 1 AS one'))).toEqual([{ one: 1 }]);
+    }
     await tenants.close();
   });
 
