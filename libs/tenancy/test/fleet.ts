@@ -63,7 +63,7 @@ const HEALTHY = { mute: false, away: false, shareMs: 60_000 };
 
 /** `adminUrl` is the superuser's on another server than the run's. */
 export async function openFleet(size: number, adminUrl = testCluster().adminUrl): Promise<Fleet> {
-  const { hostname: host, port: portText } = new URL(adminUrl);
+  const { hostname: host, port: portText, searchParams } = new URL(adminUrl);
   const port = Number(portText);
   const urlTo = (database: string): string => Object.assign(new URL(adminUrl), { pathname: `/${database}` }).href;
   const admin = new pg.Client(clientOptions(adminUrl));
@@ -91,7 +91,8 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
     await admin.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
     await admin.query(`GRANT CONNECT ON DATABASE ${name} TO ${name}`);
     const orgId = uuidv7();
-    const place = { serverId, host, port, database: name, user: name, password, connectionBudget: BUDGET };
+    const sslmode = searchParams.get('sslmode') ?? '';
+    const place = { serverId, host, port, sslmode, database: name, user: name, password, connectionBudget: BUDGET };
     routes.set(
       orgId,
       create(RouteSchema, { orgId, schema: SCHEMA, state: TenantState.READY, generation: 1n, ...place }),

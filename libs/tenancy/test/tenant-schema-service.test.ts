@@ -30,10 +30,8 @@ let admin: pg.Client;
 
 function target(more: { password?: string; database?: string } = {}) {
   const url = new URL(testCluster().url('mad_migrator', DATABASE));
-  const { host, port } = testCluster();
   return {
-    host,
-    port,
+    ...testCluster().place,
     user: url.username,
     password: url.password,
     database: DATABASE,

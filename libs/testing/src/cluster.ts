@@ -18,6 +18,8 @@ export interface TestCluster {
   adminUrl: string;
   host: string;
   port: number;
+  /** Where it is as routes and registrations say it: one in a container may be beyond loopback, and has no TLS. */
+  place: { host: string; port: number; sslmode: string };
   /** The URL of one of the roles that the setup made, e.g. `mad_identity`, `mad_provisioner_admin`, `mad_migrator`. */
   url(role: string, database: string): string;
   /** As `url`, through the run's pooler when it has one. */
@@ -36,7 +38,8 @@ export function testCluster(): TestCluster {
   const text = process.env[CLUSTER_VARIABLE];
   if (text === undefined) throw new Error(`${CLUSTER_VARIABLE} is not set: tests run through the root's Jest config`);
   const { adminUrl, poolerPort } = JSON.parse(text) as ClusterState;
-  const { hostname, port } = new URL(adminUrl);
+  const { hostname: host, port: portText, searchParams } = new URL(adminUrl);
+  const port = Number(portText || '5432');
   const to = (database: string): URL => {
     const url = new URL(adminUrl);
     url.pathname = `/${database}`;
@@ -50,8 +53,9 @@ export function testCluster(): TestCluster {
   };
   return {
     adminUrl,
-    host: hostname,
-    port: Number(port || '5432'),
+    host,
+    port,
+    place: { host, port, sslmode: searchParams.get('sslmode') ?? '' },
     url: (role, database) => as(role, database).href,
     pooledUrl(role, database) {
       const url = as(role, database);

@@ -21,10 +21,9 @@ beforeAll(async () => {
   await bootstrapTenantServer(testCluster().adminUrl, { provisionerPassword, migratorPassword, schema: SECOND });
   both.environment['PROVISIONER_TENANT_SCHEMAS'] += `,${SECOND}=127.0.0.1:${second.port}`;
   await both.start();
-  const { host, port } = testCluster();
   await both
     .servers()
-    .registerServer({ name: 'far', host, port, region: 'far', provisionerPassword, migratorPassword });
+    .registerServer({ name: 'far', ...testCluster().place, region: 'far', provisionerPassword, migratorPassword });
 });
 
 afterAll(async () => {

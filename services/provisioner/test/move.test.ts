@@ -219,12 +219,10 @@ describe('a move is refused', () => {
   }, 60_000);
 
   test('to its own server under another name, and of a tenant that is not ready', async () => {
-    const { host, port } = testCluster();
     const password = (role: string): string => new URL(testCluster().url(role, 'postgres')).password;
     await mad.servers().registerServer({
       name: 'alias',
-      host,
-      port,
+      ...testCluster().place,
       region: 'local',
       connectionBudget: 5,
       provisionerPassword: password('mad_provisioner_admin'),

@@ -165,8 +165,7 @@ export async function runProvisioner({
     PROVISIONER_SERVERS: JSON.stringify([
       {
         name: 'local',
-        host: cluster.host,
-        port: cluster.port,
+        ...cluster.place,
         region: 'local',
         connection_budget: 20,
         provisioner_password: provisionerPassword,

@@ -31,12 +31,10 @@ const servers = () => mad.servers();
 
 /** The test's own server under another name: tenants on it are on the same machine, which placement does not know. */
 function registration(name: string, region: string, more: object = {}) {
-  const { host, port } = testCluster();
   const password = (role: string): string => new URL(testCluster().url(role, 'postgres')).password;
   return {
     name,
-    host,
-    port,
+    ...testCluster().place,
     region,
     connectionBudget: 10,
     provisionerPassword: password('mad_provisioner_admin'),

@@ -255,15 +255,13 @@ export async function openWorld({
       const orgId = uuidv7();
       const database = await tenantDatabase(migrations);
       databases.push(database);
-      const { host, port } = testCluster();
       around.routes.set(orgId, {
         orgId,
         schema: 'results',
         state: TenantState.READY,
         generation: 1n,
         serverId: SERVER_ID,
-        host,
-        port,
+        ...testCluster().place,
         database: database.name,
         user: database.user,
         password: database.password,
