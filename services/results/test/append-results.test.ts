@@ -3,6 +3,7 @@ import { sleep, uuidv7 } from '@mad/process';
 import { errorMetadataOf, violationsOf } from '@mad/rpc';
 import { columnsOf, type Columns, type Outcome } from './support/columns.ts';
 import { failureOf } from './support/errors.ts';
+import { newSmiles } from './support/smiles.ts';
 import {
   docking,
   openWorld,
@@ -24,8 +25,6 @@ beforeAll(async () => {
 afterAll(() => world.close());
 
 /** A molecule nobody computed before in this file. */
-let fresh = 0;
-const newSmiles = (count: number): string[] => Array.from({ length: count }, () => `C${'N'.repeat((fresh += 1))}`);
 
 /** A job of one execution, made and started under attempt 1. */
 async function startedJob(count: number, plan = docking({ chunkSize: 10_000 })) {

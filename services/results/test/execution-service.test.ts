@@ -8,6 +8,7 @@ import { bearer, serviceToken, testServiceKey } from '@mad/testing';
 import type { AuditRow } from '../src/db/entities/audit.ts';
 import { firstBrokenLine } from '../src/runs/audit.ts';
 import { failureOf } from './support/errors.ts';
+import { newSmiles } from './support/smiles.ts';
 import { docking, openWorld, rows, type Organization, type Outcome, type World } from './support/world.ts';
 
 let world: World;
@@ -21,8 +22,6 @@ beforeAll(async () => {
 afterAll(() => world.close());
 
 /** A molecule nobody computed before in this file. */
-let fresh = 0;
-const newSmiles = (count: number): string[] => Array.from({ length: count }, () => `C${'N'.repeat((fresh += 1))}`);
 
 /** A job of one execution, made and started under attempt 1. */
 async function startedJob(count: number, plan = docking()) {

@@ -11,6 +11,7 @@ import { readSdfText } from '../src/domain/sdf.ts';
 import { readCsv } from './support/csv.ts';
 import { beginExport, endedExport, partOf, type Asked } from './support/exported.ts';
 import { atomAt, readSdf } from './support/structures.ts';
+import { newSmiles } from './support/smiles.ts';
 import { bearer, docking, openWorld, rows, similarity, type Organization, type World } from './support/world.ts';
 
 const PART_ROWS = 7;
@@ -35,9 +36,6 @@ async function failureOf(call: Promise<unknown>): Promise<ConnectError> {
 }
 
 const properties = { molecularWeight: 46.07, logp: -0.1, tpsa: 20.23, hbd: 1, hba: 1, rotatableBonds: 0 };
-
-let made = 0;
-const newSmiles = (count: number): string[] => Array.from({ length: count }, () => `CS${'N'.repeat((made += 1))}`);
 
 /** A docking job whose item n scores n − 100 and has a pose at x = n; every third item is of another score's tie. */
 async function dockedJob(names: string[], { chunkSize = 1000 } = {}) {

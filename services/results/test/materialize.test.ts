@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { failureOf } from './support/errors.ts';
+import { newSmiles } from './support/smiles.ts';
 import { openWorld, rows, similarity, type Organization, type World } from './support/world.ts';
 
 let world: World;
@@ -14,8 +15,6 @@ beforeAll(async () => {
 afterAll(() => world.close());
 
 /** Molecules nobody computed before in this file. */
-let fresh = 0;
-const newSmiles = (count: number): string[] => Array.from({ length: count }, () => `C${'N'.repeat((fresh += 1))}`);
 
 test('materialization is idempotent, also five at the same time, also in a database that has no partitions', async () => {
   org = await world.organization();

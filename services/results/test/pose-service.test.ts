@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { sleep, uuidv7 } from '@mad/process';
 import { columnsOf, type Outcome } from './support/columns.ts';
 import { atomAt, readSdf } from './support/structures.ts';
+import { newSmiles } from './support/smiles.ts';
 import { bearer, docking, openWorld, rows, similarity, type Organization, type World } from './support/world.ts';
 
 let world: World;
@@ -16,9 +17,6 @@ beforeAll(async () => {
 });
 
 afterAll(() => world.close());
-
-let made = 0;
-const newSmiles = (count: number): string[] => Array.from({ length: count }, () => `CC${'N'.repeat((made += 1))}`);
 
 /** Two replicas with two poses each; the best is replica 2's first. Each pose has its place. */
 const docked = (itemNo: number, best = -8): Outcome => ({
