@@ -9,6 +9,7 @@ import { problemOf, type ResultBatch, type Scored } from '../domain/result-batch
 import { copyRows, uuidBytes, type CopyTarget, type CopyValue } from './copy.ts';
 import { lockExecution, type Execution } from './execution.ts';
 import { leaseLost } from './lease.ts';
+import { planned } from './planned.ts';
 import { keepStructures, type StoredStructures } from './pose-structures.ts';
 import { storableObject, withoutNul } from './text.ts';
 
@@ -140,7 +141,8 @@ async function openItems(
   { id, jobId, taskId }: Execution,
   { batch, scored, failed }: NumberedBatch,
 ): Promise<Map<number, Uint8Array>> {
-  const rows = await tx.query<{ item_no: number; molecule_id: string; staged: boolean }>(
+  const rows = await planned<{ item_no: number; molecule_id: string; staged: boolean }>(
+    tx,
     `SELECT t.item_no, t.molecule_id, s.item_no IS NOT NULL AS staged
       FROM task_results t
         LEFT JOIN staged_results s ON s.task_execution_id = t.task_execution_id AND s.item_no = t.item_no

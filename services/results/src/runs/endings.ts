@@ -5,6 +5,7 @@ import { blocksDownstream, followerStatus, WORK_STATUSES, type EndedStatus } fro
 import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import type { Execution } from './execution.ts';
 import { applyEndings, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
+import { planned } from './planned.ts';
 
 const BLOCKING = WORK_STATUSES.filter(blocksDownstream);
 
@@ -92,11 +93,13 @@ async function unblock(tx: TenantTx, job: JobImage, task: JobTask, upstream: rea
 
 async function skipItems(tx: TenantTx, job: JobImage, taskId: string, upstream: readonly JobTask[]): Promise<Endings> {
   if (upstream.every(({ counters }) => counters.failed + counters.skipped + counters.cancelled === 0)) return {};
-  const skipped = await tx.execute(
-    `UPDATE task_results t SET status = 'skipped', ended_at = now()
+  const [{ skipped } = { skipped: 0 }] = await planned<{ skipped: number }>(
+    tx,
+    `WITH ended AS (UPDATE task_results t SET status = 'skipped', ended_at = now()
       WHERE t.job_id = $1 AND t.task_id = $2 AND t.status = 'pending' AND EXISTS (
         SELECT 1 FROM task_results u WHERE u.job_id = t.job_id AND u.task_id = ANY ($3::text[]) AND u.item_no = t.item_no
-          AND u.status = ANY ($4::work_status[]))`,
+          AND u.status = ANY ($4::work_status[])) RETURNING 1)
+      SELECT count(*)::int AS skipped FROM ended`,
     [job.row.job_id, taskId, upstream.map((task) => task.taskId), BLOCKING],
   );
   if (skipped === 0) return {};
@@ -105,7 +108,8 @@ async function skipItems(tx: TenantTx, job: JobImage, taskId: string, upstream: 
 
 /** Forgets what a running execution has said, poses too. */
 export async function dropStaged(tx: TenantTx, { id, jobId, taskId }: Execution): Promise<void> {
-  await tx.execute(
+  await planned(
+    tx,
     `DELETE FROM docking_results d USING staged_results s
       WHERE s.task_execution_id = $1 AND d.job_id = $2 AND d.task_id = $3 AND d.item_no = s.item_no`,
     [id, jobId, taskId],

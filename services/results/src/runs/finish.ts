@@ -8,6 +8,7 @@ import { lockExecutionAndJob, type Execution } from './execution.ts';
 import { aliveExecutions, applyEndings, taskIn, type JobImage, type Runnable } from './job-image.ts';
 import { keepResults, type ScoredItem } from './keep-results.ts';
 import { leaseLost } from './lease.ts';
+import { planned } from './planned.ts';
 import { closeJob, saveJob } from './save-job.ts';
 import { countEnded } from './statistics.ts';
 
@@ -134,7 +135,8 @@ async function endItems(
   engine: string,
 ): Promise<EndedItem[]> {
   const endedSeq = job.event_seq + 1;
-  const said = await tx.query<EndedItem>(
+  const said = await planned<EndedItem>(
+    tx,
     `UPDATE task_results t SET status = s.status, score = s.score, result_data = s.result_data,
         confidence_score = s.confidence_score, error_class = s.error_class, error_message = s.error_message,
         service_name = $4, ended_at = now(), ended_seq = $5
