@@ -267,9 +267,17 @@ describe('a route that is old', () => {
       expect(await one(tenants, orgId)).toEqual([{ one: 1 }]);
       expect(await failure(write())).toMatchObject({ code: Code.Unavailable, kind: 'read_only' });
       // Its place on the new primary; the log has not told yet.
-      const { host, port, database, user, password } = sound.route(sound.orgs[2]!);
+      const { host, port, sslmode, database, user, password } = sound.route(sound.orgs[2]!);
       const { generation } = fragile.route(orgId);
-      Object.assign(fragile.route(orgId), { host, port, database, user, password, generation: generation + 1n });
+      Object.assign(fragile.route(orgId), {
+        host,
+        port,
+        sslmode,
+        database,
+        user,
+        password,
+        generation: generation + 1n,
+      });
       expect(await write()).toBe(1);
       await tenants.close();
     } finally {
