@@ -38,6 +38,7 @@ const SMALL = {
     'database_servers',
     'server_samples',
     'connection_shares',
+    'server_standbys',
     'tenant_change_counters',
     'migrations',
   ],

@@ -1,9 +1,10 @@
 import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { copyFile, mkdir, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chown, copyFile, mkdir, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
+import { serverAccount } from './account.ts';
 import { walArchiveOf } from './wal-archive.ts';
 
 const run = promisify(execFile);
@@ -11,7 +12,7 @@ const run = promisify(execFile);
 /** Base backups that are kept, and with them the log since the oldest one's beginning. */
 const KEEP = 2;
 /** Folders whose content a server makes anew, or must not have twice. */
-const EMPTY = [
+export const COPIED_ANEW = [
   'pg_wal',
   'pg_replslot',
   'pg_dynshmem',
@@ -68,7 +69,7 @@ export async function takeBaseBackup(dataDir: string, adminUrl: string): Promise
     );
     const { first: firstSegment, name } = begun[0]!;
     const draft = join(bases, `${name}.draft`);
-    const copied = await copyTree(pgData, join(draft, 'data'), (relative) => !EMPTY.includes(relative));
+    const copied = await copyTree(pgData, join(draft, 'data'), (relative) => !COPIED_ANEW.includes(relative));
     // Returns when every segment the copy needs is in the archive.
     const { rows: ended } = await client.query<{ label: string; at: Date }>(
       'SELECT labelfile AS label, clock_timestamp() AS at FROM pg_backup_stop(true)',
@@ -116,6 +117,16 @@ export async function copyTree(
     }
   }
   return sum;
+}
+
+/** Root copies, the server's account reads. */
+export async function giveAway(path: string): Promise<void> {
+  const account = serverAccount();
+  if (account === undefined) return;
+  await chown(path, account.uid, account.gid);
+  for (const entry of await readdir(path, { recursive: true, withFileTypes: true })) {
+    await chown(join(entry.parentPath, entry.name), account.uid, account.gid);
+  }
 }
 
 /** Removes base backups beyond those that are kept, and the log before the oldest of these. */

@@ -8,3 +8,4 @@ export { isInstalled, PG_MAJORS } from './binaries.ts';
 export type { PgMajor } from './binaries.ts';
 export { listBaseBackups, takeBaseBackup, type BaseBackup } from './base-backup.ts';
 export { recoverTo, type Recovered, type RecoverOptions } from './recover.ts';
+export { startStandby, type StandbyOptions } from './standby.ts';

@@ -1,10 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { chown, copyFile, mkdir, readdir, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HOUR_MS, MINUTE_MS, SECOND_MS, sleep } from '@mad/process';
 import pg from 'pg';
-import { serverAccount } from './account.ts';
-import { copyTree, listBaseBackups } from './base-backup.ts';
+import { copyTree, giveAway, listBaseBackups } from './base-backup.ts';
 import { reapOrphan } from './orphan.ts';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from './start.ts';
 import { recoverySettings, walArchiveOf } from './wal-archive.ts';
@@ -120,15 +119,5 @@ async function removeLeft(dataDir: string, pgData: string): Promise<void> {
     );
     if (inUse) continue;
     for (const one of [`${pgData}-${name}`, join(dataDir, name)]) await rm(one, { recursive: true, force: true });
-  }
-}
-
-/** Root copies, the server's account reads. */
-async function giveAway(path: string): Promise<void> {
-  const account = serverAccount();
-  if (account === undefined) return;
-  await chown(path, account.uid, account.gid);
-  for (const entry of await readdir(path, { recursive: true, withFileTypes: true })) {
-    await chown(join(entry.parentPath, entry.name), account.uid, account.gid);
   }
 }

@@ -159,7 +159,13 @@ export class DataSources {
 
   /** What this process has on each server, to lease shares by. */
   holdings(): Holding[] {
-    return [...this.#servers.values()].map((server) => server.holding());
+    const byServer = new Map<string, Holding>();
+    for (const { serverId, held, wanted } of [...this.#servers.values()].map((server) => server.holding())) {
+      const other = byServer.get(serverId) ?? { serverId, held: 0, wanted: 0 };
+      // The primary before a failover is another address of the same: one share covers both.
+      byServer.set(serverId, { serverId, held: Math.max(other.held, held), wanted: other.wanted + wanted });
+    }
+    return [...byServer.values()];
   }
 
   /** The shares are others, or their time is over. */

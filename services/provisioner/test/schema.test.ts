@@ -31,6 +31,7 @@ const GOOD_ROWS = `
   INSERT INTO backups (backup_id, org_id, schema, operation_id) VALUES ('${ORG}', '${ORG}', 'results', '${OPERATION}');
   INSERT INTO backup_policies (org_id, every_hours, keep) VALUES ('${ORG}', 24, 7);
   INSERT INTO connection_shares (server_id, node, share, granted, wanted, expires_at) VALUES ('${SERVER}', 'results-1', 1, 1, 1, now());
+  INSERT INTO server_standbys (server_id, host, port) VALUES ('${SERVER}', 'h', 2);
   INSERT INTO schema_references (server_id, schema, digest, server_version, objects)
     VALUES ('${SERVER}', 'results', repeat('a', 64), 160000, '[]');
   INSERT INTO tenant_indexes (org_id, schema, name, table_name, columns, method)
@@ -83,6 +84,13 @@ const BAD_ROWS: Record<string, string> = {
   database_servers_region_check: `UPDATE database_servers SET region = 'EU'`,
   database_servers_connection_budget_check: `UPDATE database_servers SET connection_budget = 0`,
   database_servers_max_tenants_check: `UPDATE database_servers SET max_tenants = 0`,
+  database_servers_system_check: `UPDATE database_servers SET timeline = 1, system_identifier = 'x'`,
+  database_servers_timeline_check: `UPDATE database_servers SET timeline = 1`,
+  server_standbys_pkey: `INSERT INTO server_standbys (server_id, host, port) VALUES ('${SERVER}', 'h', 2)`,
+  server_standbys_server_id_fkey: `UPDATE server_standbys SET server_id = '${NOBODY}'`,
+  server_standbys_host_check: `UPDATE server_standbys SET host = ''`,
+  server_standbys_port_check: `UPDATE server_standbys SET port = 0`,
+  server_standbys_sslmode_check: `UPDATE server_standbys SET sslmode = 'maybe'`,
   database_servers_master_key_version_check: `UPDATE database_servers SET master_key_version = 0`,
   data_keys_pkey: `INSERT INTO data_keys (org_id, version, wrapped_key, master_key_version) VALUES ('${ORG}', 1, ${KEY}, 1)`,
   data_keys_version_check: `INSERT INTO data_keys (org_id, version, wrapped_key, master_key_version) VALUES ('${OTHER}', 0, ${KEY}, 1)`,

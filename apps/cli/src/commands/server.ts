@@ -28,7 +28,7 @@ interface Limits {
   reserve?: number;
 }
 
-/** db server list, prepare, register, update, label, drain, undrain, rebalance; db why. */
+/** db server list, prepare, register, update, label, drain, undrain, standbys, rebalance; db why. */
 export function serverCommands(db: Command, env: Env): void {
   const server = db.command('server').description("the servers that hold organizations' databases");
   server
@@ -144,6 +144,24 @@ export function serverCommands(db: Command, env: Env): void {
       );
   }
   server
+    .command('standbys <name> [address...]')
+    .description(
+      "say where a server's standbys are, as host:port: when one of them is promoted, everybody is led there; none at all forgets them",
+    )
+    .option('--no-check', 'take them even if they do not answer yet')
+    .option('--sslmode <mode>', 'verify-full, no-verify or disable; default: in clear on loopback only', '')
+    .action(
+      action<{ check: boolean; sslmode: string }>(env, async ({ settings, output, options }, name, ...addresses) => {
+        const { api } = await asPlatform(settings);
+        const standbys = addresses.flat().map((address) => ({ ...placeOf(address), sslmode: options.sslmode }));
+        const request = { name, standbys, check: options.check };
+        const { server: changed } = await api.client(ServerService).setServerStandbys(request);
+        const places = changed!.standbys.map(({ host, port }) => `${host}:${port}`);
+        const text = places.length === 0 ? `${name} has no standbys` : `${name}: ${places.join(', ')}`;
+        output.answer(jsonOf(ServerSchema, changed), text);
+      }),
+    );
+  server
     .command('rebalance')
     .description('what to move so that drained servers become empty and the others equally full')
     .option('--dry-run', 'needed: the plan is shown, nothing is moved')
@@ -205,6 +223,13 @@ function withLimits(command: Command): Command {
     .option('--budget <n>', 'connections all nodes together may hold to it', Number)
     .option('--max-tenants <n>', 'how many organizations it may hold', Number)
     .option('--reserve <n>', 'connections beside the budget, for administration and migrations', Number);
+}
+
+/** `host:port`, an IPv6 address in brackets. */
+function placeOf(address: string): { host: string; port: number } {
+  const [, host = '', port = ''] = /^(.+):(\d{1,5})$/.exec(address) ?? [];
+  if (host === '') throw new CommandFailure(`${JSON.stringify(address)} is no host:port`, EXIT.usage);
+  return { host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) };
 }
 
 function labelsOf(texts: readonly string[]): Record<string, string> {

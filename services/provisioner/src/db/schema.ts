@@ -5,6 +5,7 @@ import { CleanupEntity, OperationEntity } from './entities/operation.ts';
 import { RolloutEntity, RunEntity } from './entities/rollout.ts';
 import { CredentialEntity, DataKeyEntity } from './entities/secret.ts';
 import { ServerEntity } from './entities/server.ts';
+import { StandbyEntity } from './entities/server-standby.ts';
 import { PlacementEntity, SampleEntity } from './entities/placement.ts';
 import { StockEntity } from './entities/stock.ts';
 import { ChangeCounterEntity, ChangeEntity, TenantEntity } from './entities/tenant.ts';
@@ -20,6 +21,7 @@ import { Rollouts } from './migrations/2026_11_25_1120_rollouts.ts';
 import { Erasures } from './migrations/2026_11_25_1132_erasures.ts';
 import { ServerPlacement } from './migrations/2026_11_25_1133_server_placement.ts';
 import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
+import { ServerStandbys } from './migrations/2026_11_25_1220_server_standbys.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -42,6 +44,7 @@ export const provisionerEntities = [
   ErasureEntity,
   SampleEntity,
   PlacementEntity,
+  StandbyEntity,
 ];
 
 /** The schema's trail, in order. */
@@ -57,4 +60,5 @@ export const provisionerMigrations = [
   Erasures,
   ServerPlacement,
   ConnectionShares,
+  ServerStandbys,
 ];

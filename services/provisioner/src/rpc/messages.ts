@@ -37,6 +37,7 @@ export type ListedServer = ServerRow &
   Pick<SampleRow, 'error' | 'size_bytes' | 'sessions' | 'active' | 'max_connections'> & {
     tenants: number;
     stock: number;
+    standbys: { host: string; port: number; sslmode: string }[];
     sampled_at: Date | null;
   };
 
@@ -62,5 +63,7 @@ export function serverMessage(row: ListedServer): Server {
     sessions: row.sessions,
     activeSessions: row.active,
     maxConnections: row.max_connections,
+    standbys: row.standbys,
+    promoteTime: row.promoted_at === null ? undefined : timestampFromDate(row.promoted_at),
   });
 }

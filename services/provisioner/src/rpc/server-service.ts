@@ -1,22 +1,27 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { Tx } from '@mad/postgres';
 import { ServerService } from '@mad/proto/provisioner';
-import { bind, nextPageToken, notFound, pageOf, type BoundService } from '@mad/rpc';
+import { bind, invalid, nextPageToken, notFound, pageOf, type BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import type { PlacementRow } from '../db/entities/placement.ts';
+import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import { WEIGHTS } from '../domain/placement.ts';
 import { checkServer } from '../servers/check-server.ts';
+import { standbyProblem } from '../servers/failover.ts';
 import { databaseSizes } from '../servers/fleet-statistics.ts';
 import { SERVER_DEFAULTS, upsertServer } from '../servers/registration.ts';
+import type { ServerAddress } from '../servers/server-connections.ts';
 import { serverMessage, type ListedServer } from './messages.ts';
 import { rebalancePlan } from './rebalance-plan.ts';
 
 const LIST_SQL = `
   SELECT s.server_id, s.name, s.host, s.port, s.sslmode, s.region, s.connection_budget, s.max_tenants, s.draining,
-    s.labels, s.reserved_connections, s.created_at, p.sampled_at, coalesce(p.error, '') AS error,
+    s.labels, s.reserved_connections, s.created_at, s.promoted_at, p.sampled_at, coalesce(p.error, '') AS error,
     coalesce(p.size_bytes, 0) AS size_bytes, coalesce(p.sessions, 0) AS sessions, coalesce(p.active, 0) AS active,
     coalesce(p.max_connections, 0) AS max_connections,
     (SELECT count(*) FROM provisioner.tenants t WHERE t.server_id = s.server_id AND t.state <> 'erased')::int AS tenants,
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('host', b.host, 'port', b.port, 'sslmode', b.sslmode)
+       ORDER BY b.host, b.port), '[]') FROM provisioner.server_standbys b WHERE b.server_id = s.server_id) AS standbys,
     (SELECT count(*) FROM provisioner.tenant_stock k WHERE k.server_id = s.server_id AND k.state = 'ready')::int AS stock
   FROM provisioner.database_servers s LEFT JOIN provisioner.server_samples p USING (server_id)`;
 
@@ -92,6 +97,33 @@ export function serverService(context: ProvisionerContext): BoundService {
           'UPDATE provisioner.database_servers SET draining = $2, updated_at = now() WHERE name = $1 AND draining <> $2',
           [name, !undo],
         );
+        return read(tx, name);
+      });
+      return { server: serverMessage(row) };
+    },
+
+    async setServerStandbys({ name, standbys, check }) {
+      const [server] = await database.asSystem((tx) =>
+        tx.query<ServerRow>(`SELECT ${SERVER_COLUMNS} FROM provisioner.database_servers WHERE name = $1`, [name]),
+      );
+      if (server === undefined) throw notFound('server', name);
+      for (const [index, at] of standbys.entries()) {
+        const field = `standbys[${index}]`;
+        const alike = (one: ServerAddress): boolean => one.host === at.host && one.port === at.port;
+        if (alike(server)) throw invalid(field, `is ${name} itself`);
+        if (standbys.findIndex(alike) < index) throw invalid(field, 'is given twice');
+        if (!check) continue;
+        const problem = await standbyProblem(connections, server, at);
+        if (problem !== undefined) throw invalid(field, problem);
+      }
+      const row = await database.asSystem(async (tx) => {
+        await tx.execute('DELETE FROM provisioner.server_standbys WHERE server_id = $1', [server.server_id]);
+        for (const { host, port, sslmode } of standbys) {
+          await tx.execute(
+            'INSERT INTO provisioner.server_standbys (server_id, host, port, sslmode) VALUES ($1, $2, $3, $4)',
+            [server.server_id, host, port, sslmode],
+          );
+        }
         return read(tx, name);
       });
       return { server: serverMessage(row) };

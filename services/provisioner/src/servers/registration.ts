@@ -10,6 +10,12 @@ export const METADATA = 'metadata';
 /** What a server gets when its registration does not say. */
 export const SERVER_DEFAULTS = { connectionBudget: 80, maxTenants: 10_000, reservedConnections: 5 } as const;
 
+/** The configuration still names the primary before; a standby took over since. */
+const TAKEN_OVER = `(NOT $14 AND EXISTS (SELECT FROM provisioner.server_standbys b
+         WHERE b.server_id = s.server_id AND b.host = excluded.host AND b.port = excluded.port))`;
+/** An operator says where it is now: whatever answers there is the primary. */
+const ELSEWHERE = `($14 AND (s.host, s.port) <> (excluded.host, excluded.port))`;
+
 /** A server that was bootstrapped for tenants. */
 export interface ServerRegistration {
   name: string;
@@ -46,7 +52,12 @@ export async function upsertServer(
        max_tenants, provisioner_secret, migrator_secret, master_key_version, reserved_connections, labels)
      VALUES ($11, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($12, ${SERVER_DEFAULTS.reservedConnections}),
        coalesce($13, '{}'::jsonb))
-     ON CONFLICT (name) DO UPDATE SET host = excluded.host, port = excluded.port, sslmode = excluded.sslmode,
+     ON CONFLICT (name) DO UPDATE SET
+       host = CASE WHEN ${TAKEN_OVER} THEN s.host ELSE excluded.host END,
+       port = CASE WHEN ${TAKEN_OVER} THEN s.port ELSE excluded.port END,
+       sslmode = CASE WHEN ${TAKEN_OVER} THEN s.sslmode ELSE excluded.sslmode END,
+       system_identifier = CASE WHEN ${ELSEWHERE} THEN NULL ELSE s.system_identifier END,
+       timeline = CASE WHEN ${ELSEWHERE} THEN 0 ELSE s.timeline END,
        region = CASE WHEN $14 THEN excluded.region ELSE s.region END,
        connection_budget = CASE WHEN $14 THEN excluded.connection_budget ELSE s.connection_budget END,
        max_tenants = CASE WHEN $14 THEN excluded.max_tenants ELSE s.max_tenants END,

@@ -1,11 +1,12 @@
 import type { Database } from '@mad/postgres';
 import { MINUTE_MS, Rounds, SECOND_MS, type Logger } from '@mad/process';
-import type { ServerRow } from '../db/entities/server.ts';
+import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
+import { followPromotion, SIGHTING, strangeness, type Sighting } from './failover.ts';
 import type { ServerConnections } from './server-connections.ts';
 
 /** Measuring a thousand databases looks at 360,000 files: not at every look. */
 const SIZE_AGE_MS = 10 * MINUTE_MS;
-/** One that did not answer is looked at so often: it takes tenants again as soon as it is back. */
+/** One that did not answer, or has standbys, is looked at so often: it takes tenants again as soon as it is back. */
 const AWAY_MS = SECOND_MS;
 
 export interface ServerWatchOptions {
@@ -18,7 +19,7 @@ export interface ServerWatchOptions {
 
 type Due = ServerRow & { measure: boolean };
 
-interface Found {
+interface Found extends Sighting {
   sessions: number;
   active: number;
   max_connections: number;
@@ -30,7 +31,8 @@ const LOOK_SQL = `
     count(*) FILTER (WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid())::int AS active,
     current_setting('max_connections')::int AS max_connections,
     CASE WHEN $1 THEN (SELECT coalesce(sum(pg_database_size(oid)), 0)::float8 FROM pg_database WHERE datname LIKE 'mad\\_%')
-      END AS size_bytes
+      END AS size_bytes,
+    ${SIGHTING}
   FROM pg_stat_activity`;
 
 /**
@@ -59,21 +61,32 @@ export class ServerWatch {
          SELECT server_id FROM provisioner.database_servers
          ON CONFLICT (server_id) DO UPDATE SET claimed_at = now()
            WHERE p.claimed_at < now() - interval '1 millisecond'
-             * CASE p.error WHEN '' THEN $1::float8 ELSE least($1::float8, $3::float8) END
+             * CASE WHEN p.error = '' AND NOT EXISTS (
+                 SELECT FROM provisioner.server_standbys b WHERE b.server_id = p.server_id)
+               THEN $1::float8 ELSE least($1::float8, $3::float8) END
          RETURNING server_id, coalesce(sized_at < now() - $2 * interval '1 millisecond', true) AS measure`,
         [everyMs * 0.8, SIZE_AGE_MS, AWAY_MS * 0.8],
       ),
     );
     if (due.length === 0) return;
     const servers = await database.asSystem((tx) =>
-      tx.query<ServerRow>(
-        `SELECT server_id, name, host, port, sslmode, provisioner_secret, migrator_secret, master_key_version
-         FROM provisioner.database_servers WHERE server_id = ANY ($1)`,
-        [due.map(({ server_id: serverId }) => serverId)],
-      ),
+      tx.query<ServerRow>(`SELECT ${SERVER_COLUMNS} FROM provisioner.database_servers WHERE server_id = ANY ($1)`, [
+        due.map(({ server_id: serverId }) => serverId),
+      ]),
     );
     await Promise.all(
       servers.map((server) => this.#look(server, due.find((one) => one.server_id === server.server_id)!.measure)),
+    );
+  }
+
+  /** The primary was seen for the first time, or has been promoted where it is. */
+  async #note({ server_id: serverId }: ServerRow, { system, timeline }: Sighting): Promise<void> {
+    await this.#options.database.asSystem((tx) =>
+      tx.execute(
+        `UPDATE provisioner.database_servers SET system_identifier = $2, timeline = $3
+         WHERE server_id = $1 AND timeline < $3 AND coalesce(system_identifier, $2) = $2`,
+        [serverId, system, timeline],
+      ),
     );
   }
 
@@ -91,6 +104,10 @@ export class ServerWatch {
       logger.warn({ error: cause, server: server.name }, 'a server does not answer');
       error = 'the server does not answer';
     }
+    if (found !== undefined) error = strangeness(server, found) ?? '';
+    if (found !== undefined && error !== '') logger.warn({ server: server.name, error }, 'a server is not the primary');
+    if (error !== '') await followPromotion(this.#options, server);
+    else if (found!.timeline !== server.timeline) await this.#note(server, found!);
     await database.asSystem((tx) =>
       tx.execute(
         `UPDATE provisioner.server_samples SET sampled_at = now(), error = $2, sessions = coalesce($3, sessions),

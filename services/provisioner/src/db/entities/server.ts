@@ -16,13 +16,18 @@ export interface ServerRow {
   provisioner_secret: Buffer;
   migrator_secret: Buffer;
   master_key_version: number;
+  /** Null before the first look. */
+  system_identifier: string | null;
+  /** The newest its primary was seen on; 0 before the first look. */
+  timeline: number;
+  promoted_at: Date | null;
   created_at: Date;
   updated_at: Date;
 }
 
 /** Every column of a ServerRow, for queries. */
 export const SERVER_COLUMNS = `server_id, name, host, port, sslmode, region, connection_budget, max_tenants, draining,
-  provisioner_secret, migrator_secret, master_key_version, created_at, updated_at`;
+  provisioner_secret, migrator_secret, master_key_version, system_identifier, timeline, promoted_at, created_at, updated_at`;
 
 export const ServerEntity = new EntitySchema<ServerRow>({
   name: 'database_servers',
@@ -42,6 +47,9 @@ export const ServerEntity = new EntitySchema<ServerRow>({
     provisioner_secret: { type: 'bytea' },
     migrator_secret: { type: 'bytea' },
     master_key_version: { type: 'integer' },
+    system_identifier: { type: 'text', nullable: true },
+    timeline: { type: 'integer', default: 0 },
+    promoted_at: { type: 'timestamptz', precision: 3, nullable: true },
     created_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
     updated_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
   },
