@@ -33,11 +33,14 @@ export interface Fleet {
 const mainOf = (service: ServiceName): string =>
   fileURLToPath(new URL(`../../../../services/${service}/src/main.ts`, import.meta.url));
 
-/** Starts a fleet with `settings` over its own environment. */
-export async function startFleet(settings: Environment = {}): Promise<Fleet> {
+/** Starts a fleet with `settings` over its own environment, and Postgres with settings of its own. */
+export async function startFleet(
+  settings: Environment = {},
+  postgresSettings: Readonly<Record<string, string>> = {},
+): Promise<Fleet> {
   const home = await mkdtemp(join(tmpdir(), 'mad-fleet-'));
   const logger = createLogger('fleet', { level: 'silent' });
-  const ground = await prepareGround({ home, logger, anyPorts: true, outer: settings });
+  const ground = await prepareGround({ home, logger, anyPorts: true, outer: settings, postgresSettings });
   let postgres: EmbeddedPostgres = ground.postgres;
   const running = new Map<ServiceName, ChildProcess>();
   const url = `http://127.0.0.1:${ground.ports.gateway}`;
@@ -80,7 +83,8 @@ export async function startFleet(settings: Environment = {}): Promise<Fleet> {
     async crashPostgres() {
       process.kill(postgres.pid, 'SIGKILL');
       await postgres.exited;
-      postgres = await startEmbeddedPostgres({ dataDir: join(home, 'postgres'), port: ground.postgres.port });
+      const dataDir = join(home, 'postgres');
+      postgres = await startEmbeddedPostgres({ dataDir, port: ground.postgres.port, settings: postgresSettings });
     },
   };
 }
