@@ -16,7 +16,7 @@ const STEP_MS = 150;
 const LOOK_MS = 20;
 const ASK_AGAIN_MS = 3 * SECOND_MS;
 /** An operation that a kill made fail, as it may, leaves its later steps to the next one. */
-const MAX_OPERATIONS_PER_KILL = 2;
+const MAX_OPERATIONS_PER_KILL = 5;
 
 /** Runs `fn` with the superuser in the metadata database. */
 export async function withRows<T>({ system }: Chaos, fn: (rows: pg.Client) => Promise<T>): Promise<T> {

@@ -1,3 +1,6 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { createClient, type Client } from '@connectrpc/connect';
 import type { DescService } from '@bufbuild/protobuf';
 import { createServiceTokenSigner, serviceTokenInterceptor } from '@mad/auth';
@@ -9,7 +12,7 @@ import { KILL_SETTINGS } from '@mad/testing/operation-kills';
 import { redisMissing, startRedis, type RedisServer } from '@mad/testing/redis-server';
 import pg from 'pg';
 import { SERVER_NAME } from '../apps/local/src/environment.ts';
-import { startFleet, type Fleet, type ServiceName } from '../apps/local/test/support/fleet.ts';
+import { SERVICES, startFleet, type Fleet, type ServiceName } from '../apps/local/test/support/fleet.ts';
 import { newOrganization, signIn, type Person } from '../apps/local/test/support/people.ts';
 import { registrationOf, startSecondServer, type SecondServer } from '../services/provisioner/test/second-server.ts';
 
@@ -25,9 +28,9 @@ const RETRY_MS = 25;
 const SETTINGS: Record<string, string> = {
   ...KILL_SETTINGS,
   PROVISIONER_STOCK_SIZE: '1',
-  CATALOG_LEASE_MS: '3000',
+  CATALOG_LEASE_MS: '5000',
   CATALOG_REAP_MS: '500',
-  WORKER_HEARTBEAT_MS: '500',
+  WORKER_HEARTBEAT_MS: '1000',
   RESULTS_EXPORT_PART_ROWS: '1000',
   GATEWAY_ADDRESS_RATE: '0',
 };
@@ -104,7 +107,10 @@ export async function startChaosSystem(progress: (text: string) => void): Promis
   const missing = redisMissing();
   progress(`starting every service, two Postgres servers${missing === undefined ? ', Redis' : `; ${missing}`}`);
   const redis = missing === undefined ? await startRedis() : undefined;
-  const fleet = await startFleet({ ...SETTINGS, ...(redis && { REDIS_URL: redis.url }) }, POSTGRES);
+  const logFolder = fileURLToPath(new URL('results/', import.meta.url));
+  for (const service of SERVICES) await rm(join(logFolder, `${service}.log`), { force: true });
+  const settings = { ...SETTINGS, ...(redis && { REDIS_URL: redis.url }) };
+  const fleet = await startFleet(settings, { postgresSettings: POSTGRES, logFolder });
   const second = await startSecondServer({ schema: SCHEMA }, SECOND, POSTGRES);
   const { ground } = fleet;
   const transports: GrpcTransport[] = [];

@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -33,11 +34,16 @@ export interface Fleet {
 const mainOf = (service: ServiceName): string =>
   fileURLToPath(new URL(`../../../../services/${service}/src/main.ts`, import.meta.url));
 
-/** Starts a fleet with `settings` over its own environment, and Postgres with settings of its own. */
-export async function startFleet(
-  settings: Environment = {},
-  postgresSettings: Readonly<Record<string, string>> = {},
-): Promise<Fleet> {
+/** What a fleet may be told. */
+export interface FleetOptions {
+  postgresSettings?: Readonly<Record<string, string>>;
+  /** Where each service's log is appended to `<service>.log`; where absent, they are not kept. */
+  logFolder?: string;
+}
+
+/** Starts a fleet with `settings` over its own environment. */
+export async function startFleet(settings: Environment = {}, options: FleetOptions = {}): Promise<Fleet> {
+  const { postgresSettings = {}, logFolder } = options;
   const home = await mkdtemp(join(tmpdir(), 'mad-fleet-'));
   const logger = createLogger('fleet', { level: 'silent' });
   const ground = await prepareGround({ home, logger, anyPorts: true, outer: settings, postgresSettings });
@@ -52,6 +58,9 @@ export async function startFleet(
     });
     running.set(service, child);
     await started(service, child);
+    // From here on its output is not looked at.
+    if (logFolder === undefined) child.stdout.resume();
+    else child.stdout.pipe(createWriteStream(join(logFolder, `${service}.log`), { flags: 'a', mode: 0o600 }));
   };
   const kill = async (service: ServiceName): Promise<void> => {
     const child = running.get(service)!;
@@ -100,8 +109,7 @@ async function started(service: ServiceName, child: ChildProcess): Promise<void>
     });
     child.once('exit', (code) => reject(new Error(`${service} ended with ${code}: ${output.slice(-2_000)}`)));
   });
-  // From here on its output is not kept.
-  child.stdout!.removeAllListeners('data').resume();
+  child.stdout!.removeAllListeners('data');
 }
 
 /** Asks again until an answer is there; throws with `what` after `timeoutMs`. */
