@@ -6,7 +6,7 @@ INSTALLED := node_modules/.mad-installed
 GENERATED := libs/proto/src/gen/.mad-generated
 CONTRACTS := $(shell find proto -name '*.proto' -not -path 'proto/third_party/*') proto/buf.gen.yaml proto/generate.sh
 
-.PHONY: help install up down demo test bench health health-continuous migrate migrate-results backup restore migration seed shell logs reset compose-secrets lint format
+.PHONY: help install up down demo test bench chaos soak health health-continuous migrate migrate-results backup restore migration seed shell logs reset compose-secrets lint format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -35,6 +35,12 @@ test: install ## lint, types and every test
 
 bench: install ## speed against floors; ONLY=name for one
 	@node bench/main.ts $(ONLY)
+
+chaos: install ## processes and servers killed again and again; ONLY=provisioner or results, KILLS=n, SEED=n
+	@node chaos/main.ts $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ONLY)
+
+soak: install ## ten million results, half an hour of a thousand organizations; ONLY=name for one, MINUTES=n
+	@node bench/main.ts $(if $(MINUTES),--minutes $(MINUTES)) $(or $(ONLY),rotation-load ten-million fleet-soak)
 
 health: install ## one look at every part
 	@$(MAD) health

@@ -15,10 +15,14 @@ export interface Program<Ready> {
 }
 
 /**
- * Starts `programs/<name>.ts` in a process of its own and waits for its first message. Its standard output goes to
+ * Starts `programs/<name>.ts` in a process of its own and waits for its first message, `timeoutMs` at most. Its standard output goes to
  * `results/<name>.log`. It ends when `stop` closes the channel, or this process ends.
  */
-export async function startProgram<Ready>(name: string, args: readonly string[] = []): Promise<Program<Ready>> {
+export async function startProgram<Ready>(
+  name: string,
+  args: readonly string[] = [],
+  timeoutMs = START_TIMEOUT_MS,
+): Promise<Program<Ready>> {
   const folder = fileURLToPath(new URL('results/', import.meta.url));
   mkdirSync(folder, { recursive: true });
   const log = openSync(`${folder}${name}.log`, 'w', 0o600);
@@ -27,12 +31,12 @@ export async function startProgram<Ready>(name: string, args: readonly string[] 
     serialization: 'advanced',
   });
   closeSync(log);
-  return { ready: (await firstMessage(child, name)) as Ready, stop: () => stop(child) };
+  return { ready: (await firstMessage(child, name, timeoutMs)) as Ready, stop: () => stop(child) };
 }
 
-async function firstMessage(child: ChildProcess, name: string): Promise<unknown> {
+async function firstMessage(child: ChildProcess, name: string, timeoutMs: number): Promise<unknown> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-  const timer = setTimeout(() => reject(new Error(`${name} was not ready in time`)), START_TIMEOUT_MS);
+  const timer = setTimeout(() => reject(new Error(`${name} was not ready in time`)), timeoutMs);
   const onExit = (code: number | null): void => reject(new Error(`${name} ended with exit code ${code}`));
   child.once('message', resolve).once('exit', onExit);
   try {

@@ -5,6 +5,7 @@ import { judge, keepResult, table, type JudgedLine } from './report.ts';
 import type { Bench, Row } from './row.ts';
 import { archive } from './rows/archive.ts';
 import { fairClaim } from './rows/fair-claim.ts';
+import { fleetSoak } from './rows/fleet-soak.ts';
 import { noisyNeighbour } from './rows/noisy-neighbour.ts';
 import { ingest } from './rows/ingest.ts';
 import { noopPass } from './rows/noop-pass.ts';
@@ -13,11 +14,13 @@ import { provisionCold } from './rows/provision-cold.ts';
 import { provisionWarm } from './rows/provision-warm.ts';
 import { registration } from './rows/registration.ts';
 import { rollout } from './rows/rollout.ts';
+import { rotationLoad } from './rows/rotation-load.ts';
 import { routeLookup } from './rows/route-lookup.ts';
 import { rpcBare } from './rows/rpc-bare.ts';
 import { rpcFull } from './rows/rpc-full.ts';
 import { similarityOverhead } from './rows/similarity-overhead.ts';
 import { tenantRead } from './rows/tenant-read.ts';
+import { tenMillion } from './rows/ten-million.ts';
 import { topHits } from './rows/top-hits.ts';
 import { verifiedToken } from './rows/verified-token.ts';
 import { zipfTenants } from './rows/zipf-tenants.ts';
@@ -43,14 +46,23 @@ const ROWS: readonly Row[] = [
   provisionWarm,
   noopPass,
   rollout,
+  rotationLoad,
+  tenMillion,
+  fleetSoak,
 ];
 
-const USAGE = `node bench/main.ts [--json] [--quick] [--library <file>] [name …]
+/** Of a soak. */
+const MINUTES = 30;
+
+const USAGE = `node bench/main.ts [--json] [--quick] [--library <file>] [--minutes <n>] [name …]
 
   --json      the lines as JSON instead of a table
   --quick     a look at whether every row runs: few samples, worth nothing as a measurement
   --library   a .smi or .csv(.gz) of molecules for registration and similarity-overhead; also BENCH_LIBRARY
-  name        ${ROWS.map(({ name }) => name).join(', ')}; default all
+  --minutes   how long fleet-soak lasts; default ${MINUTES}
+  name        ${ROWS.map(({ name }) => name).join(', ')}; default all but the soaks: ${ROWS.filter(({ soak }) => soak)
+    .map(({ name }) => name)
+    .join(', ')}
 `;
 
 /** At this scale every row takes a second or two. */
@@ -60,6 +72,7 @@ interface Options {
   json: boolean;
   rows: readonly Row[];
   scale: number;
+  minutes: number;
   libraryPath: string | undefined;
 }
 
@@ -71,14 +84,22 @@ function readOptions(): Options | undefined {
       quick: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
       library: { type: 'string' },
+      minutes: { type: 'string', default: String(MINUTES) },
     },
   });
   const unknown = positionals.filter((name) => !ROWS.some((row) => row.name === name));
   if (unknown.length > 0) throw new Error(`no row is named ${unknown.join(', ')}`);
   if (values.help) return undefined;
+  const minutes = Number(values.minutes);
+  if (!(minutes > 0 && minutes <= 1440))
+    throw new Error(`--minutes must be above 0 and at most 1440, not ${values.minutes}`);
   return {
     json: values.json,
-    rows: positionals.length === 0 ? ROWS : ROWS.filter(({ name }) => positionals.includes(name)),
+    minutes,
+    rows:
+      positionals.length === 0
+        ? ROWS.filter(({ soak }) => soak !== true)
+        : ROWS.filter(({ name }) => positionals.includes(name)),
     scale: values.quick ? QUICK : 1,
     libraryPath: values.library ?? process.env['BENCH_LIBRARY'],
   };
@@ -95,6 +116,7 @@ async function runRows(options: Options): Promise<{ lines: JudgedLine[]; crashed
   let running = '';
   const bench: Bench = {
     scale: options.scale,
+    minutes: options.minutes,
     system: () => (starting ??= startSystem()),
     library: () => (library ??= readLibrary(options.libraryPath)),
     progress: (text) => say(`${running}: ${text}`),

@@ -11,6 +11,7 @@ export interface JudgedLine {
   floor?: Summary;
   /** Median of the rounds' own ratios, which is not quite the ratio of the medians. */
   ratio?: Summary;
+  /** Empty where nothing was promised. */
   target: string;
   ok: boolean;
   samples: { ours: number[]; floor?: number[] };
@@ -22,18 +23,22 @@ export function judge(line: Line): JudgedLine {
   const { name, unit, target, ours, floor, notes } = line;
   const value = summarize(ours);
   const ratio = floor && summarize(ratios({ ours, floor }));
-  const judged = target.of === 'value' ? value : ratio;
+  const judged = target?.of === 'ratio' ? ratio : value;
   if (judged === undefined) throw new Error(`${name} has a target for its ratio and no floor`);
   return {
     name,
     unit,
     value,
     ...(floor === undefined ? {} : { floor: summarize(floor), ratio }),
-    target: targetText(target, unit),
-    ok: 'atLeast' in target ? judged.median >= target.atLeast : judged.median <= target.atMost,
+    target: target === undefined ? '' : targetText(target, unit),
+    ok: target === undefined || keeps(target, judged.median),
     samples: { ours, ...(floor === undefined ? {} : { floor }) },
     ...(notes === undefined ? {} : { notes }),
   };
+}
+
+function keeps(target: Target, median: number): boolean {
+  return 'atLeast' in target ? median >= target.atLeast : median <= target.atMost;
 }
 
 function targetText(target: Target, unit: string): string {
@@ -60,7 +65,7 @@ export function table(lines: readonly JudgedLine[]): string {
       `${spread(value)} ${unit}`.trimEnd(),
       floor ? spread(floor) : '–',
       ratio ? spread(ratio) : '–',
-      target,
+      target || '–',
       ok ? 'yes' : 'no',
     ]),
   ];

@@ -9,7 +9,8 @@ export interface Line {
   name: string;
   /** Of value and floor, e.g. `ms`, `calls/s`. */
   unit: string;
-  target: Target;
+  /** Absent where a number is told and nothing was promised. */
+  target?: Target;
   /** By round. */
   ours: number[];
   /** By round, measured in turn with ours; absent where there is nothing to compare with. */
@@ -22,6 +23,8 @@ export interface Line {
 export interface Bench {
   /** 1, or less for a look that takes seconds and proves nothing. */
   scale: number;
+  /** How long a soak lasts. */
+  minutes: number;
   /** The services and their Postgres server, started by the first row that asks. */
   system(): Promise<BenchSystem>;
   /** The molecules to work on. */
@@ -34,6 +37,8 @@ export interface Bench {
 export interface Row {
   /** As in `make bench ONLY=<name>`. */
   name: string;
+  /** It takes so long that it runs only when it is named: `make soak`. */
+  soak?: true;
   /** Prepares, measures, cleans up after itself. */
   run(bench: Bench): Promise<Line[]>;
 }

@@ -6,7 +6,7 @@ import { OrganizationService, SessionService } from '@mad/proto/identity';
 import { RouteService, TenantService, TenantState, type Route } from '@mad/proto/provisioner';
 import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import pg from 'pg';
-import type { PostgresPlace } from '../apps/local/src/environment.ts';
+import type { Environment, PostgresPlace } from '../apps/local/src/environment.ts';
 import type { Secrets } from '../apps/local/src/secrets.ts';
 import { startProgram } from './child.ts';
 
@@ -24,6 +24,8 @@ export interface SystemReady {
   /** Postgres's. */
   version: string;
   secrets: Secrets;
+  /** Of every service: for another process of one. */
+  environment: Environment;
   /** gRPC. */
   ports: Record<ServiceName, number>;
 }
@@ -40,6 +42,8 @@ export interface BenchSystem extends SystemReady {
   newTenant(): Promise<Route>;
   /** Makes a real organization; returns its id and a transport to `to` with a token of somebody who may do all there. */
   newOrganization(to: ServiceName): Promise<{ orgId: string; transport: GrpcTransport }>;
+  /** A new token of somebody who may do all in an organization: one lives ten minutes. */
+  memberToken(orgId: string): Promise<string>;
   /** A transport to `to` with the token of the platform's administrator. */
   platform(to: ServiceName): Promise<GrpcTransport>;
   close(): Promise<void>;
@@ -91,6 +95,12 @@ export async function startSystem(settings: Readonly<Record<string, string>> = {
     }
     return orgId;
   };
+  const memberToken = async (orgId: string): Promise<string> => {
+    const login = await createClient(SessionService, open('identity', [])).login(ready.secrets.administrator);
+    const asAdministrator = open('identity', [bearer(login.tokens!.accessToken)]);
+    const act = { orgId, reason: 'bench' };
+    return (await createClient(SessionService, asAdministrator).actOnOrganization(act)).tokens!.accessToken;
+  };
   return {
     ...ready,
     transport,
@@ -113,10 +123,9 @@ export async function startSystem(settings: Readonly<Record<string, string>> = {
       });
       const { orgId } = organization!;
       await untilReady(createClient(TenantService, transport('provisioner', 'identity')), orgId);
-      const act = { orgId, reason: 'bench' };
-      const { tokens } = await createClient(SessionService, asAdministrator).actOnOrganization(act);
-      return { orgId, transport: open(to, [bearer(tokens!.accessToken)]) };
+      return { orgId, transport: open(to, [bearer(await memberToken(orgId))]) };
     },
+    memberToken,
     async platform(to) {
       const sessions = createClient(SessionService, open('identity', []));
       const login = await sessions.login(ready.secrets.administrator);

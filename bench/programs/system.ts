@@ -50,6 +50,7 @@ async function start(): Promise<SystemReady> {
     place: ground.place,
     version: ground.version,
     secrets: ground.secrets,
+    environment,
     ports: { identity: identity.port, catalog: catalog.port, provisioner: provisioner.port, results: results.port },
   };
 }

@@ -10,15 +10,12 @@ import pg from 'pg';
 import { from } from 'pg-copy-streams';
 import { binaryChunks, type CopyType, type CopyValue } from '../../services/results/src/runs/copy.ts';
 import { interleave } from '../measure.ts';
+import { dockingBatch, ITEMS_PER_BATCH, PLAN, POSES_PER_ITEM, scoreOf } from '../poses.ts';
 import { scaled, type Row } from '../row.ts';
 
 const BATCHES = 4;
-/** Full batches: what a transaction costs is shared by as many rows as one may have. */
-const ITEMS_PER_BATCH = 2_500;
-const POSES_PER_ITEM = 20;
 const ITEMS = BATCHES * ITEMS_PER_BATCH;
 const ROWS = ITEMS * POSES_PER_ITEM;
-const PLAN = { taskId: 'dock', task: 'vina.dock', engine: 'vina@1.2.3', scoreUnits: 'kcal/mol', lowerIsBetter: true };
 
 const COLUMNS: Record<string, CopyType> = {
   job_id: 'uuid',
@@ -59,7 +56,7 @@ export const ingest: Row = {
             const batches = Array.from({ length: BATCHES }, (_, index): Batch => ({
               ...lease,
               leaseToken,
-              ...batchOf(index + 1),
+              ...dockingBatch(index + 1, index * ITEMS_PER_BATCH),
             }));
             const start = performance.now();
             const { received } = await executions.appendResults(
@@ -119,37 +116,6 @@ async function runningJob(admin: pg.Client): Promise<{ jobId: string; executionI
     [jobId, executionId],
   );
   return { jobId, executionId };
-}
-
-const scoreOf = (itemNo: number, rank: number): number =>
-  Math.round((-6 - 3 * Math.sin(itemNo) + rank / 10) * 1000) / 1000;
-
-function batchOf(batch: number): Pick<Batch, 'batch' | 'scored' | 'poses'> {
-  const first = (batch - 1) * ITEMS_PER_BATCH + 1;
-  const items = Array.from({ length: ITEMS_PER_BATCH }, (_, index) => first + index);
-  const poses = items.flatMap((itemNo) =>
-    Array.from({ length: POSES_PER_ITEM }, (_, index) => ({ itemNo, rank: index + 1 })),
-  );
-  const column = (value: (itemNo: number, rank: number) => number): number[] =>
-    poses.map(({ itemNo, rank }) => value(itemNo, rank));
-  return {
-    batch,
-    scored: {
-      itemNo: items,
-      score: items.map((itemNo) => scoreOf(itemNo, 1)),
-      scoreUnits: PLAN.scoreUnits,
-      resultData: items.map((itemNo) => JSON.stringify({ affinity: scoreOf(itemNo, 1), torsions: 4 })),
-    },
-    poses: {
-      itemNo: column((itemNo) => itemNo),
-      replicate: column(() => 1),
-      poseRank: column((_, rank) => rank),
-      score: column(scoreOf),
-      rawScore: column((itemNo, rank) => scoreOf(itemNo, rank) - 0.5),
-      rmsdLb: column((_, rank) => rank / 3),
-      rmsdUb: column((_, rank) => rank / 2),
-    },
-  };
 }
 
 function* rowsOf(jobId: string, executionId: string): Generator<CopyValue[]> {

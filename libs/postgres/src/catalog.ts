@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import pg from 'pg';
+import type pg from 'pg';
 import { clientOptions } from './client-options.ts';
+import { withClient } from './with-client.ts';
 
 /** A named rule of a table or domain. */
 export interface Constraint {
@@ -12,13 +13,8 @@ export interface Constraint {
 }
 
 async function query<R extends pg.QueryResultRow>(url: string, sql: string, params: unknown[]): Promise<R[]> {
-  const client = new pg.Client({ ...clientOptions(url), application_name: 'mad-catalog' });
-  await client.connect();
-  try {
-    return (await client.query<R>(sql, params)).rows;
-  } finally {
-    await client.end();
-  }
+  const config = { ...clientOptions(url), application_name: 'mad-catalog' };
+  return withClient(config, async (client) => (await client.query<R>(sql, params)).rows);
 }
 
 /** Partitions repeat their parent's rules: named once, by the parent. */

@@ -21,6 +21,7 @@ export { cancelStatement } from './cancel.ts';
 export { openDataSource } from './data-source.ts';
 export { clientOptions, mayPrepare } from './client-options.ts';
 export { createPool, acquire } from './pool.ts';
+export { lossBehind, withClient } from './with-client.ts';
 export type { PoolOptions } from './pool.ts';
 export { idempotent, idempotencyTableSql, deleteExpiredIdempotencyKeys } from './idempotency.ts';
 export { pgErrorToRpc, postgresErrorInterceptor } from './errors.ts';

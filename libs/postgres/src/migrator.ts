@@ -4,6 +4,7 @@ import pg from 'pg';
 import type { DataSource } from 'typeorm';
 import { schemaFingerprint } from './catalog.ts';
 import { clientOptions } from './client-options.ts';
+import { withClient } from './with-client.ts';
 import { openDataSource } from './data-source.ts';
 import type { MigrationClass } from './migration.ts';
 import { createPool } from './pool.ts';
@@ -54,9 +55,7 @@ function upTo(migrations: readonly MigrationClass[], to: string | undefined): Mi
 
 /** Runs `fn` as the schema's owner while no other migrator of that schema in that database does. */
 async function withOwner<T>(options: MigratorOptions, fn: (dataSource: DataSource) => Promise<T>): Promise<T> {
-  const lock = new pg.Client({ ...clientOptions(options.url), application_name: 'mad-migrate-lock' });
-  await lock.connect();
-  try {
+  return withClient({ ...clientOptions(options.url), application_name: 'mad-migrate-lock' }, async (lock) => {
     await lock.query(`SELECT pg_advisory_lock(hashtext('mad.migrate.' || $1))`, [options.schema]);
     const pool = createPool({
       url: options.url,
@@ -71,9 +70,7 @@ async function withOwner<T>(options: MigratorOptions, fn: (dataSource: DataSourc
     } finally {
       await dataSource.destroy();
     }
-  } finally {
-    await lock.end();
-  }
+  });
 }
 
 /** What the code runs under by default may read which migrations ran, and must not rewrite it. */

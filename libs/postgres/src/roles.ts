@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { clientOptions } from './client-options.ts';
+import { withClient } from './with-client.ts';
 
 /** The login that runs every migration: holds nothing itself, becomes an owner by SET ROLE. */
 export const MIGRATOR = 'mad_migrator';
@@ -30,14 +31,10 @@ export function systemRole(service: string): string {
 
 /** Runs `fn` as the server's administrator; one bootstrap at a time, because roles are shared by all databases. */
 export async function asAdmin<T>(adminUrl: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ ...clientOptions(adminUrl), application_name: 'mad-bootstrap' });
-  await client.connect();
-  try {
+  return withClient({ ...clientOptions(adminUrl), application_name: 'mad-bootstrap' }, async (client) => {
     await client.query(`SELECT pg_advisory_lock(hashtext('mad.bootstrap'))`);
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
+    return fn(client);
+  });
 }
 
 /** Makes the role when missing and gives it exactly these attributes, e.g. `LOGIN NOINHERIT PASSWORD '…'`. */

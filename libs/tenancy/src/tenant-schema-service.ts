@@ -1,6 +1,7 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import {
   clientOptions,
+  withClient,
   fingerprintOf,
   migrate,
   migrationStatus,
@@ -12,7 +13,6 @@ import {
 import { SECOND_MS, type Logger } from '@mad/process';
 import { TenantSchemaService, type DatabaseTarget } from '@mad/proto/tenancy';
 import { bind, invalid, rpcError, type BoundService } from '@mad/rpc';
-import pg from 'pg';
 import { failureOf } from './failure.ts';
 import { unavailable } from './tenant-errors.ts';
 import { listTables, makePartitions } from './tenant-tables.ts';
@@ -109,13 +109,8 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
   }
 
   async function fingerprint(url: string): Promise<string> {
-    const client = new pg.Client({ ...clientOptions(url), application_name: 'mad-catalog' });
-    await client.connect();
-    try {
-      return fingerprintOf(await schemaObjects(client, schema));
-    } finally {
-      await client.end();
-    }
+    const config = { ...clientOptions(url), application_name: 'mad-catalog' };
+    return withClient(config, async (client) => fingerprintOf(await schemaObjects(client, schema)));
   }
 }
 

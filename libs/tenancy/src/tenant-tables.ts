@@ -1,4 +1,4 @@
-import { clientOptions } from '@mad/postgres';
+import { clientOptions, withClient } from '@mad/postgres';
 import { SECOND_MS } from '@mad/process';
 import pg from 'pg';
 
@@ -50,13 +50,7 @@ const id = pg.escapeIdentifier;
 
 async function asOwner<T>(url: string, role: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
   const options = `-c role=${role} -c lock_timeout=${LOCK_TIMEOUT_MS}`;
-  const client = new pg.Client({ ...clientOptions(url), options, application_name: 'mad-tables' });
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
+  return withClient({ ...clientOptions(url), options, application_name: 'mad-tables' }, fn);
 }
 
 /**

@@ -1,26 +1,34 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { createClient, type Client } from '@connectrpc/connect';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { BackupService, TenantService, TenantState } from '@mad/proto/provisioner';
-import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import {
+  KILL_SETTINGS,
+  killAtStep,
+  oneRow,
+  operationEnded,
+  platformToken,
+  served,
+  ServiceProcess,
+  serviceToken,
+  sweptClean,
+  testCluster,
+} from '@mad/testing';
 import pg from 'pg';
 import { PLANS } from '../src/domain/plan.ts';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
-import { ProvisionerProcess, served } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'bkill';
 const KINDS = ['backup', 'verify_backup', 'restore', 'restore_table'] as const;
 const KILLS = 2;
 const MAX_ROUNDS = 60;
-const END_MS = 120_000;
 
 let mad: RunningProvisioner;
-let provisioner: ProvisionerProcess;
+let provisioner: ServiceProcess;
 let backups: Client<typeof BackupService>;
 
 // Each attempt at the test has its own: what a failed one left is not counted.
@@ -29,14 +37,9 @@ beforeEach(async () => {
     schema: SCHEMA,
     migrations: archivedMigrations(SCHEMA),
     idle: true,
-    environment: {
-      PROVISIONER_STEP_LEASE_MS: '1000',
-      PROVISIONER_SWEEP_MS: '100',
-      PROVISIONER_CLEANUP_GRACE_MS: '0',
-      PROVISIONER_BACKUP_EVERY_HOURS: '0',
-    },
+    environment: { ...KILL_SETTINGS },
   });
-  provisioner = await ProvisionerProcess.of(mad);
+  provisioner = await ServiceProcess.of('provisioner', mad.environment);
   const permissions = ['create', 'read', 'verify', 'restore'].map((verb) => `platform.backups.${verb}`);
   backups = createClient(
     BackupService,
@@ -50,37 +53,13 @@ afterEach(async () => {
 });
 
 const one = async <R extends pg.QueryResultRow>(sql: string, ...values: unknown[]): Promise<R> =>
-  (await mad.rows.query<R>(sql, values)).rows[0]!;
+  (await oneRow<R>(mad.rows, sql, ...values))!;
 
 /** Kills the process at a step it cannot note as done; undefined when it was too fast. */
-async function killAt(operationId: string, step: string): Promise<string | undefined> {
-  for (;;) {
-    const now = await one<{ step: string; state: string }>(
-      'SELECT step, state FROM provisioner.operations WHERE operation_id = $1',
-      operationId,
-    );
-    if (now.state !== 'running') return undefined;
-    if (now.step === step) break;
-  }
-  await mad.rows.query('BEGIN');
-  const held = await one<{ step: string | null }>('SELECT step FROM provisioner.tenants FOR UPDATE');
-  // Time for what the step does on the server and in the store, in full or in part.
-  await delay(Math.random() * 120);
-  await provisioner.kill();
-  await mad.rows.query('ROLLBACK');
-  return held.step ?? undefined;
-}
+const killAt = (operationId: string, step: string) =>
+  killAtStep({ rows: mad.rows, operationId, step, withinMs: 120, kill: () => provisioner.kill() });
 
-async function ended(operationId: string): Promise<{ state: string; error: string }> {
-  for (const until = performance.now() + END_MS; performance.now() < until; await delay(20)) {
-    const now = await one<{ state: string; error: string }>(
-      'SELECT state, error FROM provisioner.operations WHERE operation_id = $1',
-      operationId,
-    );
-    if (now.state !== 'running') return now;
-  }
-  throw new Error('the operation never ended');
-}
+const ended = (operationId: string) => operationEnded(mad.rows, operationId);
 
 async function begin(kind: (typeof KINDS)[number], orgId: string, backupId: string): Promise<string> {
   return served(async () => {
@@ -147,11 +126,7 @@ test('kill -9 in every step of backup, verify and restores, of all and of one ta
   expect([...died].filter(([, times]) => times < KILLS)).toEqual([]);
 
   // Swept clean: databases, rights, archives.
-  for (let wait = 0; wait < 1_000; wait += 1) {
-    const { left } = await one<{ left: number }>('SELECT count(*)::int AS left FROM provisioner.cleanup_records');
-    if (left === 0) break;
-    await delay(50);
-  }
+  await sweptClean(mad.rows);
   expect((await mad.objects()).databases).toEqual([database]);
   const { rows: rights } = await mad.admin.query(
     `SELECT DISTINCT a.grantee::regrole::text AS grantee FROM pg_database d, aclexplode(d.datacl) a

@@ -5,11 +5,19 @@ import { createClient, type Client } from '@connectrpc/connect';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { BackupService, ErasureService, TenantService, TenantState } from '@mad/proto/provisioner';
-import { platformToken, serviceToken } from '@mad/testing';
+import {
+  KILL_SETTINGS,
+  killAtStep,
+  oneRow,
+  operationEnded,
+  platformToken,
+  served,
+  ServiceProcess,
+  serviceToken,
+} from '@mad/testing';
 import type pg from 'pg';
 import { PLANS } from '../src/domain/plan.ts';
 import { archivedMigrations } from './archived-schema.ts';
-import { ProvisionerProcess, served } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'ekill';
@@ -20,7 +28,7 @@ const OBJECTS = 3;
 const ROWS = 9;
 
 let mad: RunningProvisioner;
-let provisioner: ProvisionerProcess;
+let provisioner: ServiceProcess;
 let tenants: Client<typeof TenantService>;
 let backups: Client<typeof BackupService>;
 let erasures: Client<typeof ErasureService>;
@@ -31,14 +39,9 @@ beforeEach(async () => {
     schema: SCHEMA,
     migrations: archivedMigrations(SCHEMA),
     idle: true,
-    environment: {
-      PROVISIONER_STEP_LEASE_MS: '1000',
-      PROVISIONER_SWEEP_MS: '100',
-      PROVISIONER_CLEANUP_GRACE_MS: '0',
-      PROVISIONER_BACKUP_EVERY_HOURS: '0',
-    },
+    environment: { ...KILL_SETTINGS },
   });
-  provisioner = await ProvisionerProcess.of(mad);
+  provisioner = await ServiceProcess.of('provisioner', mad.environment);
   tenants = createClient(
     TenantService,
     provisioner.as(() => serviceToken('identity')),
@@ -59,7 +62,7 @@ afterEach(async () => {
 });
 
 const one = async <R extends pg.QueryResultRow>(sql: string, ...values: unknown[]): Promise<R> =>
-  (await mad.rows.query<R>(sql, values)).rows[0]!;
+  (await oneRow<R>(mad.rows, sql, ...values))!;
 
 async function until<T>(ask: () => Promise<T | undefined>): Promise<T> {
   for (const end = performance.now() + END_MS; performance.now() < end; await delay(10)) {
@@ -70,26 +73,15 @@ async function until<T>(ask: () => Promise<T | undefined>): Promise<T> {
 }
 
 /** Kills the process at a step it cannot note as done; undefined when it was too fast. */
-async function killAt(orgId: string, step: string): Promise<string | undefined> {
-  for (;;) {
-    const now = await one<{ step: string; state: string }>(
-      `SELECT step, state FROM provisioner.operations WHERE org_id = $1 AND kind = 'erase'`,
-      orgId,
-    );
-    if (now?.state === 'succeeded') return undefined;
-    if (now?.step === step) break;
-  }
-  await mad.rows.query('BEGIN');
-  const held = await one<{ step: string | null }>(
-    'SELECT step FROM provisioner.tenants WHERE org_id = $1 FOR UPDATE',
-    orgId,
-  );
-  // Time for what the step does on the server and in the store, in full or in part.
-  await delay(Math.random() * 60);
-  await provisioner.kill();
-  await mad.rows.query('ROLLBACK');
-  return held.step ?? undefined;
-}
+const killAt = (operationId: string, step: string) =>
+  killAtStep({ rows: mad.rows, operationId, step, withinMs: 60, kill: () => provisioner.kill() });
+
+/** The operation that erases an organization, once there is one. */
+const erasureOf = (orgId: string): Promise<string> =>
+  until(async () => {
+    const sql = `SELECT operation_id FROM provisioner.operations WHERE org_id = $1 AND kind = 'erase'`;
+    return (await oneRow<{ operation_id: string }>(mad.rows, sql, orgId))?.operation_id;
+  });
 
 /** An organization with a database, a backup, objects, rows at their owners, and a database somebody replaced. */
 async function organization(): Promise<string> {
@@ -97,13 +89,7 @@ async function organization(): Promise<string> {
   const { tenant } = await served(() => tenants.ensureTenant({ orgId, schema: SCHEMA }));
   expect(tenant!.state).toBe(TenantState.READY);
   const { operation } = await backups.createBackup({ orgId, schema: SCHEMA });
-  await until(async () => {
-    const found = await one<{ state: string }>(
-      'SELECT state FROM provisioner.operations WHERE operation_id = $1',
-      operation!.operationId,
-    );
-    return found.state === 'succeeded' ? true : undefined;
-  });
+  expect(await operationEnded(mad.rows, operation!.operationId)).toEqual({ state: 'succeeded', error: '' });
   for (let n = 0; n < OBJECTS; n += 1) {
     const file = join(mad.objectsFolder, 'orgs', orgId, 'artifacts', String(n));
     await mkdir(dirname(file), { recursive: true });
@@ -136,7 +122,7 @@ test('kill -9 in every step of an erasure: each ends erased, counted once, with 
     const asked = tenants.eraseTenants(request, { timeoutMs: END_MS }).catch(() => undefined);
     // Twice in one operation: whoever resumes it dies at the same place.
     for (let again = 0; again < KILLS; again += 1) {
-      const step = await killAt(orgId, next);
+      const step = await killAt(await erasureOf(orgId), next);
       if (step === undefined) break;
       died.set(step, (died.get(step) ?? 0) + 1);
       provisioner.start();

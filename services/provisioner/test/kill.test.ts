@@ -4,8 +4,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { TenantService, TenantState } from '@mad/proto/provisioner';
 import type { GrpcTransport } from '@mad/rpc';
-import { serviceToken } from '@mad/testing';
-import { ProvisionerProcess, START_MS } from './provisioner-process.ts';
+import { ServiceProcess, serviceToken, START_MS } from '@mad/testing';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'kill';
@@ -15,7 +14,7 @@ const MAX_ROUNDS = 40;
 const STOCK = 1;
 
 let mad: RunningProvisioner;
-let provisioner: ProvisionerProcess;
+let provisioner: ServiceProcess;
 let transport: GrpcTransport;
 
 // Each attempt at the test has its own: what a failed one left is not counted.
@@ -32,7 +31,7 @@ beforeEach(async () => {
       PROVISIONER_STOCK_PER_MINUTE: '6000',
     },
   });
-  provisioner = await ProvisionerProcess.of(mad);
+  provisioner = await ServiceProcess.of('provisioner', mad.environment);
   transport = provisioner.as(() => serviceToken('identity'));
 });
 

@@ -1,37 +1,40 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { createClient, type Client } from '@connectrpc/connect';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { MoveMode, TenantService, TenantState } from '@mad/proto/provisioner';
-import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import {
+  KILL_SETTINGS,
+  killAtStep,
+  oneRow,
+  operationEnded,
+  platformToken,
+  served,
+  ServiceProcess,
+  serviceToken,
+  sweptClean,
+  testCluster,
+} from '@mad/testing';
 import pg from 'pg';
 import { PLANS } from '../src/domain/plan.ts';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
-import { ProvisionerProcess, served } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 import { registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
 
 const SCHEMA = 'mkill';
 const KILLS = 2;
 const MAX_ROUNDS = 60;
-const END_MS = 180_000;
 
 let mad: RunningProvisioner;
 let second: SecondServer;
-let provisioner: ProvisionerProcess;
+let provisioner: ServiceProcess;
 
 beforeEach(async () => {
   mad = await runProvisioner({
     schema: SCHEMA,
     migrations: archivedMigrations(SCHEMA),
     idle: true,
-    environment: {
-      PROVISIONER_STEP_LEASE_MS: '1000',
-      PROVISIONER_SWEEP_MS: '100',
-      PROVISIONER_CLEANUP_GRACE_MS: '0',
-      PROVISIONER_BACKUP_EVERY_HOURS: '0',
-    },
+    environment: { ...KILL_SETTINGS },
   });
   second = await startSecondServer(mad, 'second');
   const { name, host, port, ...rest } = registrationOf(second);
@@ -48,7 +51,7 @@ beforeEach(async () => {
       migrator_password: rest.migratorPassword,
     },
   ]);
-  provisioner = await ProvisionerProcess.of(mad);
+  provisioner = await ServiceProcess.of('provisioner', mad.environment);
 }, 120_000);
 
 afterEach(async () => {
@@ -58,37 +61,13 @@ afterEach(async () => {
 });
 
 const one = async <R extends pg.QueryResultRow>(sql: string, ...values: unknown[]): Promise<R> =>
-  (await mad.rows.query<R>(sql, values)).rows[0]!;
+  (await oneRow<R>(mad.rows, sql, ...values))!;
 
 /** Kills the process at a step it cannot note as done; false when it was too fast. */
-async function killAt(operationId: string, step: string): Promise<boolean> {
-  for (;;) {
-    const now = await one<{ step: string; state: string }>(
-      'SELECT step, state FROM provisioner.operations WHERE operation_id = $1',
-      operationId,
-    );
-    if (now.state !== 'running') return false;
-    if (now.step === step) break;
-  }
-  await mad.rows.query('BEGIN');
-  const { step: held } = await one<{ step: string | null }>('SELECT step FROM provisioner.tenants FOR UPDATE');
-  // Time for what the step does on the servers, in full or in part.
-  await delay(Math.random() * 150);
-  await provisioner.kill();
-  await mad.rows.query('ROLLBACK');
-  return held === step;
-}
+const killAt = async (operationId: string, step: string): Promise<boolean> =>
+  step === (await killAtStep({ rows: mad.rows, operationId, step, withinMs: 150, kill: () => provisioner.kill() }));
 
-async function ended(operationId: string): Promise<{ state: string; error: string }> {
-  for (const until = performance.now() + END_MS; performance.now() < until; await delay(20)) {
-    const now = await one<{ state: string; error: string }>(
-      'SELECT state, error FROM provisioner.operations WHERE operation_id = $1',
-      operationId,
-    );
-    if (now.state !== 'running') return now;
-  }
-  throw new Error(`never ended: ${JSON.stringify(await one('SELECT step, last_error FROM provisioner.tenants'))}`);
-}
+const ended = (operationId: string) => operationEnded(mad.rows, operationId);
 
 const serverOf = async (): Promise<string> => {
   const { name } = await one<{ name: string }>(
@@ -165,11 +144,7 @@ test.each(MODES)(
     expect([...died].filter(([, times]) => times < KILLS)).toEqual([]);
 
     // Swept clean on both servers: databases, logins, slots, subscriptions.
-    for (let wait = 0; wait < 1_000; wait += 1) {
-      const { left } = await one<{ left: number }>('SELECT count(*)::int AS left FROM provisioner.cleanup_records');
-      if (left === 0) break;
-      await delay(50);
-    }
+    await sweptClean(mad.rows);
     const here = await serverOf();
     const [first, other] = [await mad.objects(), await second.objects()];
     const full = { databases: [database], roles: [`${database}_a`, `${database}_b`] };

@@ -4,11 +4,10 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clientOptions, defineMigration } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { DriftService, RolloutService, RolloutState, TenantService } from '@mad/proto/provisioner';
-import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import { platformToken, served, ServiceProcess, serviceToken, START_MS, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { databaseName } from '../src/domain/names.ts';
 import { noteMigrations, serveSchemaOwner } from './neighbours.ts';
-import { ProvisionerProcess, served, START_MS } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'rollkill';
@@ -25,7 +24,7 @@ const OLD = noteMigrations(SCHEMA);
 const NEW = [...OLD, slow('00', 'loud'), slow('01', 'late')];
 
 let mad: RunningProvisioner;
-let provisioner: ProvisionerProcess;
+let provisioner: ServiceProcess;
 
 beforeEach(async () => {
   mad = await runProvisioner({
@@ -34,7 +33,7 @@ beforeEach(async () => {
     idle: true,
     environment: { PROVISIONER_STEP_LEASE_MS: '500', PROVISIONER_SWEEP_MS: '100' },
   });
-  provisioner = await ProvisionerProcess.of(mad);
+  provisioner = await ServiceProcess.of('provisioner', mad.environment);
 });
 
 afterEach(async () => {

@@ -331,6 +331,8 @@ describe('a rollout', () => {
   test('forgets nobody: a suspended tenant is migrated like the others, one out of reach when it is back', async () => {
     await backToOld();
     const [suspended, away] = [orgs[2]!, orgs[6]!];
+    // What was done by hand is in no row.
+    await mad.rows.query('UPDATE provisioner.tenants SET schema_version = $1', [positive.migrationName]);
     await mad.tenants().suspendTenants({ orgId: suspended });
     const name = databaseName(SCHEMA, away);
     await mad.admin.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
@@ -345,5 +347,16 @@ describe('a rollout', () => {
       if (wait > 1_200) throw new Error('it was forgotten');
       await delay(50);
     }
+
+    // Nobody had looked at it when it was begun, and its row told of a version its database did not have.
+    for (let wait = 0; (await runsOf(rolloutId, RolloutRunState.SUCCEEDED)).length < orgs.length; wait += 1) {
+      if (wait > 1_200) throw new Error('its end was not noted');
+      await delay(50);
+    }
+    const [run] = (await runsOf(rolloutId)).filter(({ orgId }) => orgId === away);
+    expect(run!.fromVersion).toBe(OLD.at(-1)!.migrationName);
+    await mad.rollouts().rollBackRollout({ rolloutId });
+    expect(await stands(rolloutId)).toMatchObject({ state: RolloutState.ROLLED_BACK });
+    expect(await versions()).toEqual([OLD.at(-1)!.migrationName]);
   }, 120_000);
 });

@@ -4,10 +4,9 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { RouteService, TenantService, type Route } from '@mad/proto/provisioner';
-import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import { platformToken, served, ServiceProcess, serviceToken, START_MS, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { PLANS, type StepName } from '../src/domain/plan.ts';
-import { ProvisionerProcess, served, START_MS } from './provisioner-process.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'rotkill';
@@ -15,7 +14,7 @@ const KILLS = 3;
 const MAX_ROUNDS = 60;
 
 let mad: RunningProvisioner;
-let provisioner: ProvisionerProcess;
+let provisioner: ServiceProcess;
 
 // Each attempt at the test has its own: what a failed one left is not counted.
 beforeEach(async () => {
@@ -24,7 +23,7 @@ beforeEach(async () => {
     idle: true,
     environment: { PROVISIONER_STEP_LEASE_MS: '500', PROVISIONER_SWEEP_MS: '100' },
   });
-  provisioner = await ProvisionerProcess.of(mad);
+  provisioner = await ServiceProcess.of('provisioner', mad.environment);
 });
 
 afterEach(async () => {

@@ -11,11 +11,13 @@ export interface SecondServer {
   name: string;
   host: string;
   port: number;
-  /** The superuser, in the database postgres. */
-  admin: pg.Client;
+  /** The superuser, in the database postgres; another one after a crash. */
+  readonly admin: pg.Client;
   adminUrlTo(database: string): string;
   /** Databases and logins of the schema that are there, without what waits for tenants to come. */
   objects(): Promise<{ databases: string[]; roles: string[] }>;
+  /** Kills it with its sessions, and starts it again on its data. */
+  crash(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -40,17 +42,24 @@ export async function startSecondServer(
   const home = await mkdtemp(join(tmpdir(), 'mad-second-'));
   await chmod(home, 0o711);
   const dataDir = join(home, 'postgres');
-  const server = await startEmbeddedPostgres({ dataDir, settings: { fsync: 'off', ...settings } });
+  const options = { dataDir, settings: { fsync: 'off', ...settings } };
+  let server = await startEmbeddedPostgres(options);
   await bootstrapTenantServer(server.adminUrl, { ...PASSWORDS, schema });
-  const admin = new pg.Client(clientOptions(server.adminUrl));
-  admin.on('error', () => undefined);
-  await admin.connect();
+  const connect = async (): Promise<pg.Client> => {
+    const client = new pg.Client(clientOptions(server.adminUrl));
+    client.on('error', () => undefined);
+    await client.connect();
+    return client;
+  };
+  let admin = await connect();
   const { hostname: host, port } = new URL(server.adminUrl);
   return {
     name,
     host,
     port: Number(port),
-    admin,
+    get admin() {
+      return admin;
+    },
     adminUrlTo(database) {
       const url = new URL(server.adminUrl);
       url.pathname = `/${database}`;
@@ -67,6 +76,12 @@ export async function startSecondServer(
         [like],
       );
       return { databases: databases.rows.map((row) => row.name), roles: roles.rows.map((row) => row.name) };
+    },
+    async crash() {
+      process.kill(server.pid, 'SIGKILL');
+      await server.exited;
+      server = await startEmbeddedPostgres({ ...options, port: Number(port) });
+      admin = await connect();
     },
     async close() {
       await admin.end();

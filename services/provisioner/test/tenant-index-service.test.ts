@@ -12,11 +12,10 @@ import {
   type Operation,
 } from '@mad/proto/provisioner';
 import { violationsOf } from '@mad/rpc';
-import { platformToken, serviceToken, testCluster } from '@mad/testing';
+import { platformToken, served, ServiceProcess, serviceToken, testCluster } from '@mad/testing';
 import pg from 'pg';
 import { databaseName } from '../src/domain/names.ts';
 import { noteMigrations } from './neighbours.ts';
-import { ProvisionerProcess, served } from './provisioner-process.ts';
 import { inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
 const SCHEMA = 'ownidx';
@@ -152,7 +151,7 @@ describe("an organization's own index", () => {
 });
 
 test('kill -9 while an index is built: what it left invalid is made again', async () => {
-  const provisioner = await ProvisionerProcess.of(mad);
+  const provisioner = await ServiceProcess.of('provisioner', mad.environment);
   await mad.stop();
   try {
     provisioner.start();

@@ -4,8 +4,8 @@ import { createClient } from '@connectrpc/connect';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { MINUTE_MS, sleep } from '@mad/process';
 import { ExportFormat, ExportService, ExportState } from '@mad/proto/results';
+import { served, ServiceProcess } from '@mad/testing';
 import { beginExport, endedExport, partOf } from './support/exported.ts';
-import { ResultsProcess, served } from './support/results-process.ts';
 import { openWorld, rows, similarity, type Organization, type World } from './support/world.ts';
 
 const PART_ROWS = 1000;
@@ -13,12 +13,12 @@ const KILLS = 4;
 
 let world: World;
 let org: Organization;
-let victim: ResultsProcess;
+let victim: ServiceProcess;
 
 beforeEach(async () => {
   world = await openWorld({ exportPartRows: PART_ROWS });
   org = await world.organization();
-  victim = await ResultsProcess.of(world);
+  victim = await ServiceProcess.of('results', world.environment);
 });
 
 afterEach(async () => {
@@ -55,7 +55,7 @@ test.each([
     const whole = (await endedExport(world.exports, org, jobId, calm)).export;
     expect(whole).toMatchObject({ state: ExportState.COMPLETED, rows: 40_000n });
 
-    const exports = createClient(ExportService, victim.transport);
+    const exports = createClient(ExportService, victim.transport());
     victim.start();
     const exportId = await served(() => beginExport(exports, org, { jobId, format }));
     const done = async () => {
@@ -112,7 +112,7 @@ test(
     // A collector that may wait lets memory grow whatever is kept: it gets no room to.
     const small = '--max-old-space-size=80 --max-semi-space-size=8';
     victim.start({ RESULTS_EXPORT_PART_ROWS: '100000', NODE_OPTIONS: small });
-    const exports = createClient(ExportService, victim.transport);
+    const exports = createClient(ExportService, victim.transport());
     const run = async (format: ExportFormat, filter: string, count: bigint) => {
       const exportId = await served(() => beginExport(exports, org, { jobId, format, filter }));
       const { export: ended } = await endedExport(exports, org, jobId, exportId);

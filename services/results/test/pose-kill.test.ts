@@ -6,9 +6,8 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { MINUTE_MS, sleep } from '@mad/process';
 import { ExecutionService, JobRunService } from '@mad/proto/results';
 import { grpcTransport } from '@mad/rpc';
-import { serviceToken } from '@mad/testing';
+import { served, ServiceProcess, serviceToken } from '@mad/testing';
 import { columnsOf, type Outcome } from './support/columns.ts';
-import { ResultsProcess, served } from './support/results-process.ts';
 import { atomAt, readSdf } from './support/structures.ts';
 import { bearer, docking, openWorld, rows, type Organization, type World } from './support/world.ts';
 
@@ -17,12 +16,12 @@ const ITEMS_A_BATCH = 100;
 
 let world: World;
 let org: Organization;
-let victim: ResultsProcess;
+let victim: ServiceProcess;
 
 beforeAll(async () => {
   world = await openWorld();
   org = await world.organization();
-  victim = await ResultsProcess.of(world);
+  victim = await ServiceProcess.of('results', world.environment);
 });
 
 afterAll(async () => {
@@ -65,7 +64,7 @@ test(
       interceptors: [serviceTokenInterceptor(() => serviceToken('worker'))],
     });
     const worker = createClient(ExecutionService, transport);
-    const reader = createClient(JobRunService, victim.transport);
+    const reader = createClient(JobRunService, victim.transport());
     const send = (batch: number) => {
       const first = (batch - 1) * ITEMS_A_BATCH + 1;
       const outcomes = Array.from({ length: ITEMS_A_BATCH }, (_, index) => docked(first + index));

@@ -3,8 +3,8 @@ import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { createClient } from '@connectrpc/connect';
 import { uuidv7 } from '@mad/process';
 import { RetentionService } from '@mad/proto/results';
+import { ServiceProcess } from '@mad/testing';
 import pg from 'pg';
-import { ResultsProcess } from './support/results-process.ts';
 import { finished, idAt, midMonth, retentionOf, unsound } from './support/retention.ts';
 import { bearer, docking, openWorld, rows, type Organization, type World } from './support/world.ts';
 
@@ -16,7 +16,7 @@ const JOBS = 60;
 const PER_STEP = 50;
 
 let world: World;
-let victim: ResultsProcess;
+let victim: ServiceProcess;
 let holder: pg.Client;
 
 beforeAll(async () => {
@@ -76,10 +76,13 @@ test('killed while it drops results or sweeps partitions, it leaves whole jobs o
   holder = new pg.Client(org.database.adminUrl);
   await holder.connect();
   await holder.query('SET search_path = results');
-  victim = await ResultsProcess.of(world);
+  victim = await ServiceProcess.of('results', world.environment);
   const requestId = uuidv7();
   const apply = () =>
-    createClient(RetentionService, victim.transport).applyRetention({ orgId: org.orgId, requestId }, bearer(org.token));
+    createClient(RetentionService, victim.transport()).applyRetention(
+      { orgId: org.orgId, requestId },
+      bearer(org.token),
+    );
   /** Starts it, has it run into what is held, and kills it there. */
   const killWhere = async (held: string, params: unknown[] = []) => {
     await holder.query('BEGIN');

@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -33,11 +34,19 @@ export interface Fleet {
 const mainOf = (service: ServiceName): string =>
   fileURLToPath(new URL(`../../../../services/${service}/src/main.ts`, import.meta.url));
 
+/** What a fleet may be told. */
+export interface FleetOptions {
+  postgresSettings?: Readonly<Record<string, string>>;
+  /** Where each service's log is appended to `<service>.log`; where absent, they are not kept. */
+  logFolder?: string;
+}
+
 /** Starts a fleet with `settings` over its own environment. */
-export async function startFleet(settings: Environment = {}): Promise<Fleet> {
+export async function startFleet(settings: Environment = {}, options: FleetOptions = {}): Promise<Fleet> {
+  const { postgresSettings = {}, logFolder } = options;
   const home = await mkdtemp(join(tmpdir(), 'mad-fleet-'));
   const logger = createLogger('fleet', { level: 'silent' });
-  const ground = await prepareGround({ home, logger, anyPorts: true, outer: settings });
+  const ground = await prepareGround({ home, logger, anyPorts: true, outer: settings, postgresSettings });
   let postgres: EmbeddedPostgres = ground.postgres;
   const running = new Map<ServiceName, ChildProcess>();
   const url = `http://127.0.0.1:${ground.ports.gateway}`;
@@ -49,6 +58,9 @@ export async function startFleet(settings: Environment = {}): Promise<Fleet> {
     });
     running.set(service, child);
     await started(service, child);
+    // From here on its output is not looked at.
+    if (logFolder === undefined) child.stdout.resume();
+    else child.stdout.pipe(createWriteStream(join(logFolder, `${service}.log`), { flags: 'a', mode: 0o600 }));
   };
   const kill = async (service: ServiceName): Promise<void> => {
     const child = running.get(service)!;
@@ -80,7 +92,8 @@ export async function startFleet(settings: Environment = {}): Promise<Fleet> {
     async crashPostgres() {
       process.kill(postgres.pid, 'SIGKILL');
       await postgres.exited;
-      postgres = await startEmbeddedPostgres({ dataDir: join(home, 'postgres'), port: ground.postgres.port });
+      const dataDir = join(home, 'postgres');
+      postgres = await startEmbeddedPostgres({ dataDir, port: ground.postgres.port, settings: postgresSettings });
     },
   };
 }
@@ -96,8 +109,7 @@ async function started(service: ServiceName, child: ChildProcess): Promise<void>
     });
     child.once('exit', (code) => reject(new Error(`${service} ended with ${code}: ${output.slice(-2_000)}`)));
   });
-  // From here on its output is not kept.
-  child.stdout!.removeAllListeners('data').resume();
+  child.stdout!.removeAllListeners('data');
 }
 
 /** Asks again until an answer is there; throws with `what` after `timeoutMs`. */

@@ -76,7 +76,7 @@ export function absenceHalts(
 }
 
 const AWAY =
-  /^\[(unavailable|deadline_exceeded)\]|ECONN|EHOSTUNREACH|ETIMEDOUT|timeout expired|Connection terminated|not currently accepting/;
+  /^\[(unavailable|deadline_exceeded)\]|ECONN|EHOSTUNREACH|ETIMEDOUT|timeout expired|Connection terminated|terminating connection (due to (administrator|unexpected postmaster)|because of)|not currently accepting/;
 const HELD = /^\[aborted\]|lock timeout|deadlock detected/;
 
 /** Whether the tenant's server, or the schema's owner, could not be reached: nothing is wrong with the tenant. */

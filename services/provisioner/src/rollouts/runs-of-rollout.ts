@@ -10,24 +10,35 @@ import { lockTenant } from '../operations/lock-tenant.ts';
 const BUSY_PAUSE_MS = 1_000;
 const QUEUE_PAUSE_MS = 15_000;
 
-type Ended = Pick<RunRow, 'org_id' | 'attempts'> & {
+type Ended = Pick<RunRow, 'org_id' | 'attempts' | 'from_version'> & {
   operation_state: OperationState;
   operation_error: string;
   version: string | null;
+  /** The version the migration found, where nobody had looked before it. */
+  found: string | null;
 };
 
 /** Notes how the operations of a rollout's runs ended, whoever carried them out. */
 export async function settleRuns(database: Database, rollout: RolloutRow): Promise<void> {
   await database.asSystem(async (tx) => {
     const ended = await tx.query<Ended>(
-      `SELECT r.org_id, r.attempts, o.state AS operation_state, o.error AS operation_error, o.params->>'version' AS version
+      `SELECT r.org_id, r.attempts, r.from_version, o.state AS operation_state, o.error AS operation_error, o.params->>'version' AS version,
+         o.result->>'from' AS found
        FROM provisioner.migration_runs r JOIN provisioner.operations o USING (operation_id)
        WHERE r.rollout_id = $1 AND r.state = 'running' AND o.state <> 'running' FOR UPDATE OF r`,
       [rollout.rollout_id],
     );
     for (const one of ended) {
       const { state, error, pauseMs } = settled(rollout, one);
-      await setRun(tx, rollout.rollout_id, one.org_id, state, error, pauseMs);
+      // A database knows which version it had; its row may not.
+      const from = one.from_version || (one.found ?? '');
+      // It was asked back before anybody had looked at it: nothing was done to it.
+      const back = state === 'pending' && rollout.direction === 'down' && from === '';
+      await setRun(tx, rollout.rollout_id, one.org_id, back ? 'skipped' : state, error, pauseMs);
+      await tx.execute(
+        'UPDATE provisioner.migration_runs SET from_version = $3 WHERE rollout_id = $1 AND org_id = $2',
+        [rollout.rollout_id, one.org_id, from],
+      );
     }
   });
 }
@@ -106,9 +117,9 @@ async function beginRun(
   // One commit with the operation: after a crash either both are there or neither is.
   await tx.execute(
     `UPDATE provisioner.migration_runs SET state = 'running', operation_id = $3, attempts = attempts + 1, error = '',
-       from_version = CASE from_version WHEN '' THEN $4 ELSE from_version END, updated_at = now()
+       updated_at = now()
      WHERE rollout_id = $1 AND org_id = $2`,
-    [rolloutId, orgId, held.operationId, tenant.schema_version],
+    [rolloutId, orgId, held.operationId],
   );
   return held;
 }

@@ -1,4 +1,4 @@
-import { clientOptions } from '@mad/postgres';
+import { clientOptions, lossBehind, withClient } from '@mad/postgres';
 import { SECOND_MS, type Logger } from '@mad/process';
 import pg from 'pg';
 import type { ServerRow } from '../db/entities/server.ts';
@@ -43,6 +43,8 @@ export class ServerConnections {
     client.on('error', onError);
     try {
       return await fn(client);
+    } catch (error) {
+      throw lossBehind(error, broken);
     } finally {
       await client.query('SELECT pg_advisory_unlock_all()').catch(onError);
       client.removeListener('error', onError);
@@ -52,15 +54,8 @@ export class ServerConnections {
 
   /** Runs `fn` on a connection of its own, e.g. as a tenant's login or inside another database. */
   async as<T>(server: ServerAddress, login: Login, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-    const client = new pg.Client({ ...this.#address(server), ...login, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
-    // A lost connection fails the query that runs; the event alone must not end the process.
-    client.on('error', () => undefined);
-    await client.connect();
-    try {
-      return await fn(client);
-    } finally {
-      await client.end();
-    }
+    const config = { ...this.#address(server), ...login, connectionTimeoutMillis: CONNECT_TIMEOUT_MS };
+    return withClient(config, fn);
   }
 
   adminLogin(server: ServerRow, database: string): Login {
