@@ -3,16 +3,25 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { takeBaseBackup } from '@mad/embedded-postgres';
+import type { PutBack, TableDifference } from '@mad/postgres';
 import { createLogger, readEnv, runMain, type Logger } from '@mad/process';
 import { readTenantSchemas } from '@mad/provisioner';
 import { writeComposeSecrets } from './compose-secrets.ts';
 import { bootstrap, migrateMetadata, migratorUrl } from './databases.ts';
 import { environmentOf } from './environment.ts';
-import { backUpMetadata, localPlace, restoreMetadata, verifyMetadata, type MetadataPlace } from './metadata-backup.ts';
+import {
+  backUpMetadata,
+  databaseUrl,
+  localPlace,
+  restoreMetadata,
+  verifyMetadata,
+  type MetadataPlace,
+} from './metadata-backup.ts';
 import { backUpThePast } from './point-in-time.ts';
 import type { Ports } from './ports.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
+import { restoreOrganization, RowsDiffer } from './restore-organization.ts';
 import { writeSchemaPages } from './schema-docs/write-pages.ts';
 import { refuseMetadataDrift } from './metadata-drift.ts';
 import { readSecrets } from './secrets.ts';
@@ -37,10 +46,13 @@ const { values, positionals } = parseArgs({
     json: { type: 'boolean', default: false },
     org: { type: 'string' },
     write: { type: 'boolean', default: false },
+    'dry-run': { type: 'boolean', default: false },
+    'missing-only': { type: 'boolean', default: false },
+    replace: { type: 'boolean', default: false },
   },
 });
 const home = resolve(values.home);
-const [verb, name = ''] = positionals;
+const [verb, name = '', second = ''] = positionals;
 
 /** The verbs of the local system's program; `mad` runs them. */
 const verbs: Record<string, () => Promise<void>> = {
@@ -55,6 +67,7 @@ const verbs: Record<string, () => Promise<void>> = {
   'metadata-backup': metadataBackup,
   'metadata-verify': metadataVerify,
   'metadata-restore': metadataRestore,
+  'metadata-restore-organization': metadataRestoreOrganization,
   'base-backup': baseBackup,
   'past-backup': pastBackup,
 };
@@ -137,6 +150,33 @@ async function metadataRestore(): Promise<void> {
   );
 }
 
+async function metadataRestoreOrganization(): Promise<void> {
+  const mode: PutBack | undefined = values.replace ? 'replace' : values['missing-only'] ? 'missing-only' : undefined;
+  const request = { archive: name, organization: second, dryRun: values['dry-run'], ...(mode && { mode }) };
+  const { orgId, operationId, tables } = await onMetadata((place) => restoreOrganization(place, request)).catch(
+    (error: unknown) => {
+      if (error instanceof RowsDiffer) process.stderr.write(`${tableText(error.tables)}\n`);
+      throw error;
+    },
+  );
+  const told = values['dry-run'] ? 'nothing was changed' : `${orgId} is restored, operation ${operationId}`;
+  answer(
+    { ok: true, archive: name, org_id: orgId, operation_id: operationId, tables },
+    `${tableText(tables)}\n${told}`,
+  );
+}
+
+/** What is missing, different and extra, where anything is. */
+function tableText(tables: readonly TableDifference[]): string {
+  const lines = tables
+    .filter(({ missing, different, extra }) => missing + different + extra > 0)
+    .map(({ table, rule, archived, missing, different, extra }) => {
+      const stays = rule === 'missing' && different + extra > 0 ? ' (what is there stays)' : '';
+      return `${table}: ${archived} archived, ${missing} missing, ${different} different, ${extra} not archived${stays}`;
+    });
+  return lines.length === 0 ? 'every row is as it was archived' : lines.join('\n');
+}
+
 async function baseBackup(): Promise<void> {
   const base = await withPostgres(home, (adminUrl) => takeBaseBackup(join(home, 'postgres'), adminUrl));
   const reach = `times from ${base.endedAt} on can be reached`;
@@ -210,11 +250,4 @@ async function environment(): Promise<void> {
   const file = join(home, 'service.env');
   await writeFile(file, settings.map(([key, value]) => `${key}='${value}'\n`).join(''), { mode: 0o600 });
   process.stdout.write(`${file}\n`);
-}
-
-/** The superuser's URL of a database. */
-function databaseUrl(adminUrl: string, database: string): string {
-  const url = new URL(adminUrl);
-  url.pathname = `/${encodeURIComponent(database)}`;
-  return url.href;
 }

@@ -25,6 +25,8 @@ export type { PoolOptions } from './pool.ts';
 export { idempotent, idempotencyTableSql, deleteExpiredIdempotencyKeys } from './idempotency.ts';
 export { pgErrorToRpc, postgresErrorInterceptor } from './errors.ts';
 export type { ConstraintMessages } from './errors.ts';
+export { compareOrganizationRows, putBackOrganizationRows, stageOrganizationRows } from './organization-rows.ts';
+export type { OrganizationTable, OwnedRows, PutBack, TableDifference } from './organization-rows.ts';
 export { openBoss } from './boss.ts';
 export type { Boss, BossJob, BossOptions, SendOptions, WorkOptions } from './boss.ts';
 export { bossInstallSql, bossUninstallSql } from './boss-schema.ts';

@@ -203,6 +203,35 @@ export function backupCommands(mad: Command, env: Env): void {
     'put it in the place of the metadata database; the system must be down',
     'metadata-restore',
   );
+  metadata
+    .command('restore-organization <archive> <organization>')
+    .description(
+      "bring one organization's rows (slug or id) back into the metadata database at work; refuses when rows differ",
+    )
+    .option('--dry-run', 'count what is missing, different and not archived in each table; change nothing')
+    .option('--missing-only', 'put back what is missing and leave what is there')
+    .option('--replace', 'make its rows equal to the archive; what came since goes, but for what jobs need')
+    .option('--yes', 'needed, unless it is a dry run')
+    .action(
+      action<{ dryRun?: true; missingOnly?: true; replace?: true; yes?: true }>(
+        env,
+        async ({ settings, options }, archive, organization) => {
+          const { dryRun, missingOnly, replace, yes } = options;
+          if (missingOnly && replace) throw new CommandFailure('say --missing-only or --replace, not both', EXIT.usage);
+          if (!dryRun && !yes) throw new CommandFailure('this writes metadata: say --yes, or --dry-run', EXIT.usage);
+          const flags = [dryRun && '--dry-run', missingOnly && '--missing-only', replace && '--replace'];
+          const more = [...flags, settings.json ? '--json' : undefined].filter((one) => typeof one === 'string');
+          await localVerb(settings, [
+            'metadata-restore-organization',
+            '--home',
+            settings.home,
+            ...more,
+            archive,
+            organization,
+          ]);
+        },
+      ),
+    );
   backup
     .command('policy <organization>')
     .description('how often an organization (slug or id) is backed up; with both options, sets it')
