@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { takeBaseBackup } from '@mad/embedded-postgres';
+import { lastBaseBackupAttempt, listBaseBackups, readBaseBackupPolicy, takeBaseBackup } from '@mad/embedded-postgres';
 import type { PutBack, TableDifference } from '@mad/postgres';
 import { createLogger, readEnv, runMain, type Logger } from '@mad/process';
 import { readTenantSchemas } from '@mad/provisioner';
@@ -69,6 +69,7 @@ const verbs: Record<string, () => Promise<void>> = {
   'metadata-restore': metadataRestore,
   'metadata-restore-organization': metadataRestoreOrganization,
   'base-backup': baseBackup,
+  'base-backups': baseBackups,
   'past-backup': pastBackup,
 };
 
@@ -178,9 +179,24 @@ function tableText(tables: readonly TableDifference[]): string {
 }
 
 async function baseBackup(): Promise<void> {
-  const base = await withPostgres(home, (adminUrl) => takeBaseBackup(join(home, 'postgres'), adminUrl));
+  const { keep } = readEnv(process.env, readBaseBackupPolicy);
+  const base = await withPostgres(home, (adminUrl) => takeBaseBackup(join(home, 'postgres'), adminUrl, { keep }));
   const reach = `times from ${base.endedAt} on can be reached`;
   answer(base, `${base.name}: ${base.files} files, ${base.bytes} bytes; ${reach}`);
+}
+
+/** Lists the base backups, and how the last try to make one went. */
+async function baseBackups(): Promise<void> {
+  const { everyHours, keep } = readEnv(process.env, readBaseBackupPolicy);
+  const dataDir = join(home, 'postgres');
+  const bases = await listBaseBackups(dataDir);
+  const last = await lastBaseBackupAttempt(dataDir);
+  const lines = bases.map(({ name: base, files, bytes, endedAt, firstSegment }) => {
+    return `${base}: ${files} files, ${bytes} bytes; needs the log from ${firstSegment}, reaches times from ${endedAt} on`;
+  });
+  const policy = everyHours === 0 ? 'none is made by itself' : `one every ${everyHours} h, ${keep} kept`;
+  if (last !== undefined) lines.push(`last tried ${last.at}: ${last.error === '' ? 'well' : last.error}`);
+  answer({ bases, last_attempt: last ?? null, every_hours: everyHours, keep }, [...lines, policy].join('\n'));
 }
 
 /** Makes a backup of an organization's results as they were. */

@@ -6,5 +6,7 @@ export { superuserUrl } from './initialize.ts';
 export { readPostgresMajor } from './major-setting.ts';
 export { isInstalled, PG_MAJORS } from './binaries.ts';
 export type { PgMajor } from './binaries.ts';
-export { listBaseBackups, takeBaseBackup, type BaseBackup } from './base-backup.ts';
+export { lastBaseBackupAttempt, listBaseBackups, takeBaseBackup } from './base-backup.ts';
+export type { BaseBackup, BaseBackupAttempt, BaseBackupOptions } from './base-backup.ts';
+export { readBaseBackupPolicy, type BaseBackupPolicy } from './base-backup-settings.ts';
 export { recoverTo, type Recovered, type RecoverOptions } from './recover.ts';

@@ -128,8 +128,16 @@ export function backupCommands(mad: Command, env: Env): void {
       }),
     );
   backup
+    .command('bases')
+    .description("the copies of the local server's files, and how the last try to make one went")
+    .action(
+      action(env, async ({ settings }) => {
+        await localVerb(settings, ['base-backups', '--home', settings.home, ...(settings.json ? ['--json'] : [])]);
+      }),
+    );
+  backup
     .command('base')
-    .description("copy the local server's files, from which point-in-time recovery begins; keeps the newest two")
+    .description("copy the local server's files now, from which point-in-time recovery begins; made daily by itself")
     .action(
       action(env, async ({ settings }) => {
         await localVerb(settings, ['base-backup', '--home', settings.home, ...(settings.json ? ['--json'] : [])]);
