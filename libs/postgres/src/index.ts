@@ -8,6 +8,8 @@ export { scramVerifier } from './scram.ts';
 export { rlsSql, appendOnlySql, ORG_PREDICATE } from './row-security.ts';
 export type { RowSecurity } from './row-security.ts';
 export { defineMigration } from './migration.ts';
+export { DataChangeUnfinished, defineDataChange } from './data-change.ts';
+export type { DataChange, DataChangeProgress } from './data-change.ts';
 export type { MigrationClass, MigrationSql } from './migration.ts';
 export { migrate, revert, tryMigrations, migrationStatus, cycleMigrations } from './migrator.ts';
 export type { MigratorOptions, MigrationStatus, MigrationTry } from './migrator.ts';
