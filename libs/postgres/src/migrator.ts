@@ -108,7 +108,8 @@ export async function migrate(options: MigratorOptions): Promise<string[]> {
       for (const { name } of ran) options.log?.(`${options.schema}: ${name}`);
       return ran.map(({ name }) => name);
     } catch (error) {
-      await protectRecord(dataSource, options.schema);
+      // Where the connection is lost there is nothing to be done, and the error says more.
+      await protectRecord(dataSource, options.schema).catch(() => undefined);
       if (error instanceof DataChangeUnfinished) throw error;
       const applied = new Set([...before, ...(await appliedNames(dataSource, options.schema))]);
       const failed = upTo(options.migrations, options.to).find(({ migrationName }) => !applied.has(migrationName));
