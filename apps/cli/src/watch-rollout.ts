@@ -30,7 +30,9 @@ export async function watchRollout(
         const { total, succeeded, failed, queued, rolledBack, skipped } = last.counts!;
         bar ??= progressBar(output, last.schema, total);
         const settled = succeeded + failed + queued + rolledBack + skipped;
-        bar.update(last.rollingBack ? rolledBack : settled, `wave ${last.wave}, ${failed} failed`);
+        const { rowsChanged, rowsToChange } = last;
+        const rows = rowsToChange > 0n ? `, ${rowsChanged} of ${rowsToChange} rows` : '';
+        bar.update(last.rollingBack ? rolledBack : settled, `wave ${last.wave}, ${failed} failed${rows}`);
       }
     } finally {
       bar?.stop();

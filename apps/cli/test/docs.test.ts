@@ -125,7 +125,7 @@ test('every page of docs can be reached from its index', () => {
 });
 
 test('the metrics of the monitoring page are those of the sources', () => {
-  const sources = globSync(['libs/*/src/**/*.ts', 'services/*/src/**/*.ts'], { cwd: root }).map(read);
+  const sources = globSync('{apps,libs,services}/*/src/**/*.ts', { cwd: root }).map(read);
   const made = sources.flatMap((source) =>
     [...source.matchAll(/\.(?:counter|gauge|histogram)(?:<[^>]*>)?\(\{\s*name: '([a-z0-9_]+)'/g)].map((m) => m[1]!),
   );

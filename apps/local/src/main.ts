@@ -3,18 +3,27 @@ import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { takeBaseBackup } from '@mad/embedded-postgres';
+import { lastBaseBackupAttempt, listBaseBackups, readBaseBackupPolicy, takeBaseBackup } from '@mad/embedded-postgres';
+import type { PutBack, TableDifference } from '@mad/postgres';
 import { createLogger, readEnv, runMain, type Logger } from '@mad/process';
 import { readTenantSchemas } from '@mad/provisioner';
 import { writeComposeSecrets } from './compose-secrets.ts';
 import { bootstrap, migrateMetadata, migratorUrl } from './databases.ts';
 import { environmentOf } from './environment.ts';
-import { backUpMetadata, localPlace, restoreMetadata, verifyMetadata, type MetadataPlace } from './metadata-backup.ts';
+import {
+  backUpMetadata,
+  databaseUrl,
+  localPlace,
+  restoreMetadata,
+  verifyMetadata,
+  type MetadataPlace,
+} from './metadata-backup.ts';
 import { backUpThePast } from './point-in-time.ts';
 import type { Ports } from './ports.ts';
 import { prepareServer, type ServerPasswords } from './prepare-server.ts';
 import { scaffoldMigration } from './migration-scaffold.ts';
 import { reset } from './reset.ts';
+import { restoreOrganization, RowsDiffer } from './restore-organization.ts';
 import { writeSchemaPages } from './schema-docs/write-pages.ts';
 import { refuseMetadataDrift } from './metadata-drift.ts';
 import { readSecrets } from './secrets.ts';
@@ -40,10 +49,13 @@ const { values, positionals } = parseArgs({
     org: { type: 'string' },
     write: { type: 'boolean', default: false },
     passwords: { type: 'string' },
+    'dry-run': { type: 'boolean', default: false },
+    'missing-only': { type: 'boolean', default: false },
+    replace: { type: 'boolean', default: false },
   },
 });
 const home = resolve(values.home);
-const [verb, name = ''] = positionals;
+const [verb, name = '', second = ''] = positionals;
 
 /** The verbs of the local system's program; `mad` runs them. */
 const verbs: Record<string, () => Promise<void>> = {
@@ -58,7 +70,9 @@ const verbs: Record<string, () => Promise<void>> = {
   'metadata-backup': metadataBackup,
   'metadata-verify': metadataVerify,
   'metadata-restore': metadataRestore,
+  'metadata-restore-organization': metadataRestoreOrganization,
   'base-backup': baseBackup,
+  'base-backups': baseBackups,
   'past-backup': pastBackup,
   'prepare-server': prepare,
 };
@@ -141,10 +155,52 @@ async function metadataRestore(): Promise<void> {
   );
 }
 
+async function metadataRestoreOrganization(): Promise<void> {
+  const mode: PutBack | undefined = values.replace ? 'replace' : values['missing-only'] ? 'missing-only' : undefined;
+  const request = { archive: name, organization: second, dryRun: values['dry-run'], ...(mode && { mode }) };
+  const { orgId, operationId, tables } = await onMetadata((place) => restoreOrganization(place, request)).catch(
+    (error: unknown) => {
+      if (error instanceof RowsDiffer) process.stderr.write(`${tableText(error.tables)}\n`);
+      throw error;
+    },
+  );
+  const told = values['dry-run'] ? 'nothing was changed' : `${orgId} is restored, operation ${operationId}`;
+  answer(
+    { ok: true, archive: name, org_id: orgId, operation_id: operationId, tables },
+    `${tableText(tables)}\n${told}`,
+  );
+}
+
+/** What is missing, different and extra, where anything is. */
+function tableText(tables: readonly TableDifference[]): string {
+  const lines = tables
+    .filter(({ missing, different, extra }) => missing + different + extra > 0)
+    .map(({ table, rule, archived, missing, different, extra }) => {
+      const stays = rule === 'missing' && different + extra > 0 ? ' (what is there stays)' : '';
+      return `${table}: ${archived} archived, ${missing} missing, ${different} different, ${extra} not archived${stays}`;
+    });
+  return lines.length === 0 ? 'every row is as it was archived' : lines.join('\n');
+}
+
 async function baseBackup(): Promise<void> {
-  const base = await withPostgres(home, (adminUrl) => takeBaseBackup(join(home, 'postgres'), adminUrl));
+  const { keep } = readEnv(process.env, readBaseBackupPolicy);
+  const base = await withPostgres(home, (adminUrl) => takeBaseBackup(join(home, 'postgres'), adminUrl, { keep }));
   const reach = `times from ${base.endedAt} on can be reached`;
   answer(base, `${base.name}: ${base.files} files, ${base.bytes} bytes; ${reach}`);
+}
+
+/** Lists the base backups, and how the last try to make one went. */
+async function baseBackups(): Promise<void> {
+  const { everyHours, keep } = readEnv(process.env, readBaseBackupPolicy);
+  const dataDir = join(home, 'postgres');
+  const bases = await listBaseBackups(dataDir);
+  const last = await lastBaseBackupAttempt(dataDir);
+  const lines = bases.map(({ name: base, files, bytes, endedAt, firstSegment }) => {
+    return `${base}: ${files} files, ${bytes} bytes; needs the log from ${firstSegment}, reaches times from ${endedAt} on`;
+  });
+  const policy = everyHours === 0 ? 'none is made by itself' : `one every ${everyHours} h, ${keep} kept`;
+  if (last !== undefined) lines.push(`last tried ${last.at}: ${last.error === '' ? 'well' : last.error}`);
+  answer({ bases, last_attempt: last ?? null, every_hours: everyHours, keep }, [...lines, policy].join('\n'));
 }
 
 /** Makes a backup of an organization's results as they were. */
@@ -229,11 +285,4 @@ async function environment(): Promise<void> {
   const file = join(home, 'service.env');
   await writeFile(file, settings.map(([key, value]) => `${key}='${value}'\n`).join(''), { mode: 0o600 });
   process.stdout.write(`${file}\n`);
-}
-
-/** The superuser's URL of a database. */
-function databaseUrl(adminUrl: string, database: string): string {
-  const url = new URL(adminUrl);
-  url.pathname = `/${encodeURIComponent(database)}`;
-  return url.href;
 }

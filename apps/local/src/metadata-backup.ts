@@ -60,7 +60,8 @@ const schemas: MetadataSchema[] = METADATA_SERVICES.map((name) => ({
   migrations: sorted(MIGRATIONS[name]).map(({ migrationName, checksum }) => ({ name: migrationName, checksum })),
 }));
 
-function to(url: string, database: string): string {
+/** The URL of another database of the same server, under the same login. */
+export function databaseUrl(url: string, database: string): string {
   const target = new URL(url);
   target.pathname = `/${encodeURIComponent(database)}`;
   return target.href;
@@ -76,7 +77,7 @@ export interface MetadataBackup {
 
 /** Archives the metadata database, and its keys by themselves. */
 export async function backUpMetadata(place: MetadataPlace): Promise<MetadataBackup> {
-  const options = { ...opened(place), url: to(place.adminUrl, place.database) };
+  const options = { ...opened(place), url: databaseUrl(place.adminUrl, place.database) };
   const { key, keysKey, written } = await archiveMetadata(options, schemas);
   const rows = written.manifest.tables.reduce((sum, table) => sum + table.rows, 0);
   return { archive: key, keys: keysKey, rows, sizeBytes: written.sizeBytes };
@@ -106,7 +107,7 @@ export async function restoreMetadata(
   const rows = await restoreInto(place, archive, next);
   const keys = (await opened(place).objects.list(KEYS_FOLDER)).at(-1);
   if (keys === undefined) throw new Error('there is no archive of keys: without them no tenant could be opened');
-  await loadMetadata({ ...opened(place), url: to(place.adminUrl, next) }, keys, async () => undefined);
+  await loadMetadata({ ...opened(place), url: databaseUrl(place.adminUrl, next) }, keys, async () => undefined);
   const erased = await eraseAgain(place, next);
   return inPostgres(place, async (client) => {
     const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [place.database]);
@@ -121,10 +122,19 @@ export async function restoreMetadata(
   });
 }
 
+/** Restores an archive, and the newest keys where there are any, into a new database of that name. */
+export async function loadBeside(place: MetadataPlace, archive: string, database: string): Promise<void> {
+  await inPostgres(place, (client) => client.query(`DROP DATABASE IF EXISTS ${id(database)} WITH (FORCE)`));
+  await restoreInto(place, archive, database);
+  const keys = (await opened(place).objects.list(KEYS_FOLDER)).at(-1);
+  if (keys === undefined) return;
+  await loadMetadata({ ...opened(place), url: databaseUrl(place.adminUrl, database) }, keys, async () => undefined);
+}
+
 /** Nothing that was erased comes back with an older archive. Returns how many organizations it was done to. */
 async function eraseAgain(place: MetadataPlace, database: string): Promise<number> {
   const erasures = await erasuresToReplay(opened(place).objects, place.erasureKeys);
-  const client = new pg.Client({ connectionString: to(place.adminUrl, database) });
+  const client = new pg.Client({ connectionString: databaseUrl(place.adminUrl, database) });
   await client.connect();
   const tx: Statements = {
     query: async <R>(sql: string, params?: readonly unknown[]) =>
@@ -156,12 +166,12 @@ function opened({ masterKey, objectStoreUrl }: MetadataPlace): {
 /** Makes the database with the archived schemas' tables, and fills it. The archive's release may be older than this one. */
 async function restoreInto(place: MetadataPlace, archive: string, database: string): Promise<number> {
   const { adminUrl, migrateUrl } = place;
-  const options = { ...opened(place), url: to(adminUrl, database) };
+  const options = { ...opened(place), url: databaseUrl(adminUrl, database) };
   const migrateTo = async (versions: Readonly<Record<string, string | undefined>>): Promise<void> => {
     for (const schema of METADATA_SERVICES) {
       const target = versions[schema];
       const more = target === undefined ? {} : { to: target };
-      const url = to(migrateUrl, database);
+      const url = databaseUrl(migrateUrl, database);
       await migrate({ url, schema, ownerRole: ownerRole(schema), migrations: MIGRATIONS[schema], ...more });
     }
   };

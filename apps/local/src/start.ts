@@ -1,7 +1,12 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readCatalogConfig, startCatalog } from '@mad/catalog';
-import { readPostgresMajor, startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
+import {
+  readBaseBackupPolicy,
+  readPostgresMajor,
+  startEmbeddedPostgres,
+  type EmbeddedPostgres,
+} from '@mad/embedded-postgres';
 import { readGatewayConfig, startGateway } from '@mad/gateway';
 import { readIdentityConfig, startIdentity } from '@mad/identity';
 import {
@@ -20,6 +25,7 @@ import { readProvisionerConfig, readTenantSchemas, startProvisioner } from '@mad
 import { readResultsConfig, startResults } from '@mad/results';
 import { readWorkerConfig, startWorker } from '@mad/worker';
 import pg from 'pg';
+import { BaseBackupKeeper } from './base-backup-keeper.ts';
 import { bootstrap, migrateMetadata, migratorUrl, seedAdministrator } from './databases.ts';
 import { environmentOf, urlOf, type Environment, type PostgresPlace } from './environment.ts';
 import { choosePorts, type Ports } from './ports.ts';
@@ -145,6 +151,18 @@ export async function startLocal(options: LocalOptions): Promise<LocalSystem> {
       startGateway(readGatewayConfig(environment), { ...deps, metricsText: () => mergedMetricsText(metrics) }),
     );
     ports.gateway = gateway.port;
+    if (await keepsLog(postgres.adminUrl)) {
+      const own = createMetrics('local');
+      metrics.push(own);
+      const keeper = new BaseBackupKeeper({
+        ...readEnv(options.outer ?? {}, readBaseBackupPolicy),
+        dataDir: join(options.home, 'postgres'),
+        adminUrl: postgres.adminUrl,
+        logger,
+        metrics: own,
+      });
+      closers.push(() => keeper.close());
+    }
     const { adminUrl, port } = postgres;
     return {
       url: `http://127.0.0.1:${gateway.port}`,
@@ -161,11 +179,20 @@ export async function startLocal(options: LocalOptions): Promise<LocalSystem> {
 }
 
 async function versionOf(adminUrl: string): Promise<string> {
+  return settingOf(adminUrl, 'server_version');
+}
+
+/** Whether the server keeps its log for point-in-time recovery. */
+async function keepsLog(adminUrl: string): Promise<boolean> {
+  return (await settingOf(adminUrl, 'archive_mode')) === 'on';
+}
+
+async function settingOf(adminUrl: string, name: string): Promise<string> {
   const client = new pg.Client({ connectionString: adminUrl });
   await client.connect();
   try {
-    const { rows } = await client.query<{ server_version: string }>('SHOW server_version');
-    return rows[0]!.server_version;
+    const { rows } = await client.query<{ value: string }>('SELECT current_setting($1) AS value', [name]);
+    return rows[0]!.value;
   } finally {
     await client.end();
   }

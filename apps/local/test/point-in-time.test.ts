@@ -32,7 +32,7 @@ let globex: Tenant;
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), 'mad-pitr-'));
   const logger = createLogger('local', { level: 'silent' });
-  const outer = { PROVISIONER_STOCK_SIZE: '0', PROVISIONER_BACKUP_EVERY_HOURS: '0' };
+  const outer = { PROVISIONER_STOCK_SIZE: '0', PROVISIONER_BACKUP_EVERY_HOURS: '0', MAD_BASE_BACKUP_EVERY_HOURS: '0' };
   system = await startLocal({ home, logger, anyPorts: true, outer, postgresSettings, archiveWal: true });
   platform = await signIn(system.url, system.secrets.administrator);
   const made = async (slug: string): Promise<Tenant> => {

@@ -25,7 +25,7 @@ const CONSTRAINTS_SQL = `
   FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
     LEFT JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
   WHERE n.nspname = $1 AND k.contype IN ('c', 'u', 'f', 'p', 'x') AND NOT coalesce(c.relispartition, false)
-    AND coalesce(c.relname, '') <> 'migrations'
+    AND coalesce(c.relname, '') NOT IN ('migrations', 'data_changes')
     -- A key that refers to a partitioned table is repeated for each partition it refers to.
     AND k.conparentid = 0
   UNION ALL
@@ -73,7 +73,7 @@ const OBJECTS_SQL = `
   WITH relations AS MATERIALIZED (
     SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
-      AND c.relname NOT IN ('migrations', 'migrations_id_seq') AND NOT ${OF_EXTENSION('pg_class', 'c.oid')}
+      AND c.relname NOT IN ('migrations', 'migrations_id_seq', 'data_changes') AND NOT ${OF_EXTENSION('pg_class', 'c.oid')}
       AND NOT (c.relispartition AND pg_get_expr(c.relpartbound, c.oid) LIKE 'FOR VALUES FROM %'))
   SELECT ${KIND_OF_RELATION} AS kind, c.relname::text AS name,
       format('kind %s owner %s rls %s/%s key %s bound %s comment %s', c.relkind, c.relowner::regrole, c.relrowsecurity,

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { DataChange } from './data-change.ts';
 
 /** What a migration does, in plain SQL. */
 export interface MigrationSql {
@@ -7,6 +8,8 @@ export interface MigrationSql {
   down: string;
   /** False for the few statements that Postgres refuses inside a transaction, e.g. CREATE INDEX CONCURRENTLY. */
   transaction?: boolean;
+  /** What it changes row by row, if it is of that kind (`defineDataChange`). */
+  data?: DataChange;
 }
 
 /** A migration as TypeORM takes it, with what others ask about it. */

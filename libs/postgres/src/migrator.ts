@@ -6,6 +6,7 @@ import { schemaFingerprint } from './catalog.ts';
 import { clientOptions } from './client-options.ts';
 import { withClient } from './with-client.ts';
 import { openDataSource } from './data-source.ts';
+import { countPending, DataChangeUnfinished, limitDataChanges } from './data-change.ts';
 import type { MigrationClass } from './migration.ts';
 import { createPool } from './pool.ts';
 
@@ -21,6 +22,8 @@ export interface MigratorOptions {
   migrations: readonly MigrationClass[];
   /** Stop after the migration of this name; without it all run. */
   to?: string;
+  /** Changes of rows end after so long, unfinished: the next call goes on. Without it they go on to their end. */
+  budgetMs?: number;
   log?: (message: string) => void;
 }
 
@@ -65,6 +68,7 @@ async function withOwner<T>(options: MigratorOptions, fn: (dataSource: DataSourc
     });
     const migrations = upTo(options.migrations, options.to);
     const dataSource = await openDataSource(pool, { schema: options.schema, migrations });
+    if (options.budgetMs !== undefined) limitDataChanges(dataSource, options.budgetMs);
     try {
       return await fn(dataSource);
     } finally {
@@ -75,21 +79,22 @@ async function withOwner<T>(options: MigratorOptions, fn: (dataSource: DataSourc
 
 /** What the code runs under by default may read which migrations ran, and must not rewrite it. */
 async function protectRecord(dataSource: DataSource, schema: string): Promise<void> {
-  const table = `${id(schema)}.migrations`;
-  const grantees = await dataSource.query<{ grantee: string }[]>(
-    `SELECT DISTINCT grantee FROM information_schema.role_table_grants
-     WHERE table_schema = $1 AND table_name = 'migrations' AND grantee <> current_user AND privilege_type <> 'SELECT'`,
+  const grants = await dataSource.query<{ table: string; grantee: string }[]>(
+    `SELECT DISTINCT table_name AS table, grantee FROM information_schema.role_table_grants
+     WHERE table_schema = $1 AND table_name IN ('migrations', 'data_changes') AND grantee <> current_user
+       AND privilege_type <> 'SELECT'`,
     [schema],
   );
-  for (const { grantee } of grantees) {
-    await dataSource.query(`REVOKE INSERT, UPDATE, DELETE ON ${table} FROM ${id(grantee)}`);
+  for (const { table, grantee } of grants) {
+    await dataSource.query(`REVOKE INSERT, UPDATE, DELETE ON ${id(schema)}.${id(table)} FROM ${id(grantee)}`);
   }
 }
 
 /**
  * Brings a schema up to date, each migration in a transaction of its own; one migrator at a time. The record is the
  * table `<schema>.migrations`. Returns the names of those that ran. Throws Postgres's error, with the migration's name
- * in the message, when one fails: that one is rolled back, those before it stay.
+ * in the message, when one fails: that one is rolled back, those before it stay. Throws DataChangeUnfinished when
+ * `budgetMs` was not enough.
  */
 export async function migrate(options: MigratorOptions): Promise<string[]> {
   return withOwner(options, async (dataSource) => {
@@ -100,6 +105,9 @@ export async function migrate(options: MigratorOptions): Promise<string[]> {
       for (const { name } of ran) options.log?.(`${options.schema}: ${name}`);
       return ran.map(({ name }) => name);
     } catch (error) {
+      // Where the connection is lost there is nothing to be done, and the error says more.
+      await protectRecord(dataSource, options.schema).catch(() => undefined);
+      if (error instanceof DataChangeUnfinished) throw error;
       const applied = new Set([...before, ...(await appliedNames(dataSource, options.schema))]);
       const failed = upTo(options.migrations, options.to).find(({ migrationName }) => !applied.has(migrationName));
       if (failed !== undefined) {
@@ -114,6 +122,8 @@ export async function migrate(options: MigratorOptions): Promise<string[]> {
 export interface MigrationTry {
   tried: string[];
   untried: string[];
+  /** Rows that the first one not run is to change, as they would be then. */
+  rowsToChange: number;
 }
 
 /**
@@ -127,6 +137,7 @@ export async function tryMigrations(options: MigratorOptions): Promise<Migration
     const barrier = pending.findIndex(({ sql }) => sql.transaction === false);
     const able = barrier < 0 ? pending : pending.slice(0, barrier);
     const runner = dataSource.createQueryRunner();
+    let rowsToChange = 0;
     try {
       await runner.query('BEGIN');
       await runner.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS / 5}`);
@@ -138,13 +149,15 @@ export async function tryMigrations(options: MigratorOptions): Promise<Migration
           throw error;
         }
       }
+      const data = pending[able.length]?.sql.data;
+      if (data !== undefined) rowsToChange = await countPending(runner, data);
     } finally {
       await runner.query('ROLLBACK');
       await runner.release();
     }
     const names = (migrations: readonly MigrationClass[]): string[] =>
       migrations.map(({ migrationName: name }) => name);
-    return { tried: names(able), untried: names(pending.slice(able.length)) };
+    return { tried: names(able), untried: names(pending.slice(able.length)), rowsToChange };
   });
 }
 

@@ -2,6 +2,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import {
   clientOptions,
   withClient,
+  DataChangeUnfinished,
   fingerprintOf,
   migrate,
   migrationStatus,
@@ -42,7 +43,7 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
       return { schema, migrations: list };
     },
 
-    async migrateDatabase({ target, version }) {
+    async migrateDatabase({ target, version, budgetMs }) {
       if (version !== '' && !names.includes(version)) throw invalid('version', `no migration is named ${version}`);
       const options = migratorOptions(target);
       return onDatabase(target, async () => {
@@ -56,7 +57,15 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
           await revert(options, before.length - last);
           applied.push(...before.slice(last).toReversed());
         } else if (before.length < last) {
-          applied.push(...(await migrate({ ...options, to: names[last - 1] })));
+          const limit = budgetMs === 0 ? {} : { budgetMs };
+          try {
+            applied.push(...(await migrate({ ...options, ...limit, to: names[last - 1] })));
+          } catch (error) {
+            if (!(error instanceof DataChangeUnfinished)) throw error;
+            const { progress } = error;
+            const unfinished = { ...progress, changed: BigInt(progress.changed), total: BigInt(progress.total) };
+            return { version: versionOf((await migrationStatus(options)).applied), unfinished };
+          }
         }
         logger.info({ database: target?.database, schema, applied }, 'tenant database migrated');
         return { applied, version: names[last - 1] ?? '', fingerprint: await fingerprint(options.url) };
@@ -70,7 +79,11 @@ export function tenantSchemaService({ schema, migrations, logger }: TenantSchema
         const { unknown } = await migrationStatus(options);
         if (unknown.length > 0)
           throw invalid('target', `has migrations this version does not know: ${unknown.join(', ')}`);
-        return tryMigrations({ ...options, to: version === '' ? names.at(-1) : version });
+        const { rowsToChange, ...found } = await tryMigrations({
+          ...options,
+          to: version === '' ? names.at(-1) : version,
+        });
+        return { ...found, rowsToChange: BigInt(rowsToChange) };
       });
     },
 

@@ -36,7 +36,7 @@ const TABLES_SQL = `
       WHERE k.conrelid = c.oid AND k.contype = 'f' AND r.oid <> c.oid) AS refers_to
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition LEFT JOIN pg_class p ON p.oid = i.inhparent
-  WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relpersistence <> 't' AND c.relname <> 'migrations'
+  WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relpersistence <> 't' AND c.relname NOT IN ('migrations', 'data_changes')
   ORDER BY c.relname`;
 
 const SEQUENCES_SQL = `

@@ -17,6 +17,7 @@ test.each([
   'apps/cli/src/settings.ts',
   'libs/process/src/run-main.ts',
   'libs/embedded-postgres/src/major-setting.ts',
+  'libs/embedded-postgres/src/base-backup-settings.ts',
   'libs/process/src/tracing/tracing.ts',
 ])('the README names every setting of %s', (file) => {
   const names = [...read(file).matchAll(/r\s*\.\w+\(\s*'([A-Z0-9_]+_[A-Z0-9_]+)'/g)].map((match) => match[1]!);
@@ -32,6 +33,7 @@ test('the README names no setting that nobody reads', () => {
     'services/provisioner/src/migrate.ts',
     'libs/process/src/run-main.ts',
     'libs/embedded-postgres/src/major-setting.ts',
+    'libs/embedded-postgres/src/base-backup-settings.ts',
     'libs/process/src/tracing/tracing.ts',
     // What the SDK of S3 reads.
     'libs/object-store/src/s3-store.ts',

@@ -2,4 +2,5 @@ export { readCatalogConfig, type CatalogConfig, type CatalogDatabaseConfig } fro
 export { migrateCatalog, openCatalogDatabase } from './database.ts';
 export { catalogEntities, catalogMigrations } from './db/schema.ts';
 export { eraseOrganizationRows as eraseCatalogRows } from './erasure.ts';
+export { catalogOrganizationRows, CATALOG_LEFT_OUT, countCatalogUsage } from './organization-rows.ts';
 export { startCatalog, type RunningCatalog } from './start.ts';

@@ -8,6 +8,19 @@ export {
   METADATA_FOLDER,
   type MetadataSchema,
 } from './backups/metadata.ts';
+export {
+  beginOrganizationRestore,
+  endOrganizationRestore,
+  noteOwnerRestored,
+  noteRestoreFailed,
+  type OrganizationRestore,
+} from './backups/organization-restore.ts';
+export {
+  provisionerOrganizationRows,
+  PROVISIONER_LEFT_OUT,
+  pruneProvisionerRows,
+  settleProvisionerRows,
+} from './backups/organization-rows.ts';
 export { archivable, archivePast, type PastOptions } from './backups/past.ts';
 export { signErasure } from './erasure/signature.ts';
 export { erasuresToReplay, replayErasure, type Statements } from './erasure/replay.ts';

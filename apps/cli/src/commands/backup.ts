@@ -128,8 +128,16 @@ export function backupCommands(mad: Command, env: Env): void {
       }),
     );
   backup
+    .command('bases')
+    .description("the copies of the local server's files, and how the last try to make one went")
+    .action(
+      action(env, async ({ settings }) => {
+        await localVerb(settings, ['base-backups', '--home', settings.home, ...(settings.json ? ['--json'] : [])]);
+      }),
+    );
+  backup
     .command('base')
-    .description("copy the local server's files, from which point-in-time recovery begins; keeps the newest two")
+    .description("copy the local server's files now, from which point-in-time recovery begins; made daily by itself")
     .action(
       action(env, async ({ settings }) => {
         await localVerb(settings, ['base-backup', '--home', settings.home, ...(settings.json ? ['--json'] : [])]);
@@ -203,6 +211,35 @@ export function backupCommands(mad: Command, env: Env): void {
     'put it in the place of the metadata database; the system must be down',
     'metadata-restore',
   );
+  metadata
+    .command('restore-organization <archive> <organization>')
+    .description(
+      "bring one organization's rows (slug or id) back into the metadata database at work; refuses when rows differ",
+    )
+    .option('--dry-run', 'count what is missing, different and not archived in each table; change nothing')
+    .option('--missing-only', 'put back what is missing and leave what is there')
+    .option('--replace', 'make its rows equal to the archive; what came since goes, but for what jobs need')
+    .option('--yes', 'needed, unless it is a dry run')
+    .action(
+      action<{ dryRun?: true; missingOnly?: true; replace?: true; yes?: true }>(
+        env,
+        async ({ settings, options }, archive, organization) => {
+          const { dryRun, missingOnly, replace, yes } = options;
+          if (missingOnly && replace) throw new CommandFailure('say --missing-only or --replace, not both', EXIT.usage);
+          if (!dryRun && !yes) throw new CommandFailure('this writes metadata: say --yes, or --dry-run', EXIT.usage);
+          const flags = [dryRun && '--dry-run', missingOnly && '--missing-only', replace && '--replace'];
+          const more = [...flags, settings.json ? '--json' : undefined].filter((one) => typeof one === 'string');
+          await localVerb(settings, [
+            'metadata-restore-organization',
+            '--home',
+            settings.home,
+            ...more,
+            archive,
+            organization,
+          ]);
+        },
+      ),
+    );
   backup
     .command('policy <organization>')
     .description('how often an organization (slug or id) is backed up; with both options, sets it')

@@ -79,6 +79,7 @@ export function rolloutCommands(db: Command, env: Env): void {
           one.fromVersion,
           version,
           one.migrations.length,
+          Number(one.rowsToChange),
           one.error || (one.triedWithoutData.length > 0 ? `without data: ${one.triedWithoutData.join(', ')}` : ''),
         ]);
         const statements = [...migrations.values()].map(({ name, sql, transactional }) => {
@@ -91,7 +92,7 @@ export function rolloutCommands(db: Command, env: Env): void {
             tenants: tenants.map((one) => jsonOf(PlannedTenantSchema, one)),
             migrations: [...migrations.values()].map((one) => jsonOf(PlannedMigrationSchema, one)),
           },
-          [table(['database', 'label', 'from', 'to', 'migrations', 'error'], rows), ...statements].join('\n\n'),
+          [table(['database', 'label', 'from', 'to', 'migrations', 'rows', 'error'], rows), ...statements].join('\n\n'),
         );
         if (failed.length > 0) process.exitCode = EXIT.failed;
       }),

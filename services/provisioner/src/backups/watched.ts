@@ -1,6 +1,6 @@
 import type { Database } from '@mad/postgres';
 import { SECOND_MS } from '@mad/process';
-import { isCancelRequested, noteBytes, type Held } from '../operations/lease.ts';
+import { isCancelRequested, noteProgress, type Held } from '../operations/lease.ts';
 import { Cancelled } from '../operations/stops.ts';
 
 const EVERY_MS = SECOND_MS;
@@ -28,7 +28,7 @@ export async function watched<T>(
   let looking = Promise.resolve();
   const look = async (): Promise<void> => {
     const { done, total } = progress;
-    if (done !== shown) await noteBytes(database, held, (shown = done), total);
+    if (done !== shown) await noteProgress(database, held, { done: (shown = done), total, unit: 'bytes' });
     if (await isCancelRequested(database, held)) cancelled.abort(new Cancelled('its end was asked for'));
   };
   const timer = setInterval(() => {
@@ -43,6 +43,6 @@ export async function watched<T>(
   } finally {
     clearInterval(timer);
     await looking;
-    await noteBytes(database, held, progress.done, progress.total).catch(() => undefined);
+    await noteProgress(database, held, { ...progress, unit: 'bytes' }).catch(() => undefined);
   }
 }

@@ -169,15 +169,19 @@ export async function advance(db: Database, held: Held, next: StepName, leaseMs:
   }, RELAXED);
 }
 
-/** Shows how many bytes of its step are done; the total grows where it was guessed too low. */
-export async function noteBytes(db: Database, { operationId }: Held, done: number, total: number): Promise<void> {
+/** Shows how much of its step is done; the total grows where it was guessed too low. */
+export async function noteProgress(
+  db: Database,
+  { operationId }: Held,
+  { done, total, unit }: { done: number; total: number; unit: 'bytes' | 'rows' },
+): Promise<void> {
   await db.asSystem(
     (tx) =>
       tx.execute(
-        `UPDATE provisioner.operations SET progress_done = $2, progress_total = greatest($2, $3), progress_unit = 'bytes',
-           updated_at = now()
+        `UPDATE provisioner.operations SET progress_done = $2::bigint, progress_total = greatest($2::bigint, $3::bigint),
+           progress_unit = $4, updated_at = now()
          WHERE operation_id = $1 AND state = 'running'`,
-        [operationId, Math.round(done), Math.round(total)],
+        [operationId, Math.round(done), Math.round(total), unit],
       ),
     RELAXED,
   );

@@ -19,7 +19,8 @@ import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
 import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
-import { noteResult, readResult, remember, type Held } from '../operations/lease.ts';
+import { isCancelRequested, noteProgress, noteResult, readResult, remember, type Held } from '../operations/lease.ts';
+import { Cancelled } from '../operations/stops.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
 /** What steps work with. */
@@ -175,7 +176,7 @@ export const PROVISIONING_STEPS = {
     );
   },
 
-  async migrate(context, client, { tenant, server }, held) {
+  async migrate(context, client, { tenant, server }, held, stop) {
     const { database: db, connections, owners } = context;
     const { schema } = tenant;
     const known = await owners.of(schema).migrations();
@@ -183,11 +184,17 @@ export const PROVISIONING_STEPS = {
     const from = looked ?? (await versionBefore(context, client, server, tenant, held));
     const login = connections.migratorLogin(server, tenant.database_name);
     const to = (target: string): Promise<MigrateDatabaseResponse> =>
-      owners.of(schema).migrate(server, login, schemaOwner(schema), target);
+      owners.of(schema).migrate(server, login, schemaOwner(schema), target, async ({ changed, total }) => {
+        stop.throwIfAborted();
+        if (await isCancelRequested(db, held)) throw new Cancelled('its end was asked for');
+        await noteProgress(db, held, { done: Number(changed), total: Number(total), unit: 'rows' });
+      });
     const done = await database.whileConnectable(client, tenant.database_name, login.user, async () => {
       try {
         return await to(version);
       } catch (error) {
+        // Whoever goes on does so behind the rows that are changed.
+        stop.throwIfAborted();
         // Those that went well before the one that failed are taken back: the database is at one version or the other.
         await to(from).catch(() => undefined);
         throw error;

@@ -81,6 +81,17 @@ export async function refuseOthers(tx: Tx, schema: string, rolloutId: string | n
   throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { schema, rollout_id: other.rollout_id });
 }
 
+/** Rows changed, and to be changed, in the tenants of a rollout whose rows are being changed now. */
+export async function countRows(tx: Tx, rolloutId: string): Promise<{ changed: number; total: number }> {
+  const [rows] = await tx.query<{ changed: number; total: number }>(
+    `SELECT coalesce(sum(o.progress_done), 0)::float8 AS changed, coalesce(sum(o.progress_total), 0)::float8 AS total
+     FROM provisioner.migration_runs r JOIN provisioner.operations o USING (operation_id)
+     WHERE r.rollout_id = $1 AND r.state = 'running' AND o.progress_unit = 'rows'`,
+    [rolloutId],
+  );
+  return rows!;
+}
+
 /** Tenants of rollouts by the state of their run. */
 export async function countRuns(tx: Tx, rolloutIds: readonly string[]): Promise<Map<string, Record<string, number>>> {
   const rows = await tx.query<{ rollout_id: string; state: string; count: number }>(

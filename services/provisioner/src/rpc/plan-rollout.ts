@@ -73,18 +73,18 @@ async function tried(
   server: ServerRow,
   { schema, database_name: name }: TenantRow,
   known: readonly OwnedMigration[],
-): Promise<{ error?: string; triedWithoutData?: string[] }> {
+): Promise<{ error?: string; triedWithoutData?: string[]; rowsToChange?: bigint }> {
   const login = connections.migratorLogin(server, name);
   try {
-    const untried = await connections.asAdmin(server, async (client) => {
+    const { untried, rowsToChange } = await connections.asAdmin(server, async (client) => {
       const answer = await whileConnectable(client, name, login.user, () =>
         owners.of(schema).tryMigrations(server, login, schemaOwner(schema), ''),
       );
       // Made from nothing by every migration there is: what cannot be rolled back runs there.
       if (answer.untried.length > 0) await references.of(server, schema, known, client);
-      return answer.untried;
+      return answer;
     });
-    return { triedWithoutData: untried };
+    return { triedWithoutData: untried, rowsToChange };
   } catch (error) {
     return { error: error instanceof Error ? error.message : String(error) };
   }

@@ -7,7 +7,7 @@ import type { ProvisionerContext } from '../context.ts';
 import { ROLLOUT_COLUMNS, type RolloutRow, type RunRow } from '../db/entities/rollout.ts';
 import { versionOf } from '../domain/names.ts';
 import * as control from '../rollouts/control.ts';
-import { countRuns, insertRollout, readRollout } from '../rollouts/rollout-rows.ts';
+import { countRows, countRuns, insertRollout, readRollout } from '../rollouts/rollout-rows.ts';
 import { planRollout } from './plan-rollout.ts';
 import { rolloutMessage, rulesOf, runMessage, runStateName } from './rollout.ts';
 
@@ -20,7 +20,8 @@ export function rolloutService(context: ProvisionerContext): BoundService {
 
   const shown = async (tx: Tx, rolloutId: string): Promise<Rollout> => {
     const row = await readRollout(tx, rolloutId);
-    return rolloutMessage(row, (await countRuns(tx, [row.rollout_id])).get(row.rollout_id)!);
+    const counts = (await countRuns(tx, [row.rollout_id])).get(row.rollout_id)!;
+    return rolloutMessage(row, counts, await countRows(tx, row.rollout_id));
   };
 
   /** Changes a rollout and answers what it is then. */
@@ -114,7 +115,7 @@ export function rolloutService(context: ProvisionerContext): BoundService {
           async (tx) => ({ row: await readRollout(tx, rolloutId), rollout: await shown(tx, rolloutId) }),
           { signal: ctx.signal },
         );
-        const news = JSON.stringify([row.updated_at, row.state, row.wave, rollout.counts]);
+        const news = JSON.stringify([row.updated_at, row.state, row.wave, rollout.counts, `${rollout.rowsChanged}`]);
         if (news !== said) {
           said = news;
           yield { rollout };

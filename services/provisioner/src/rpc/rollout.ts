@@ -12,8 +12,12 @@ import {
 import type { RolloutRow, RunRow } from '../db/entities/rollout.ts';
 import { DEFAULT_RULES, type RolloutRules, type RunState } from '../domain/rollout.ts';
 
-/** The row as the API shows it, with its tenants counted by state. */
-export function rolloutMessage(row: RolloutRow, counts: Readonly<Record<string, number>>): Rollout {
+/** The row as the API shows it, with its tenants counted by state, and the rows that are being changed. */
+export function rolloutMessage(
+  row: RolloutRow,
+  counts: Readonly<Record<string, number>>,
+  rows = { changed: 0, total: 0 },
+): Rollout {
   const { rules } = row;
   return create(RolloutSchema, {
     rolloutId: row.rollout_id,
@@ -48,6 +52,8 @@ export function rolloutMessage(row: RolloutRow, counts: Readonly<Record<string, 
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     endTime: row.ended_at === null ? undefined : timestampFromDate(row.ended_at),
+    rowsChanged: BigInt(rows.changed),
+    rowsToChange: BigInt(rows.total),
   });
 }
 

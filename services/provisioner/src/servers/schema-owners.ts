@@ -2,6 +2,7 @@ import { Code, ConnectError, createClient, type Client } from '@connectrpc/conne
 import { backoff, MINUTE_MS, SECOND_MS, sleep } from '@mad/process';
 import {
   TenantSchemaService,
+  type DataChangeProgress,
   type ListTablesResponse,
   type MigrateDatabaseResponse,
   type Table,
@@ -15,6 +16,8 @@ import type { Login } from './server-connections.ts';
 /** The list changes with a release of the owner only. */
 const LIST_AGE_MS = SECOND_MS;
 const MIGRATE_TIMEOUT_MS = 10 * MINUTE_MS;
+/** A change of rows goes on for so long before it is looked whether it is to go on. */
+const ROWS_BUDGET_MS = SECOND_MS;
 /** An owner that is being restarted is back within this time. */
 const PATIENCE_MS = 3 * SECOND_MS;
 const RETRY = { baseMs: 100, maxMs: 500 };
@@ -31,8 +34,14 @@ export interface OwnedMigration extends ListedMigration {
 export interface SchemaOwner {
   /** Its migrations, oldest first. */
   migrations(): Promise<OwnedMigration[]>;
-  /** Brings a database to a version (empty: the newest), as `role`. */
-  migrate(server: ServerRow, login: Login, role: string, version: string): Promise<MigrateDatabaseResponse>;
+  /** Brings a database to a version (empty: the newest), as `role`; `onRows`: told again and again how far a change of rows is. */
+  migrate(
+    server: ServerRow,
+    login: Login,
+    role: string,
+    version: string,
+    onRows?: (progress: DataChangeProgress) => Promise<void>,
+  ): Promise<MigrateDatabaseResponse>;
   /** Tries that, upwards, in a transaction that is rolled back; `untried` are those that cannot stand in one. */
   tryMigrations(server: ServerRow, login: Login, role: string, version: string): Promise<TryMigrationsResponse>;
   /** What holds a database's data, as `role` sees it through an exported snapshot. */
@@ -110,9 +119,14 @@ function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
       const target = { host, port, sslmode, role, ...login };
       return patiently(() => client.tryMigrations({ target, version }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
     },
-    migrate({ host, port, sslmode }, login, role, version) {
+    async migrate({ host, port, sslmode }, login, role, version, onRows) {
       const target = { host, port, sslmode, role, ...login };
-      return patiently(() => client.migrateDatabase({ target, version }, { timeoutMs: MIGRATE_TIMEOUT_MS }));
+      const request = { target, version, budgetMs: ROWS_BUDGET_MS };
+      for (;;) {
+        const answer = await patiently(() => client.migrateDatabase(request, { timeoutMs: MIGRATE_TIMEOUT_MS }));
+        if (answer.unfinished === undefined) return answer;
+        await onRows?.(answer.unfinished);
+      }
     },
   };
 }
