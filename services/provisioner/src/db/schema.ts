@@ -20,6 +20,7 @@ import { Rollouts } from './migrations/2026_11_25_1120_rollouts.ts';
 import { Erasures } from './migrations/2026_11_25_1132_erasures.ts';
 import { ServerPlacement } from './migrations/2026_11_25_1133_server_placement.ts';
 import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
+import { KeyService } from './migrations/2026_11_25_1200_key_service.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -57,4 +58,5 @@ export const provisionerMigrations = [
   Erasures,
   ServerPlacement,
   ConnectionShares,
+  KeyService,
 ];
