@@ -144,6 +144,18 @@ describe('tables', () => {
       ['Metadata DB', 'ready', 1],
       ['Results DBs', 'degraded: 2 READY, 1 FAILED', null],
     ]);
+    const withKeys = (keyService: boolean, latency: Record<string, number>): unknown =>
+      partsOf(
+        {
+          status: 'ready',
+          degraded: !keyService,
+          checks: { databases: {}, metadata_db: true, key_service: keyService, org_databases: {} },
+          latency_ms: latency,
+        },
+        5,
+      ).find(({ part }) => part === 'Key service');
+    expect(withKeys(true, { key_service: 7.6 })).toMatchObject({ state: 'healthy', latency_ms: 8 });
+    expect(withKeys(false, {})).toMatchObject({ state: 'unavailable', latency_ms: null });
   });
 });
 

@@ -5,14 +5,16 @@ import { catalogMigrations, eraseCatalogRows } from '@mad/catalog';
 import { eraseIdentityRows, identityMigrations } from '@mad/identity';
 import { openObjectStore, type ObjectStore } from '@mad/object-store';
 import { createMetadataDatabase, migrate, ownerRole, type MigrationClass } from '@mad/postgres';
+import { readEnv } from '@mad/process';
 import {
   archiveMetadata,
   erasuresToReplay,
   KEYS_FOLDER,
   loadMetadata,
-  parseMasterKeys,
   provisionerMigrations,
+  readMasterKeys,
   replayErasure,
+  type MasterKeys,
   type MetadataSchema,
   type Statements,
 } from '@mad/provisioner';
@@ -26,7 +28,7 @@ export interface MetadataPlace {
   /** The migrator's, to any database of that server. */
   migrateUrl: string;
   database: string;
-  masterKey: string;
+  master: MasterKeys;
   objectStoreUrl: string;
   /** Public keys that signed the records of erasures. */
   erasureKeys: readonly JsonWebKey[];
@@ -48,7 +50,9 @@ export function localPlace(
 ): MetadataPlace {
   const objectStoreUrl = process.env.OBJECT_STORE_URL ?? pathToFileURL(join(home, 'objects')).href;
   const erasureKeys = [signingKeys.provisioner.publicJwk];
-  return { ...where, masterKey: masterKeys.provisioner, objectStoreUrl, erasureKeys };
+  // As provisioner of this system reads them: what is set outside wins.
+  const master = readEnv({ PROVISIONER_MASTER_KEY: masterKeys.provisioner, ...process.env }, readMasterKeys);
+  return { ...where, master, objectStoreUrl, erasureKeys };
 }
 
 function sorted(migrations: readonly MigrationClass[]): MigrationClass[] {
@@ -156,11 +160,8 @@ async function eraseAgain(place: MetadataPlace, database: string): Promise<numbe
   }
 }
 
-function opened({ masterKey, objectStoreUrl }: MetadataPlace): {
-  master: ReturnType<typeof parseMasterKeys>;
-  objects: ObjectStore;
-} {
-  return { master: parseMasterKeys(masterKey), objects: openObjectStore(objectStoreUrl) };
+function opened({ master, objectStoreUrl }: MetadataPlace): { master: MasterKeys; objects: ObjectStore } {
+  return { master, objects: openObjectStore(objectStoreUrl) };
 }
 
 /** Makes the database with the archived schemas' tables, and fills it. The archive's release may be older than this one. */

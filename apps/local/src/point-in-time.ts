@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { recoverTo } from '@mad/embedded-postgres';
 import { openObjectStore } from '@mad/object-store';
-import { archivable, archivePast, parseMasterKeys, type Statements } from '@mad/provisioner';
+import { archivable, archivePast, type Statements } from '@mad/provisioner';
 import { resultsMigrations } from '@mad/results';
 import pg from 'pg';
 import type { MetadataPlace } from './metadata-backup.ts';
@@ -38,7 +38,7 @@ const migrations = [...resultsMigrations]
  * touched but the backup's own rows. Throws when the moment cannot be reached, or the organization has no database.
  */
 export async function backUpThePast(
-  { adminUrl, database, masterKey, objectStoreUrl }: MetadataPlace,
+  { adminUrl, database, master, objectStoreUrl }: MetadataPlace,
   { home, orgId, to, settings, log }: PastRequest,
 ): Promise<PastBackup> {
   const metadata = new URL(adminUrl);
@@ -63,7 +63,7 @@ export async function backUpThePast(
     });
     try {
       const made = await archivePast(tx, {
-        master: parseMasterKeys(masterKey),
+        master,
         objects: openObjectStore(objectStoreUrl),
         orgId,
         schema: SCHEMA,

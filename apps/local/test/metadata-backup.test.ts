@@ -37,7 +37,7 @@ beforeAll(async () => {
     adminUrl: testCluster().adminUrl,
     migrateUrl: database.url('mad_migrator'),
     database: database.name,
-    masterKey: randomBytes(32).toString('base64'),
+    master: parseMasterKeys(randomBytes(32).toString('base64')),
     objectStoreUrl: pathToFileURL(home).href,
     erasureKeys: [],
   };
@@ -211,7 +211,7 @@ describe('metadata', () => {
         applicationName: 'test',
       });
       const options = {
-        master: parseMasterKeys(place.masterKey),
+        master: place.master,
         objects: openObjectStore(place.objectStoreUrl),
       };
       // As the erasure does it: in one transaction with the destruction.
@@ -232,7 +232,7 @@ describe('metadata', () => {
     async () => {
       const { archive } = await backUpMetadata(place);
       const before = await query('SELECT count(*)::int AS n FROM identity.organizations');
-      const strange = { ...place, masterKey: randomBytes(32).toString('base64') };
+      const strange = { ...place, master: parseMasterKeys(randomBytes(32).toString('base64')) };
       await expect(verifyMetadata(strange, archive)).rejects.toThrow(/^ARCHIVE_KEY_UNAVAILABLE/);
       const path = join(home, archive);
       const whole = await readFile(path);

@@ -14,6 +14,7 @@ import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import {
   PROVISIONER_LEFT_OUT,
+  parseMasterKeys,
   provisionerMigrations,
   provisionerOrganizationRows,
   signErasure,
@@ -49,7 +50,7 @@ beforeAll(async () => {
     adminUrl: testCluster().adminUrl,
     migrateUrl: database.url('mad_migrator'),
     database: database.name,
-    masterKey: randomBytes(32).toString('base64'),
+    master: parseMasterKeys(randomBytes(32).toString('base64')),
     objectStoreUrl: pathToFileURL(home).href,
     erasureKeys: [],
   };

@@ -32,6 +32,7 @@ export type Reason =
   // tenants and their databases
   | 'CONNECTION_BUDGET_EXHAUSTED'
   | 'DATABASE_UNAVAILABLE'
+  | 'KEY_SERVICE_UNAVAILABLE'
   | 'MIGRATION_FAILED'
   | 'NO_SERVER_AVAILABLE'
   | 'ORGANIZATION_ERASED'

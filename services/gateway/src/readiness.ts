@@ -12,6 +12,8 @@ export interface Readiness {
     /** Every probe by name: true when it answered. `redis` only where Redis is used. */
     databases: Record<string, boolean>;
     metadata_db: boolean;
+    /** Whether the key service that holds the master key answers; only where there is one. */
+    key_service?: boolean;
     /** Tenants by state, e.g. {"READY": 12}. */
     org_databases: Record<string, number>;
   };
@@ -25,8 +27,8 @@ const SICK = new Set(['FAILED']);
 
 /**
  * Asks the provisioner, which probes the metadata database and every server once, and Redis where it is used. Not ready
- * only when the metadata database or every server is gone; one sick server or tenant degrades, and so does Redis, which
- * holds only what may be lost.
+ * only when the metadata database or every server is gone; one sick server or tenant degrades, and so do Redis, which
+ * holds only what may be lost, and the key service: tenants in use do without it.
  */
 export function readinessProbe(
   provisioner: Transport,
@@ -69,18 +71,21 @@ export function readinessOf(fleet: GetFleetHealthResponse): Readiness {
   const tenants = Object.entries(fleet.tenantsByState).map(([state, count]) => [state, Number(count)] as const);
   const anyServer = servers.length === 0 || servers.some(([, healthy]) => healthy);
   const allServers = servers.every(([, healthy]) => healthy);
+  const { keyService } = fleet;
   const sickTenants = tenants.some(([state, count]) => SICK.has(state) && count > 0);
   return {
     status: metadata && anyServer ? 'ready' : 'not_ready',
-    degraded: !metadata || !allServers || sickTenants,
+    degraded: !metadata || !allServers || sickTenants || keyService?.healthy === false,
     checks: {
       databases: { metadata, ...Object.fromEntries(servers) },
       metadata_db: metadata,
+      ...(keyService === undefined ? {} : { key_service: keyService.healthy }),
       org_databases: Object.fromEntries(tenants),
     },
     latency_ms: {
       metadata: fleet.metadataLatencyMs,
       ...Object.fromEntries(fleet.servers.map(({ name, latencyMs }) => [name, latencyMs])),
+      ...(keyService?.healthy ? { key_service: keyService.latencyMs } : {}),
     },
   };
 }

@@ -207,6 +207,17 @@ describe('probes', () => {
     });
   });
 
+  test('a key service that is away degrades and stays ready', async () => {
+    Object.assign(fleet, { keyService: { healthy: true, latencyMs: 3, error: '' } });
+    const healthy = await (await get('/ready')).json();
+    expect(healthy).toMatchObject({ degraded: false, checks: { key_service: true }, latency_ms: { key_service: 3 } });
+    Object.assign(fleet, { keyService: { healthy: false, latencyMs: 0, error: 'it does not answer' } });
+    const response = await get('/ready');
+    expect(response.status).toBe(200);
+    expect(await response.json()).toMatchObject({ status: 'ready', degraded: true, checks: { key_service: false } });
+    Object.assign(fleet, { keyService: undefined });
+  });
+
   test('one sick tenant or server degrades and stays ready; none left is not ready', async () => {
     const { servers, tenantsByState } = fleet;
     fleet.tenantsByState = { READY: 2n, FAILED: 1n } as never;

@@ -2,7 +2,10 @@ import { DAY_MS, MINUTE_MS, readEnv, SECOND_MS, type Env, type EnvReader } from 
 import { privateJwkSetting, serviceKeysSetting, type ServiceIdentity, type ServiceKeys } from '@mad/auth';
 import type { BackupPolicy } from './backups/schedule.ts';
 import { MAX_SCHEMA_LENGTH } from './domain/names.ts';
-import { parseMasterKeys, type MasterKeys } from './secrets/master-key.ts';
+import { parseMasterKeys } from './secrets/local-keys.ts';
+import { inPlaceOf, type MasterKeys } from './secrets/master-keys.ts';
+import { remembered } from './secrets/remembered-keys.ts';
+import { vaultKeys } from './secrets/vault-keys.ts';
 import { SERVER_DEFAULTS, type ServerRegistration } from './servers/registration.ts';
 
 /** Everything provisioner is told from outside. */
@@ -64,6 +67,9 @@ export interface ProvisionerConfig {
 }
 
 const ADDRESS = /^[^\s:]+:\d{1,5}$/;
+const MOUNT = /^[\w-]+(\/[\w-]+)*$/;
+const KEY_NAME = /^[\w.-]{1,128}$/;
+const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]']);
 const REGION = /^[a-z][a-z0-9-]{0,62}$/;
 
 /** Reads the configuration; throws a ConfigError that lists every problem. */
@@ -80,9 +86,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       poolSize: r.integer('PROVISIONER_POOL_SIZE', { default: 2, min: 1 }),
       systemPoolSize: r.integer('PROVISIONER_SYSTEM_POOL_SIZE', { default: 5, min: 1 }),
       statementTimeoutMs: r.integer('STATEMENT_TIMEOUT_MS', { default: MINUTE_MS, min: 1 }),
-      masterKeys: masterKeysOf(r.secret('PROVISIONER_MASTER_KEY'), (message) =>
-        r.problem('PROVISIONER_MASTER_KEY', message),
-      ),
+      masterKeys: readMasterKeys(r),
       servicePrivateJwk: r.json('PROVISIONER_SERVICE_KEY', privateJwkSetting),
       serviceKeys: r.json('MAD_SERVICE_KEYS', serviceKeysSetting),
       identityAddress: r.string('IDENTITY_ADDRESS', {
@@ -119,14 +123,51 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
   });
 }
 
-function masterKeysOf(text: string, problem: (message: string) => void): MasterKeys {
+/**
+ * The installation's master keys: those in the settings, a key service's, or both while one takes over what the other
+ * sealed; `PROVISIONER_KEY_SOURCE` says which seals.
+ */
+export function readMasterKeys(r: EnvReader): MasterKeys {
+  const service = readVaultKeys(r);
+  const text =
+    service === undefined ? r.secret('PROVISIONER_MASTER_KEY') : r.secret('PROVISIONER_MASTER_KEY', { optional: true });
+  const local = localKeys(text, (message) => r.problem('PROVISIONER_MASTER_KEY', message));
+  const source = r.oneOf('PROVISIONER_KEY_SOURCE', ['local', 'vault'], service === undefined ? 'local' : 'vault');
+  const [now, before] = source === 'vault' ? [service, local] : [local, service];
+  // A missing one was reported already, but for a source that was chosen and not described.
+  if (now === undefined && source === 'vault')
+    r.problem('PROVISIONER_VAULT_URL', 'is required with PROVISIONER_KEY_SOURCE=vault');
+  if (now === undefined && service !== undefined) {
+    r.problem('PROVISIONER_MASTER_KEY', 'is required with PROVISIONER_KEY_SOURCE=local');
+  }
+  if (now === undefined) return undefined as never;
+  return before === undefined ? now : inPlaceOf(before, now);
+}
+
+function localKeys(text: string | undefined, problem: (message: string) => void): MasterKeys | undefined {
+  // A missing one was reported already where it is required.
+  if (text === undefined || text === '') return undefined;
   try {
     return parseMasterKeys(text);
   } catch (error) {
-    // A missing one was reported already.
-    if (text !== '') problem((error as Error).message);
-    return undefined as never;
+    problem((error as Error).message);
+    return undefined;
   }
+}
+
+function readVaultKeys(r: EnvReader): MasterKeys | undefined {
+  const url = r.url('PROVISIONER_VAULT_URL', { optional: true });
+  const mount = r.string('PROVISIONER_VAULT_MOUNT', { default: 'transit', pattern: MOUNT, expected: 'a path' });
+  const timeoutMs = r.integer('PROVISIONER_VAULT_TIMEOUT_MS', { default: 5 * SECOND_MS, min: 100, max: MINUTE_MS });
+  const keepMs = r.integer('PROVISIONER_VAULT_KEEP_MS', { default: 60 * MINUTE_MS, min: 1, max: DAY_MS });
+  const key = r.string('PROVISIONER_VAULT_KEY', { default: 'mad', pattern: KEY_NAME, expected: "a key's name" });
+  if (url === undefined) return undefined;
+  const tokenPath = r.string('PROVISIONER_VAULT_TOKEN_PATH');
+  const { protocol, hostname } = new URL(url);
+  if (protocol !== 'https:' && !(protocol === 'http:' && LOOPBACK.has(hostname))) {
+    r.problem('PROVISIONER_VAULT_URL', 'must be https, or http to this machine itself');
+  }
+  return remembered(vaultKeys({ url, mount, key, tokenPath, timeoutMs }), keepMs);
 }
 
 /** Who owns each tenant schema, as "host:port" by name, from `results=host:port,other=host:port`. */

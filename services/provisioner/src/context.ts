@@ -7,7 +7,7 @@ import type { ChangeFeed } from './provisioning/change-feed.ts';
 import type { References } from './drift/references.ts';
 import type { Runs } from './operations/runs.ts';
 import type { RolloutKeeper } from './rollouts/rollout-keeper.ts';
-import type { MasterKeys } from './secrets/master-key.ts';
+import type { MasterKeys } from './secrets/master-keys.ts';
 import type { SchemaOwners } from './servers/schema-owners.ts';
 import type { ServerConnections } from './servers/server-connections.ts';
 

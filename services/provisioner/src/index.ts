@@ -24,8 +24,15 @@ export {
 export { archivable, archivePast, type PastOptions } from './backups/past.ts';
 export { signErasure } from './erasure/signature.ts';
 export { erasuresToReplay, replayErasure, type Statements } from './erasure/replay.ts';
-export { parseMasterKeys } from './secrets/master-key.ts';
-export { parseServers, readProvisionerConfig, readTenantSchemas, type ProvisionerConfig } from './config.ts';
+export { parseMasterKeys } from './secrets/local-keys.ts';
+export type { MasterKeys } from './secrets/master-keys.ts';
+export {
+  parseServers,
+  readMasterKeys,
+  readProvisionerConfig,
+  readTenantSchemas,
+  type ProvisionerConfig,
+} from './config.ts';
 export { provisionerEntities, provisionerMigrations } from './db/schema.ts';
 export { migrateProvisioner } from './migrate.ts';
 export type { ServerRegistration } from './servers/registration.ts';

@@ -24,7 +24,7 @@ import { ReconcileKeeper } from './reconcile/reconcile-keeper.ts';
 import { RotationKeeper } from './rotation/rotation-keeper.ts';
 import { deliverAuditEvents, QUEUES } from './queue.ts';
 import { routes } from './routes.ts';
-import { upsertServer } from './servers/registration.ts';
+import { sealRegistration, upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
 import { registerFleetMetrics } from './servers/tenant-metrics.ts';
 import { ServerWatch } from './servers/server-watch.ts';
@@ -65,9 +65,12 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     ...deps,
   });
   open.defer(() => database.close());
-  await database.asSystem(async (tx) => {
-    for (const server of config.servers) await upsertServer(tx, master, server, { limits: false });
-  });
+  // A key service that is away or whose key is unfit is said at the start, not at the first organization.
+  await master.standing();
+  for (const server of config.servers) {
+    const secrets = await sealRegistration(master, server);
+    await database.asSystem((tx) => upsertServer(tx, server, secrets, { limits: false }));
+  }
   const identity = to(config.identityAddress);
   // Before the queue: its handlers finish before what they talk to is closed.
   open.defer(() => identity.close());

@@ -5,7 +5,7 @@ import { createMetrics, uuidv7 } from '@mad/process';
 import { openDatabase } from '@mad/postgres';
 import { registerFleetMetrics } from '../src/servers/tenant-metrics.ts';
 import type { ServerRow } from '../src/db/entities/server.ts';
-import { parseMasterKeys } from '../src/secrets/master-key.ts';
+import { parseMasterKeys } from '../src/secrets/local-keys.ts';
 import { serverPassword } from '../src/secrets/server-passwords.ts';
 import { silent } from './neighbours.ts';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
@@ -74,6 +74,6 @@ test('a changed master key takes over everything while both are configured, and 
   expect(await passwords()).toEqual(before);
   const { rows } = await mad.rows.query<ServerRow>(`SELECT * FROM provisioner.database_servers WHERE name = 'spare'`);
   const master = parseMasterKeys(`2:${two}`);
-  expect(serverPassword(master, rows[0]!, 'mad_provisioner_admin')).toBe('p');
-  expect(serverPassword(master, rows[0]!, 'mad_migrator')).toBe('m');
+  expect(await serverPassword(master, rows[0]!, 'mad_provisioner_admin')).toBe('p');
+  expect(await serverPassword(master, rows[0]!, 'mad_migrator')).toBe('m');
 }, 60_000);

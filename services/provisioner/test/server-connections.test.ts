@@ -6,7 +6,7 @@ import { testCluster } from '@mad/testing';
 import pg from 'pg';
 import type { ServerRow } from '../src/db/entities/server.ts';
 import { isAway } from '../src/domain/rollout.ts';
-import { parseMasterKeys } from '../src/secrets/master-key.ts';
+import { parseMasterKeys } from '../src/secrets/local-keys.ts';
 import { sealServerPasswords } from '../src/secrets/server-passwords.ts';
 import { ServerConnections } from '../src/servers/server-connections.ts';
 import { silent } from './neighbours.ts';
@@ -25,7 +25,7 @@ beforeAll(async () => {
   const password = (role: string): string => new URL(cluster.url(role, 'postgres')).password;
   const passwords = { provisioner: password('mad_provisioner_admin'), migrator: password('mad_migrator') };
   const about = { server_id: 'a', name: 'local', host, port, sslmode: '' };
-  server = { ...about, ...sealServerPasswords(master, 'local', passwords) } as ServerRow;
+  server = { ...about, ...(await sealServerPasswords(master, 'local', passwords)) } as ServerRow;
 });
 
 afterAll(async () => {

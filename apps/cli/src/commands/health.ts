@@ -17,7 +17,13 @@ export interface Part {
 interface Readiness {
   status: string;
   degraded: boolean;
-  checks: { databases: Record<string, boolean>; metadata_db: boolean; org_databases: Record<string, number> };
+  checks: {
+    databases: Record<string, boolean>;
+    metadata_db: boolean;
+    /** Only where a key service holds the master key. */
+    key_service?: boolean;
+    org_databases: Record<string, number>;
+  };
   latency_ms: Record<string, number>;
 }
 
@@ -69,6 +75,7 @@ export function partsOf({ checks, latency_ms, status }: Readiness, gatewayMs: nu
   const tenants = Object.entries(checks.org_databases).filter(([, count]) => count > 0);
   const sick = tenants.some(([state]) => state === 'FAILED');
   const redis = checks.databases.redis;
+  const keys = checks.key_service;
   return [
     { part: 'Gateway', state: status === 'ready' ? 'healthy' : 'not ready', latency_ms: gatewayMs },
     ...servers.map(([name, ok]) => ({
@@ -82,6 +89,9 @@ export function partsOf({ checks, latency_ms, status }: Readiness, gatewayMs: nu
       latency_ms: measured('redis'),
     },
     { part: 'Metadata DB', state: checks.metadata_db ? 'ready' : 'unreachable', latency_ms: measured('metadata') },
+    ...(keys === undefined
+      ? []
+      : [{ part: 'Key service', state: keys ? 'healthy' : 'unavailable', latency_ms: measured('key_service') }]),
     {
       part: 'Results DBs',
       state:

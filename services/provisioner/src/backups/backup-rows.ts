@@ -1,8 +1,8 @@
 import type { Database, Tx } from '@mad/postgres';
 import type { BackupRow } from '../db/entities/backup.ts';
 import { lockHeld, type Held } from '../operations/lease.ts';
-import { ensureDataKey, type DataKey } from '../secrets/data-keys.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import { noteDataKey, type DataKey, type PreparedKey } from '../secrets/data-keys.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import type { Written } from './archive-writer.ts';
 
 /** Every column of a BackupRow, for queries. */
@@ -19,17 +19,18 @@ export async function findBackup(database: Database, backupId: string): Promise<
   return row;
 }
 
-/** Notes where the archive will be, before it is begun. Returns the organization's newest key to seal it under. */
+/** Notes where the archive will be, before it is begun. Returns the organization's key to seal it under. */
 export async function noteKey(
   tx: Tx,
   master: MasterKeys,
   held: Held,
+  prepared: PreparedKey,
   backupId: string,
   objectKey: string,
 ): Promise<DataKey> {
   await lockHeld(tx, held);
   await tx.execute('UPDATE provisioner.backups SET object_key = $2 WHERE backup_id = $1', [backupId, objectKey]);
-  return ensureDataKey(tx, master, held.orgId);
+  return noteDataKey(tx, master, prepared);
 }
 
 /** The archive is whole and on the disk. */

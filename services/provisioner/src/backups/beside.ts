@@ -32,7 +32,7 @@ export const BESIDE_STEPS = {
     await connections.as(place, connections.adminLogin(place, name), (inside) =>
       inside.query(`CREATE SCHEMA IF NOT EXISTS ${id(BESIDE_SCHEMA)} AUTHORIZATION ${id(role)}`),
     );
-    const login = connections.migratorLogin(place, name);
+    const login = await connections.migratorLogin(place, name);
     const laid = await tried(context, held, stop, () =>
       server.whileConnectable(client, name, login.user, () =>
         watched(database, held, stop, (progress, signal) =>

@@ -7,7 +7,7 @@ import { listTables } from '@mad/tenancy';
 import pg from 'pg';
 import { provisionerMigrations } from '../db/schema.ts';
 import type { ListedMigration } from '../domain/names.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import { MasterKeyError, type MasterKeys } from '../secrets/master-keys.ts';
 import { ArchiveError } from './archive-error.ts';
 import type { ArchivedSchema, ArchiveHeader, ArchiveManifest, ArchivePlan, PlannedTable } from './archive-format.ts';
 import { ArchiveReader } from './archive-reader.ts';
@@ -177,7 +177,7 @@ async function putArchive(
 ): Promise<{ key: string; written: Written }> {
   const archiveId = uuidv7();
   const secret = randomBytes(32);
-  const { sealed, version } = master.seal(secret, aadOf(archiveId));
+  const { sealed, version } = await master.seal(secret, aadOf(archiveId));
   const header: ArchiveHeader = {
     archive_id: archiveId,
     org_id: NOBODY,
@@ -224,8 +224,9 @@ export async function loadMetadata(
     const reader = await ArchiveReader.open(stream as AsyncIterable<Buffer>, expected, async (header) => {
       try {
         const sealed = { sealed: Buffer.from(header.sealed_key ?? '', 'base64'), version: header.key_version };
-        return master.open(sealed, aadOf(archiveId));
+        return await master.open(sealed, aadOf(archiveId));
       } catch (cause) {
+        if (!(cause instanceof MasterKeyError)) throw cause;
         const message = `it was sealed under another master key of version ${header.key_version}`;
         throw new ArchiveError('ARCHIVE_KEY_UNAVAILABLE', message, { cause });
       }

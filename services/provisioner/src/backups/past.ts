@@ -10,8 +10,8 @@ import { canBeArchived } from '../domain/backup-rules.ts';
 import { schemaOwner, type ListedMigration } from '../domain/names.ts';
 import type { Statements } from '../erasure/replay.ts';
 import { insertOperation } from '../operations/lease.ts';
-import { ensureDataKey } from '../secrets/data-keys.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import { noteDataKey, prepareDataKey } from '../secrets/data-keys.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import type { ArchiveHeader, ArchivePlan } from './archive-format.ts';
 import { writeArchive, type Written } from './archive-writer.ts';
 import { completeBackup } from './backup-rows.ts';
@@ -73,7 +73,7 @@ export async function archivePast(
     'INSERT INTO provisioner.backups (backup_id, org_id, schema, operation_id, object_key) VALUES ($1, $2, $3, $4, $5)',
     [backupId, orgId, schema, operationId, objectKey],
   );
-  const dataKey = await ensureDataKey(tx, master, orgId);
+  const dataKey = await noteDataKey(tx, master, await prepareDataKey((fn) => fn(tx), master, orgId));
   const header: ArchiveHeader = {
     archive_id: backupId,
     org_id: orgId,

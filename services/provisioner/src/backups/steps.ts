@@ -8,7 +8,7 @@ import { lockHeld, noteResult, type Held } from '../operations/lease.ts';
 import { Cancelled } from '../operations/stops.ts';
 import { appendChange } from '../provisioning/changes.ts';
 import type { Step, StepContext, Subject } from '../provisioning/steps.ts';
-import { findDataKey } from '../secrets/data-keys.ts';
+import { findDataKey, prepareDataKey, unwrapDataKey } from '../secrets/data-keys.ts';
 import * as server from '../servers/tenant-database.ts';
 import { buildDatabase } from '../servers/template.ts';
 import { ArchiveError } from './archive-error.ts';
@@ -44,7 +44,8 @@ export const BACKUP_STEPS = {
     // What an attempt before left: a key gets content once only, and each attempt has a key of its own.
     if (backup.object_key !== '') await objects.delete(backup.object_key);
     const objectKey = `orgs/${orgId}/backups/${backupId}/${randomBytes(8).toString('hex')}`;
-    const dataKey = await database.asSystem((tx) => noteKey(tx, master, held, backupId, objectKey));
+    const prepared = await prepareDataKey((fn) => database.asSystem(fn), master, orgId);
+    const dataKey = await database.asSystem((tx) => noteKey(tx, master, held, prepared, backupId, objectKey));
     const header: ArchiveHeader = {
       archive_id: backupId,
       org_id: orgId,
@@ -55,7 +56,7 @@ export const BACKUP_STEPS = {
       compression: 'zstd',
       rows: 'copy-text',
     };
-    const login = connections.migratorLogin(place, tenant.database_name);
+    const login = await connections.migratorLogin(place, tenant.database_name);
     const role = schemaOwner(schema);
     const snapshot = { connections, server: place, login, role, schema, owner: owners.of(schema) };
     const { generation } = tenant;
@@ -106,7 +107,7 @@ export const BACKUP_STEPS = {
       const name = copyName(held.schema, held.operationId);
       const { schema } = held;
       await buildDatabase(client, name, archived!.version, { connections, server: place, schema, owner });
-      const login = connections.migratorLogin(place, name);
+      const login = await connections.migratorLogin(place, name);
       const partitions = reader.plan.tables.filter((table) => table.partition_of !== '');
       await server.whileConnectable(client, name, login.user, () =>
         owner.makePartitions(
@@ -124,7 +125,7 @@ export const BACKUP_STEPS = {
     const { database, connections } = context;
     const { backup_id: backupId } = paramsOf(held);
     const { raw_bytes: total } = await findBackup(database, backupId);
-    const login = connections.migratorLogin(place, copyName(held.schema, held.operationId));
+    const login = await connections.migratorLogin(place, copyName(held.schema, held.operationId));
     await tried(context, held, stop, () =>
       server.whileConnectable(client, login.database, login.user, () =>
         watched(database, held, stop, (progress, signal) =>
@@ -230,7 +231,7 @@ async function toNewest(
   { schema }: Held,
   name: string,
 ): Promise<{ version: string; fingerprint: string }> {
-  const login = connections.migratorLogin(place, name);
+  const login = await connections.migratorLogin(place, name);
   return server.whileConnectable(client, name, login.user, () =>
     owners.of(schema).migrate(place, login, schemaOwner(schema), ''),
   );
@@ -255,11 +256,11 @@ export async function reading<T>(
       stream as AsyncIterable<Buffer>,
       expected,
       async ({ key_version: version }) => {
-        const key = await database.asSystem((tx) => findDataKey(tx, master, held.orgId, version));
-        if (key === undefined) {
+        const row = await database.asSystem((tx) => findDataKey(tx, held.orgId, version));
+        if (row === undefined) {
           throw new ArchiveError('ARCHIVE_KEY_UNAVAILABLE', `the data key ${version} of ${held.orgId} was destroyed`);
         }
-        return key.key;
+        return (await unwrapDataKey(master, row)).key;
       },
     );
     return await fn(reader);

@@ -21,6 +21,7 @@ import { Rollouts } from './migrations/2026_11_25_1120_rollouts.ts';
 import { Erasures } from './migrations/2026_11_25_1132_erasures.ts';
 import { ServerPlacement } from './migrations/2026_11_25_1133_server_placement.ts';
 import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
+import { KeyService } from './migrations/2026_11_25_1200_key_service.ts';
 import { ServerStandbys } from './migrations/2026_11_25_1220_server_standbys.ts';
 
 /** Every table of provisioner. */
@@ -60,5 +61,6 @@ export const provisionerMigrations = [
   Erasures,
   ServerPlacement,
   ConnectionShares,
+  KeyService,
   ServerStandbys,
 ];

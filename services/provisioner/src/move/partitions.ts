@@ -14,7 +14,7 @@ export async function makeMissingPartitions(
 ): Promise<ListTablesResponse> {
   const owner = owners.of(schema);
   const role = schemaOwner(schema);
-  const [from, to] = [source, target].map(({ server }) => connections.migratorLogin(server, name));
+  const [from, to] = await Promise.all([source, target].map(({ server }) => connections.migratorLogin(server, name)));
   const listed = await whileConnectable(source.client, name, from!.user, () =>
     owner.tables(source.server, from!, role, '', stop),
   );

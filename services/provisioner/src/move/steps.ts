@@ -60,7 +60,10 @@ export const MOVE_STEPS = {
     const { database_name: name, schema, generation } = tenant;
     const role = schemaOwner(schema);
     await onEnd(context, client, subject, held, 'target', async ({ client: there, server: target }) => {
-      const [from, to] = [connections.migratorLogin(source, name), connections.migratorLogin(target, name)];
+      const [from, to] = await Promise.all([
+        connections.migratorLogin(source, name),
+        connections.migratorLogin(target, name),
+      ]);
       await database.whileConnectable(client, name, from.user, () =>
         database.whileConnectable(there, name, to.user, () =>
           watched(db, held, stop, (progress, signal) => {

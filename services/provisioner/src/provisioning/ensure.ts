@@ -8,6 +8,7 @@ import type { TenantKey } from '../domain/plan.ts';
 import { ensureAnswer } from '../domain/tenant-state.ts';
 import { begin, type Held } from '../operations/lease.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
+import { prepareDataKey, type PreparedKey } from '../secrets/data-keys.ts';
 import { erased, insertTenant } from './placing.ts';
 
 /** Left of the caller's deadline for the answer itself. */
@@ -32,7 +33,13 @@ export async function ensureTenant(
 ): Promise<TenantRow> {
   const until = answerBy(ctx);
   const actor = actorOf(callerOf(ctx));
-  const { row, held } = await context.database.asSystem((tx) => take(context, tx, key, region, actor));
+  const { database, master } = context;
+  const exists = await database.asSystem((tx) =>
+    tx.execute('SELECT FROM provisioner.tenants WHERE org_id = $1 AND schema = $2', [key.orgId, key.schema]),
+  );
+  // A key service is asked before servers are locked.
+  const prepared = exists > 0 ? undefined : await prepareDataKey((fn) => database.asSystem(fn), master, key.orgId);
+  const { row, held } = await database.asSystem((tx) => take(context, tx, key, prepared, region, actor));
   if (ensureAnswer(row.state) === 'exists') return row;
   const run = held === undefined ? undefined : context.runs.carryOut(held);
   return waitFor(context, key, run, until, ctx.signal);
@@ -42,11 +49,12 @@ async function take(
   { master, leaseMs }: ProvisionerContext,
   tx: Tx,
   key: TenantKey,
+  prepared: PreparedKey | undefined,
   region: string,
   actor: Actor,
 ): Promise<{ row: TenantRow; held?: Held }> {
   const request = { actor };
-  const operationId = await insertTenant(tx, master, key, region, request);
+  const operationId = await insertTenant(tx, master, key, prepared, region, request);
   const row = await lockTenant(tx, key);
   if (row === undefined) throw new Error('the tenant vanished');
   if (ensureAnswer(row.state) === 'gone') throw erased(key);

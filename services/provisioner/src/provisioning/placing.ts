@@ -4,13 +4,14 @@ import { rpcError } from '@mad/rpc';
 import { databaseName, loginName, type Slot } from '../domain/names.ts';
 import type { TenantKey } from '../domain/plan.ts';
 import { best, weigh, type Refusal, type Verdict } from '../domain/placement.ts';
-import { ensureDataKey, newPassword, sealPassword } from '../secrets/data-keys.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import { newPassword, noteDataKey, sealPassword, type PreparedKey } from '../secrets/data-keys.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import { readCandidates } from '../servers/candidates.ts';
 import { insertOperation, type Request } from '../operations/lease.ts';
 
 /**
- * Notes a new tenant on a server of its region, with passwords for its two logins. Returns its
+ * Notes a new tenant on a server of its region, with passwords for its two logins under the organization's prepared key,
+ * which only a tenant that exists already does without. Returns its
  * operation, or undefined when the tenant exists.
  * Throws FAILED_PRECONDITION (NO_SERVER_AVAILABLE) naming the region when no server there takes it.
  */
@@ -18,12 +19,14 @@ export async function insertTenant(
   tx: Tx,
   master: MasterKeys,
   key: TenantKey,
+  prepared: PreparedKey | undefined,
   region: string,
   request: Request,
 ): Promise<string | undefined> {
   const { orgId, schema } = key;
   const exists = await tx.execute('SELECT FROM provisioner.tenants WHERE org_id = $1 AND schema = $2', [orgId, schema]);
   if (exists > 0) return undefined;
+  if (prepared === undefined) throw new Error('the tenant vanished');
   const gone = await tx.execute('SELECT FROM provisioner.erasure_records WHERE org_id = $1', [orgId]);
   if (gone > 0) throw erased(key);
   // Locked one after the other, so that two new tenants never both take the last place.
@@ -51,7 +54,7 @@ export async function insertTenant(
        verdicts = excluded.verdicts, placed_at = now()`,
     [orgId, schema, region, server.name, JSON.stringify(verdicts)],
   );
-  await insertCredentials(tx, master, key);
+  await insertCredentials(tx, master, key, prepared);
   return operationId;
 }
 
@@ -78,8 +81,13 @@ export function erased({ orgId, schema }: TenantKey): Error {
   return rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { org_id: orgId, schema, state: 'erased' });
 }
 
-async function insertCredentials(tx: Tx, master: MasterKeys, { orgId, schema }: TenantKey): Promise<void> {
-  const dataKey = await ensureDataKey(tx, master, orgId);
+async function insertCredentials(
+  tx: Tx,
+  master: MasterKeys,
+  { orgId, schema }: TenantKey,
+  prepared: PreparedKey,
+): Promise<void> {
+  const dataKey = await noteDataKey(tx, master, prepared);
   for (const slot of ['a', 'b'] satisfies Slot[]) {
     const role = loginName(schema, orgId, slot);
     await tx.execute(

@@ -12,7 +12,7 @@ import { expectedOf, lookForDrift } from '../drift/look.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
 import type { RowOwners } from '../erasure/row-owners.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import type { References } from '../drift/references.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
@@ -69,7 +69,7 @@ export async function loadSubject(
   { database: db, master }: Pick<StepContext, 'database' | 'master'>,
   { orgId, schema }: TenantKey,
 ): Promise<Subject> {
-  return db.asSystem(async (tx) => {
+  const { tenant, server, credentials } = await db.asSystem(async (tx) => {
     const [tenant] = await tx.query<TenantRow>(
       `SELECT ${TENANT_COLUMNS} FROM provisioner.tenants WHERE org_id = $1 AND schema = $2`,
       [orgId, schema],
@@ -88,13 +88,16 @@ export async function loadSubject(
        WHERE c.org_id = $1 AND c.schema = $2 ORDER BY c.slot`,
       [orgId, schema],
     );
-    const logins = credentials.map((row) => ({
-      name: row.role_name,
-      password: openPassword(unwrapDataKey(master, row), schema, row.role_name, row.secret),
-      active: row.active,
-    }));
-    return { tenant, server: server!, logins };
+    return { tenant, server: server!, credentials };
   });
+  const logins = await Promise.all(
+    credentials.map(async (row) => ({
+      name: row.role_name,
+      password: openPassword(await unwrapDataKey(master, row), schema, row.role_name, row.secret),
+      active: row.active,
+    })),
+  );
+  return { tenant, server, logins };
 }
 
 const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
@@ -182,7 +185,7 @@ export const PROVISIONING_STEPS = {
     const known = await owners.of(schema).migrations();
     const { version = versionOf(known), from: looked } = held.params as MigrateParams;
     const from = looked ?? (await versionBefore(context, client, server, tenant, held));
-    const login = connections.migratorLogin(server, tenant.database_name);
+    const login = await connections.migratorLogin(server, tenant.database_name);
     const to = (target: string): Promise<MigrateDatabaseResponse> =>
       owners.of(schema).migrate(server, login, schemaOwner(schema), target, async ({ changed, total }) => {
         stop.throwIfAborted();

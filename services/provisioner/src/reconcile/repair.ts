@@ -7,7 +7,7 @@ import { remedyOf, type Difference } from '../domain/reconcile.ts';
 import { cleanUp } from '../operations/cleanup.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
 import { loadSubject } from '../provisioning/steps.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import * as server from '../servers/tenant-database.ts';
 import type { LookOptions } from './look.ts';
 

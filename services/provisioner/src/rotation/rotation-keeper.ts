@@ -3,7 +3,7 @@ import { beginRotation } from './begin.ts';
 import type { Held } from '../operations/lease.ts';
 import type { Runs } from '../operations/runs.ts';
 import { retireLogins, type RetirementOptions } from './retirement.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import { rewrapKeys } from '../secrets/rewrap.ts';
 
 /** A tenant whose rotation failed is left alone for this long, so that the others come to their turn. */

@@ -2,7 +2,7 @@ import { loginName, schemaApp, type Slot } from '../domain/names.ts';
 import type { StepName } from '../domain/plan.ts';
 import { lockHeld, type Held } from '../operations/lease.ts';
 import type { Step, Subject } from '../provisioning/steps.ts';
-import { ensureDataKey, newPassword, sealPassword } from '../secrets/data-keys.ts';
+import { newPassword, noteDataKey, prepareDataKey, sealPassword } from '../secrets/data-keys.ts';
 import { endSessions, setPassword, type LoginRole } from '../servers/tenant-database.ts';
 
 /** The login that is to be used from now on: settled when the rotation began, so that a repeat never turns back. */
@@ -23,10 +23,11 @@ export const ROTATION_STEPS: Readonly<Record<'renew_login' | 'verify_login' | 's
     const login = loginOf(subject, held);
     // For the steps after this one too; a later run reads it.
     login.password = newPassword();
+    const prepared = await prepareDataKey((fn) => database.asSystem(fn), master, orgId);
     // Noted before it is set: after a crash between the two the next run makes another one.
     const leftOver = await database.asSystem(async (tx) => {
       await lockHeld(tx, held);
-      const dataKey = await ensureDataKey(tx, master, orgId);
+      const dataKey = await noteDataKey(tx, master, prepared);
       const [row] = await tx.query<{ left_over: boolean }>(
         `UPDATE provisioner.tenant_credentials SET secret = $4, data_key_version = $5, set_at = now()
          WHERE org_id = $1 AND schema = $2 AND slot = $3 AND NOT active RETURNING retire_at IS NOT NULL AS left_over`,

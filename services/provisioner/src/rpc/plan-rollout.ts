@@ -74,7 +74,7 @@ async function tried(
   { schema, database_name: name }: TenantRow,
   known: readonly OwnedMigration[],
 ): Promise<{ error?: string; triedWithoutData?: string[]; rowsToChange?: bigint }> {
-  const login = connections.migratorLogin(server, name);
+  const login = await connections.migratorLogin(server, name);
   try {
     const { untried, rowsToChange } = await connections.asAdmin(server, async (client) => {
       const answer = await whileConnectable(client, name, login.user, () =>

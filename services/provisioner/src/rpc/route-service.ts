@@ -10,7 +10,7 @@ import type { ServerRow } from '../db/entities/server.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { isReadable } from '../domain/tenant-state.ts';
 import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import { leaseConnections, releaseConnections } from '../shares/lease.ts';
 import { stateMessage } from './messages.ts';
 
@@ -43,7 +43,7 @@ export function routeService({ database, changes, owners, master, shareMs }: Pro
         const about = { org_id: orgId, schema };
         throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'the organization has no database', about);
       }
-      return { route: routeMessage(row, master) };
+      return { route: await routeMessage(row, master) };
     },
 
     async *watchTenantChanges({ schema, afterSeq }, ctx) {
@@ -86,7 +86,7 @@ export function routeService({ database, changes, owners, master, shareMs }: Pro
   });
 }
 
-function routeMessage(row: RouteRow, master: MasterKeys): Route {
+async function routeMessage(row: RouteRow, master: MasterKeys): Promise<Route> {
   const route = create(RouteSchema, {
     orgId: row.org_id,
     schema: row.schema,
@@ -103,7 +103,7 @@ function routeMessage(row: RouteRow, master: MasterKeys): Route {
     sslmode: row.sslmode,
     database: row.database_name,
     user: row.role_name,
-    password: openPassword(unwrapDataKey(master, row), row.schema, row.role_name, row.secret),
+    password: openPassword(await unwrapDataKey(master, row), row.schema, row.role_name, row.secret),
     connectionBudget: row.connection_budget,
   });
 }

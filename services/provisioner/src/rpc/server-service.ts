@@ -9,7 +9,7 @@ import { WEIGHTS } from '../domain/placement.ts';
 import { checkServer } from '../servers/check-server.ts';
 import { standbyProblem } from '../servers/failover.ts';
 import { databaseSizes } from '../servers/fleet-statistics.ts';
-import { SERVER_DEFAULTS, upsertServer } from '../servers/registration.ts';
+import { sealRegistration, SERVER_DEFAULTS, upsertServer } from '../servers/registration.ts';
 import type { ServerAddress } from '../servers/server-connections.ts';
 import { serverMessage, type ListedServer } from './messages.ts';
 import { rebalancePlan } from './rebalance-plan.ts';
@@ -52,8 +52,9 @@ export function serverService(context: ProvisionerContext): BoundService {
         migratorPassword: request.migratorPassword,
       };
       if (request.check) await checkServer(connections, registration);
+      const secrets = await sealRegistration(master, registration);
       const row = await database.asSystem(async (tx) => {
-        await upsertServer(tx, master, registration);
+        await upsertServer(tx, registration, secrets);
         return read(tx, name);
       });
       return { server: serverMessage(row) };

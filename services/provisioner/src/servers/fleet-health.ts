@@ -1,11 +1,19 @@
 import { create } from '@bufbuild/protobuf';
-import { SECOND_MS } from '@mad/process';
-import { GetFleetHealthResponseSchema, ServerHealthSchema, type GetFleetHealthResponse } from '@mad/proto/provisioner';
+import { ConnectError } from '@connectrpc/connect';
+import { SECOND_MS, sleep } from '@mad/process';
+import {
+  GetFleetHealthResponseSchema,
+  KeyServiceHealthSchema,
+  ServerHealthSchema,
+  type GetFleetHealthResponse,
+  type KeyServiceHealth,
+} from '@mad/proto/provisioner';
 import type { ProvisionerContext } from '../context.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 
 /** Whoever asks more often gets the answer before: probes open connections. */
 const FRESH_MS = SECOND_MS;
+const PROBE_MS = 2 * SECOND_MS;
 
 /** One probe per server and the tenants counted by state; asked once for all who ask within a second. */
 export function fleetHealth(context: ProvisionerContext): () => Promise<GetFleetHealthResponse> {
@@ -18,7 +26,8 @@ export function fleetHealth(context: ProvisionerContext): () => Promise<GetFleet
   };
 }
 
-async function look({ database, connections, logger }: ProvisionerContext): Promise<GetFleetHealthResponse> {
+async function look(context: ProvisionerContext): Promise<GetFleetHealthResponse> {
+  const { database, connections, logger } = context;
   let found: { servers: ServerRow[]; states: { state: string; count: number }[] };
   const began = performance.now();
   try {
@@ -36,6 +45,7 @@ async function look({ database, connections, logger }: ProvisionerContext): Prom
     return create(GetFleetHealthResponseSchema, { metadataLatencyMs: -1 });
   }
   const metadataLatencyMs = performance.now() - began;
+  const asked = keyServiceHealth(context);
   const servers = await Promise.all(
     found.servers.map(async (server) => {
       try {
@@ -48,5 +58,34 @@ async function look({ database, connections, logger }: ProvisionerContext): Prom
     }),
   );
   const tenantsByState = Object.fromEntries(found.states.map(({ state, count }) => [state, BigInt(count)]));
-  return create(GetFleetHealthResponseSchema, { servers, tenantsByState, metadataLatencyMs });
+  return create(GetFleetHealthResponseSchema, {
+    servers,
+    tenantsByState,
+    metadataLatencyMs,
+    keyService: await asked,
+  });
+}
+
+/** One question to the key service, where there is one. Whoever waits for readiness waits no longer than for a server. */
+async function keyServiceHealth({ master, logger }: ProvisionerContext): Promise<KeyServiceHealth | undefined> {
+  if (master.source === 'local') return undefined;
+  const began = performance.now();
+  const limit = new AbortController();
+  try {
+    const late = sleep(PROBE_MS, limit.signal).then(() => {
+      throw new Error('the key service does not answer in time');
+    });
+    // Both go on when the other was faster.
+    const answer = master.standing();
+    late.catch(() => undefined);
+    answer.catch(() => undefined);
+    await Promise.race([answer, late]);
+    return create(KeyServiceHealthSchema, { healthy: true, latencyMs: performance.now() - began });
+  } catch (error) {
+    logger.warn({ error }, 'the key service is of no use');
+    const message = error instanceof ConnectError ? error.rawMessage : (error as Error).message;
+    return create(KeyServiceHealthSchema, { healthy: false, error: message });
+  } finally {
+    limit.abort();
+  }
 }

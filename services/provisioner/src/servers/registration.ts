@@ -1,8 +1,8 @@
 import type { Tx } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { invalid } from '@mad/rpc';
-import type { MasterKeys } from '../secrets/master-key.ts';
-import { sealServerPasswords } from '../secrets/server-passwords.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
+import { sealServerPasswords, type ServerSecrets } from '../secrets/server-passwords.ts';
 
 /** How health and statistics call the metadata database, beside the servers. */
 export const METADATA = 'metadata';
@@ -34,19 +34,25 @@ export interface ServerRegistration {
   migratorPassword: string;
 }
 
+/** Seals the passwords a server is registered with. A key service may be asked. */
+export function sealRegistration(
+  master: MasterKeys,
+  { name, provisionerPassword: provisioner, migratorPassword: migrator }: ServerRegistration,
+): Promise<ServerSecrets> {
+  return sealServerPasswords(master, name, { provisioner, migrator });
+}
+
 /**
  * Registers a server, or brings the one of that name to this address and these passwords; `limits` to these limits and this
  * region as well. The configuration does so without: what an operator set since stays over every restart.
  */
 export async function upsertServer(
   tx: Tx,
-  master: MasterKeys,
   server: ServerRegistration,
+  secrets: ServerSecrets,
   { limits }: { limits: boolean } = { limits: true },
 ): Promise<void> {
   if (server.name === METADATA) throw invalid('name', 'means the metadata database');
-  const passwords = { provisioner: server.provisionerPassword, migrator: server.migratorPassword };
-  const sealed = sealServerPasswords(master, server.name, passwords);
   await tx.execute(
     `INSERT INTO provisioner.database_servers AS s (server_id, name, host, port, sslmode, region, connection_budget,
        max_tenants, provisioner_secret, migrator_secret, master_key_version, reserved_connections, labels)
@@ -72,9 +78,9 @@ export async function upsertServer(
       server.region,
       server.connectionBudget,
       server.maxTenants,
-      sealed.provisioner_secret,
-      sealed.migrator_secret,
-      sealed.master_key_version,
+      secrets.provisioner_secret,
+      secrets.migrator_secret,
+      secrets.master_key_version,
       uuidv7(),
       server.reservedConnections ?? null,
       server.labels === undefined ? null : JSON.stringify(server.labels),

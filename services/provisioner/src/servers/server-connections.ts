@@ -2,7 +2,7 @@ import { clientOptions, lossBehind, withClient } from '@mad/postgres';
 import { SECOND_MS, type Logger } from '@mad/process';
 import pg from 'pg';
 import type { ServerRow } from '../db/entities/server.ts';
-import type { MasterKeys } from '../secrets/master-key.ts';
+import type { MasterKeys } from '../secrets/master-keys.ts';
 import { serverPassword } from '../secrets/server-passwords.ts';
 
 /** Administrative connections per server and process at most. */
@@ -35,7 +35,7 @@ export class ServerConnections {
 
   /** Runs `fn` as mad_provisioner_admin in the server's database `postgres`. Every session lock is gone afterwards. */
   async asAdmin<T>(server: ServerRow, fn: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    const client = await this.#pool(server).connect();
+    const client = await (await this.#pool(server)).connect();
     let broken: Error | undefined;
     const onError = (error: Error): void => {
       broken ??= error;
@@ -53,18 +53,20 @@ export class ServerConnections {
   }
 
   /** Runs `fn` on a connection of its own, e.g. as a tenant's login or inside another database. */
-  async as<T>(server: ServerAddress, login: Login, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-    const config = { ...this.#address(server), ...login, connectionTimeoutMillis: CONNECT_TIMEOUT_MS };
+  async as<T>(server: ServerAddress, login: Login | Promise<Login>, fn: (client: pg.Client) => Promise<T>): Promise<T> {
+    const config = { ...this.#address(server), ...(await login), connectionTimeoutMillis: CONNECT_TIMEOUT_MS };
     return withClient(config, fn);
   }
 
-  adminLogin(server: ServerRow, database: string): Login {
-    const password = serverPassword(this.#master, server, 'mad_provisioner_admin');
+  /** Throws UNAVAILABLE (KEY_SERVICE_UNAVAILABLE) when the password is under the key of a service that does not answer. */
+  async adminLogin(server: ServerRow, database: string): Promise<Login> {
+    const password = await serverPassword(this.#master, server, 'mad_provisioner_admin');
     return { user: 'mad_provisioner_admin', password, database };
   }
 
-  migratorLogin(server: ServerRow, database: string): Login {
-    return { user: 'mad_migrator', password: serverPassword(this.#master, server, 'mad_migrator'), database };
+  /** Throws like `adminLogin`. */
+  async migratorLogin(server: ServerRow, database: string): Promise<Login> {
+    return { user: 'mad_migrator', password: await serverPassword(this.#master, server, 'mad_migrator'), database };
   }
 
   /** Milliseconds one question takes, on a new connection. Rejects when the server does not answer within 2 s. */
@@ -95,15 +97,23 @@ export class ServerConnections {
     this.#pools.clear();
   }
 
-  #pool(server: ServerRow): pg.Pool {
+  async #pool(server: ServerRow): Promise<pg.Pool> {
     // Another address or another password needs other connections.
     const address = [server.host, server.port, server.sslmode, server.provisioner_secret.toString('hex')].join(' ');
-    const known = this.#pools.get(server.server_id);
-    if (known?.address === address) return known.pool;
-    void known?.pool.end();
+    const fits = (): pg.Pool | undefined => {
+      const known = this.#pools.get(server.server_id);
+      return known?.address === address ? known.pool : undefined;
+    };
+    const standing = fits();
+    if (standing !== undefined) return standing;
+    const login = await this.adminLogin(server, 'postgres');
+    // Somebody else may have been faster meanwhile.
+    const made = fits();
+    if (made !== undefined) return made;
+    void this.#pools.get(server.server_id)?.pool.end();
     const pool = new pg.Pool({
       ...this.#address(server),
-      ...this.adminLogin(server, 'postgres'),
+      ...login,
       max: MAX_ADMIN_CONNECTIONS,
       idleTimeoutMillis: IDLE_MS,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,

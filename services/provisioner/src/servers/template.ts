@@ -96,7 +96,7 @@ export async function buildDatabase(
   // For extensions that need no superuser.
   await client.query(`GRANT CREATE ON DATABASE ${id(database)} TO ${id(schemaOwner(schema))}`);
   await connections.as(server, connections.adminLogin(server, database), (inside) => prepareSchema(inside, schema));
-  const migrator = connections.migratorLogin(server, database);
+  const migrator = await connections.migratorLogin(server, database);
   await whileConnectable(client, database, migrator.user, async () => {
     const reached = await owner.migrate(server, migrator, schemaOwner(schema), version);
     if (reached.version !== version) throw new Error(`${database} reached ${reached.version} instead of ${version}`);

@@ -1,5 +1,6 @@
 import type { Database } from '@mad/postgres';
 import type { Metrics } from '@mad/process';
+import { sealedBySql } from '../secrets/master-keys.ts';
 
 /** Gauges over the fleet, counted when metrics are read: tenants and servers by state, never one by one. */
 export function registerFleetMetrics(metrics: Metrics, database: Database): void {
@@ -19,18 +20,21 @@ export function registerFleetMetrics(metrics: Metrics, database: Database): void
   });
   const sealed = metrics.gauge({
     name: 'sealed_keys',
-    help: 'Data keys and servers by the version of the master key they are sealed under: 0 lets a version be removed.',
-    labelNames: ['master_key_version'],
+    help: 'Data keys and servers by the master key they are sealed under, its source and version: 0 lets one be removed.',
+    labelNames: ['key_source', 'master_key_version'],
     async collect() {
       const rows = await database.asSystem((tx) =>
-        tx.query<{ version: number; count: number }>(
-          `SELECT master_key_version AS version, count(*)::int AS count FROM (
-             SELECT master_key_version FROM provisioner.data_keys
-             UNION ALL SELECT master_key_version FROM provisioner.database_servers) k GROUP BY 1`,
+        tx.query<{ sealed_by: string; count: number }>(
+          `SELECT sealed_by, count(*)::int AS count FROM (
+             SELECT ${sealedBySql('wrapped_key')} AS sealed_by FROM provisioner.data_keys
+             UNION ALL SELECT ${sealedBySql('provisioner_secret')} FROM provisioner.database_servers) k GROUP BY 1`,
         ),
       );
       sealed.reset();
-      for (const { version, count } of rows) sealed.set({ master_key_version: String(version) }, count);
+      for (const { sealed_by: sealedBy, count } of rows) {
+        const [source = '', version = ''] = sealedBy.split(':');
+        sealed.set({ key_source: source, master_key_version: version }, count);
+      }
     },
   });
   const unfinished = metrics.gauge({
