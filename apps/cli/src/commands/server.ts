@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { timestampDate } from '@bufbuild/protobuf/wkt';
 import type { Env } from '@mad/process';
@@ -56,7 +57,7 @@ export function serverCommands(db: Command, env: Env): void {
     .action(
       action<{ passwords?: string }>(env, async ({ options }) => {
         const { passwords } = options;
-        if (passwords !== undefined) passwordsIn(passwords);
+        if (passwords !== undefined) await passwordsIn(passwords);
         process.exitCode = await runLocal([
           'prepare-server',
           ...(passwords === undefined ? [] : ['--passwords', passwords]),
@@ -102,7 +103,7 @@ export function serverCommands(db: Command, env: Env): void {
         maxTenants,
         reservedConnections: reserve,
         labels: labelsOf(options.label),
-        ...passwordsIn(options.passwords),
+        ...(await passwordsIn(options.passwords)),
       });
       output.answer(jsonOf(ServerSchema, made), table(HEADINGS, [row(made!)]));
     }),
@@ -243,10 +244,10 @@ function labelsOf(texts: readonly string[]): Record<string, string> {
 }
 
 /** Never on the command line, where every process of the machine could read them. */
-function passwordsIn(file: string): { provisionerPassword: string; migratorPassword: string } {
+async function passwordsIn(file: string): Promise<{ provisionerPassword: string; migratorPassword: string }> {
   let found: { provisioner_password?: unknown; migrator_password?: unknown };
   try {
-    found = JSON.parse(readFileSync(file === '-' ? 0 : file, 'utf8')) as typeof found;
+    found = JSON.parse(await (file === '-' ? text(process.stdin) : readFile(file, 'utf8'))) as typeof found;
   } catch {
     // Not what it said: that may quote the file.
     throw new CommandFailure(`--passwords: ${file} is no JSON that can be read`, EXIT.usage);
