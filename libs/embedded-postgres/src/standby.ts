@@ -24,6 +24,8 @@ export async function startStandby({ primary, dataDir, settings }: StandbyOption
   const data = `${dataDir}-data`;
   const slot = `standby_${process.pid}_${Date.now()}`;
   const client = new pg.Client({ connectionString: primary.adminUrl, application_name: 'mad-standby' });
+  // A lost connection fails the query that runs; the event alone must not end the process.
+  client.on('error', () => undefined);
   await client.connect();
   try {
     await client.query('SELECT pg_create_physical_replication_slot($1, true)', [slot]);
