@@ -1,6 +1,10 @@
+import { parseMasterKeys } from '@mad/provisioner';
 import type { MetadataPlace } from '../../src/metadata-backup.ts';
 import { restoreOrganization, type OrganizationRequest } from '../../src/restore-organization.ts';
 
-// In a process of its own, to be killed: the place and the request are its arguments, as JSON.
-const [place, request] = process.argv.slice(2).map((one) => JSON.parse(one) as unknown);
-await restoreOrganization(place as MetadataPlace, request as OrganizationRequest);
+// In a process of its own, to be killed. Its arguments: the place as JSON, its master key, the request as JSON.
+const [place = '', masterKey = '', request = ''] = process.argv.slice(2);
+await restoreOrganization(
+  { ...(JSON.parse(place) as MetadataPlace), master: parseMasterKeys(masterKey) },
+  JSON.parse(request) as OrganizationRequest,
+);
