@@ -2,7 +2,7 @@ import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
-import { FleetStatisticsService, StatementOrder } from '@mad/proto/provisioner';
+import { FleetStatisticsService, StatementOrder, TenantState } from '@mad/proto/provisioner';
 import { grpcTransport } from '@mad/rpc';
 import { platformToken } from '@mad/testing';
 import pg from 'pg';
@@ -152,6 +152,56 @@ describe('sizes', () => {
       'page_token',
     );
     expect((await refusal(mad.statistics().listDatabaseSizes({ pageToken: 'x' }))).code).toBe(Code.InvalidArgument);
+  });
+});
+
+describe('the health of tenants', () => {
+  test('is size, sessions, version and backups, page by page, and opens none of their databases', async () => {
+    const whole = await mad.statistics().listTenantHealth({});
+    expect(whole.tenants).toHaveLength(TENANTS);
+    for (const one of whole.tenants) {
+      expect(one).toMatchObject({
+        schema: SCHEMA,
+        server: 'local',
+        state: TenantState.READY,
+        newest: true,
+        problem: '',
+      });
+      expect([one.sessions, one.backupTime, one.verifyTime]).toEqual([0, undefined, undefined]);
+      expect(one.sizeBytes).toBeGreaterThan(1_000_000n);
+    }
+    const ids = whole.tenants.map(({ orgId }) => orgId);
+    expect(ids).toEqual(ids.toSorted());
+    const [first] = ids;
+    const { operation, backup } = await mad.backups().createBackup({ orgId: first!, schema: SCHEMA });
+    await mad.ended(operation);
+    const { operation: verifying } = await mad.backups().verifyBackup({ backupId: backup!.backupId });
+    await mad.ended(verifying);
+    const { tenants: own } = await mad.statistics().listTenantHealth({ orgId: first! });
+    expect(own).toMatchObject([{ orgId: first, backupTime: expect.anything(), verifyTime: expect.anything() }]);
+
+    const paged = [];
+    let pageToken = '';
+    do {
+      const page = await mad.statistics().listTenantHealth({ pageSize: 1, pageToken });
+      paged.push(...page.tenants.map(({ orgId }) => orgId));
+      ({ nextPageToken: pageToken } = page);
+    } while (pageToken !== '');
+    expect(paged).toEqual(ids);
+    expect((await refusal(mad.statistics().listTenantHealth({ pageToken: 'x' }))).code).toBe(Code.InvalidArgument);
+    expect((await refusal(mad.statistics().listTenantHealth({ orgId: 'x' }))).message).toContain('org_id');
+  }, 60_000);
+
+  test('says which server does not answer, and what else is known all the same', async () => {
+    const { rows } = await mad.rows.query<{ port: number }>('SELECT port FROM provisioner.database_servers');
+    await mad.rows.query('UPDATE provisioner.database_servers SET port = 1');
+    try {
+      const { tenants } = await mad.statistics().listTenantHealth({ pageSize: 1 });
+      expect(tenants).toMatchObject([{ problem: 'the server does not answer', newest: true }]);
+      expect([tenants[0]!.sizeBytes, tenants[0]!.sessions]).toEqual([undefined, undefined]);
+    } finally {
+      await mad.rows.query('UPDATE provisioner.database_servers SET port = $1', [rows[0]!.port]);
+    }
   });
 });
 

@@ -231,7 +231,7 @@ export async function runProvisioner({
     statistics: () =>
       createClient(
         FleetStatisticsService,
-        as(() => platformToken({ permissions: ['platform.servers.read'] })),
+        as(() => platformToken({ permissions: ['platform.servers.read', 'platform.tenants.read'] })),
       ),
     backups: () =>
       createClient(

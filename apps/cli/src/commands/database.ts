@@ -21,6 +21,7 @@ import { runsLeft, watchRollout } from '../watch-rollout.ts';
 import type { GlobalFlags, Settings } from '../settings.ts';
 import { driftCommands } from './drift.ts';
 import { fleetStatisticsCommands } from './fleet-statistics.ts';
+import { tenantHealthCommand } from './tenant-health.ts';
 import { labelCommand } from './label.ts';
 import { isGood, rolloutCommands, rolloutText } from './rollout.ts';
 import { reconcileCommand } from './reconcile.ts';
@@ -37,6 +38,7 @@ import { schemaDocsCommand } from './schema-docs.ts';
 export function databaseCommands(mad: Command, env: Env): void {
   const db = mad.command('db').description('databases');
   fleetStatisticsCommands(db, env);
+  tenantHealthCommand(db, env);
   db.command('list')
     .description("every tenant's database")
     .action(

@@ -1,6 +1,6 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { FleetStatisticsService, StatementOrder } from '@mad/proto/provisioner';
-import { bind, nextPageToken, pageOf, type BoundService } from '@mad/rpc';
+import { bind, invalid, nextPageToken, pageOf, type BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import { ownerOfDatabase } from '../domain/names.ts';
 import {
@@ -12,8 +12,11 @@ import {
   slowStatements,
   type SizeRow,
 } from '../servers/fleet-statistics.ts';
+import { tenantHealth } from '../servers/tenant-health.ts';
+import { stateMessage } from './messages.ts';
 
 const DEFAULT_STATEMENTS = 10;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** What the servers say of themselves. Only provisioner may look into them. */
 export function fleetStatisticsService(context: ProvisionerContext): BoundService {
@@ -71,7 +74,41 @@ export function fleetStatisticsService(context: ProvisionerContext): BoundServic
         unavailableServers: unavailable,
       };
     },
+
+    async listTenantHealth(request, ctx) {
+      const { orgId } = request;
+      if (orgId !== '' && !UUID.test(orgId)) throw invalid('org_id', 'is not a UUID');
+      const query = { list: 'tenant health', orgId: orgId.toLowerCase() };
+      const { size, cursor } = pageOf(request, { query, isCursor: isTenantCursor });
+      const after = cursor as [string, string] | undefined;
+      const rows = await tenantHealth(context, { orgId, after, limit: size + 1 }, ctx.signal);
+      const page = rows.slice(0, size);
+      const last = page.at(-1);
+      return {
+        tenants: page.map((row) => ({
+          orgId: row.org_id,
+          schema: row.schema,
+          database: row.database_name,
+          server: row.server,
+          state: stateMessage(row.state),
+          schemaVersion: row.schema_version,
+          newest: row.newest,
+          sizeBytes: row.bytes === undefined ? undefined : BigInt(row.bytes),
+          sessions: row.sessions,
+          backupTime: row.backed_up_at === null ? undefined : timestampFromDate(row.backed_up_at),
+          verifyTime: row.verified_at === null ? undefined : timestampFromDate(row.verified_at),
+          problem: row.unavailable || row.last_error,
+        })),
+        nextPageToken: rows.length > size && last !== undefined ? nextPageToken(query, [last.org_id, last.schema]) : '',
+      };
+    },
   });
+}
+
+function isTenantCursor(cursor: unknown): boolean {
+  if (!Array.isArray(cursor) || cursor.length !== 2) return false;
+  const [orgId, schema] = cursor as unknown[];
+  return typeof orgId === 'string' && UUID.test(orgId) && typeof schema === 'string';
 }
 
 function isSizeCursor(cursor: unknown): boolean {
