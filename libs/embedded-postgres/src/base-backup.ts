@@ -115,12 +115,21 @@ export async function takeBaseBackup(
       error = (failure as Error).message;
       throw failure;
     } finally {
-      await writeFile(join(folder, ATTEMPT), JSON.stringify({ at: new Date().toISOString(), error }), { mode: 0o600 });
+      // One that was given up, by a shutdown, has not failed: how the one before went still counts.
+      if (options.signal?.aborted !== true) await noteAttempt(folder, error);
     }
   } finally {
     options.signal?.removeEventListener('abort', giveUp);
     await client.end();
   }
+}
+
+/** In one piece: metrics read it at any time. */
+async function noteAttempt(folder: string, error: string): Promise<void> {
+  const attempt: BaseBackupAttempt = { at: new Date().toISOString(), error };
+  const draft = join(folder, `${ATTEMPT}.draft`);
+  await writeFile(draft, JSON.stringify(attempt), { mode: 0o600 });
+  await rename(draft, join(folder, ATTEMPT));
 }
 
 async function copyServer(

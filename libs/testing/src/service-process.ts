@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
@@ -10,6 +11,8 @@ import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 /** A process that was just started may take so long to serve while others keep the machine busy. */
 export const START_MS = MINUTE_MS;
 const RETRY_MS = 20;
+const LOWEST_PORT = 10_000;
+const EPHEMERAL_PORT = 32_768;
 
 /** A service in a process of its own, to be killed and started again at the same address. */
 export class ServiceProcess {
@@ -27,11 +30,7 @@ export class ServiceProcess {
 
   /** Reserves an address for `services/<service>`; the process is not started. Its settings are read at each start. */
   static async of(service: string, environment: Readonly<Record<string, string>>): Promise<ServiceProcess> {
-    const server = createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address() as AddressInfo;
-    server.close();
-    await once(server, 'close');
+    const port = await lastingPort();
     return new ServiceProcess(service, environment, port);
   }
 
@@ -88,6 +87,22 @@ export class ServiceProcess {
   async close(): Promise<void> {
     await this.kill();
     for (const transport of this.#transports) transport.close();
+  }
+}
+
+/** A free port below those that outgoing connections get (Linux: 32768 on): while its process is dead nobody else takes it. */
+async function lastingPort(): Promise<number> {
+  for (;;) {
+    const server = createServer().listen(randomInt(LOWEST_PORT, EPHEMERAL_PORT), '127.0.0.1');
+    const free = await once(server, 'listening').then(
+      () => true,
+      () => false,
+    );
+    if (!free) continue;
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    await once(server, 'close');
+    return port;
   }
 }
 
