@@ -338,8 +338,11 @@ describe('a rollout', () => {
     await mad.admin.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
     const { rolloutId } = await start();
     const done = await stands(rolloutId);
-    expect(done).toMatchObject({ state: RolloutState.SUCCEEDED, counts: { queued: 1, failed: 0 } });
-    expect(await runsOf(rolloutId, RolloutRunState.QUEUED)).toMatchObject([{ orgId: away }]);
+    // One is left in the queue; now and then it is tried, which fails at once.
+    const { total } = done.counts!;
+    expect(done).toMatchObject({ state: RolloutState.SUCCEEDED, counts: { succeeded: total - 1, failed: 0 } });
+    const unfinished = (await runsOf(rolloutId)).filter(({ state }) => state !== RolloutRunState.SUCCEEDED);
+    expect(unfinished).toMatchObject([{ orgId: away }]);
     const { tenants } = await mad.tenants().resumeTenants({ orgId: suspended });
     expect(tenants).toMatchObject([{ state: TenantState.READY, schemaVersion: positive.migrationName }]);
     await mad.admin.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS true`);
@@ -349,12 +352,15 @@ describe('a rollout', () => {
     }
 
     // Nobody had looked at it when it was begun, and its row told of a version its database did not have.
-    for (let wait = 0; (await runsOf(rolloutId, RolloutRunState.SUCCEEDED)).length < orgs.length; wait += 1) {
+    const ended = async (): Promise<RolloutRun | undefined> =>
+      (await runsOf(rolloutId, RolloutRunState.SUCCEEDED)).find(({ orgId }) => orgId === away);
+    let run = await ended();
+    for (let wait = 0; run === undefined; wait += 1) {
       if (wait > 1_200) throw new Error('its end was not noted');
       await delay(50);
+      run = await ended();
     }
-    const [run] = (await runsOf(rolloutId)).filter(({ orgId }) => orgId === away);
-    expect(run!.fromVersion).toBe(OLD.at(-1)!.migrationName);
+    expect(run.fromVersion).toBe(OLD.at(-1)!.migrationName);
     await mad.rollouts().rollBackRollout({ rolloutId });
     expect(await stands(rolloutId)).toMatchObject({ state: RolloutState.ROLLED_BACK });
     expect(await versions()).toEqual([OLD.at(-1)!.migrationName]);
