@@ -15,7 +15,7 @@ export interface ObjectStore {
   putStreamIfAbsent(key: string, content: Readable): Promise<boolean>;
   /** The whole content. Throws ObjectNotFoundError. */
   get(key: string): Promise<Uint8Array>;
-  /** `length` bytes of the content from `offset` on. Throws ObjectNotFoundError; a RangeError where there are not so many. */
+  /** `length` bytes of the content from `offset` on, fewer where it ends before. Throws ObjectNotFoundError. */
   getRange(key: string, offset: number, length: number): Promise<Uint8Array>;
   /** The content piece by piece. Throws ObjectNotFoundError. */
   stream(key: string): Promise<Readable>;

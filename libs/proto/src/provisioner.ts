@@ -5,6 +5,7 @@ export * from './gen/mad/provisioner/v1/drift_service_pb.js';
 export * from './gen/mad/provisioner/v1/erasure_pb.js';
 export * from './gen/mad/provisioner/v1/erasure_service_pb.js';
 export * from './gen/mad/provisioner/v1/fleet_statistics_service_pb.js';
+export * from './gen/mad/provisioner/v1/object_key_service_pb.js';
 export * from './gen/mad/provisioner/v1/operation_pb.js';
 export * from './gen/mad/provisioner/v1/operation_service_pb.js';
 export * from './gen/mad/provisioner/v1/rollout_pb.js';

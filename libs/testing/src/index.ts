@@ -5,6 +5,7 @@ export type { MigratedSchema, TestDatabase } from './metadata-database.ts';
 export { schemaSuite } from './schema-suite.ts';
 export type { SchemaDatabase, SchemaSuiteOptions, SchemaUnderTest } from './schema-suite.ts';
 export { testAccessKey, testJwks, testServiceKey, testServiceKeys, testServiceVerifier, testVerifier } from './keys.ts';
+export { testObjectKeys } from './object-keys.ts';
 export { badTokens, bearer, platformToken, serviceToken, userToken } from './tokens.ts';
 export type { BadToken, TokenClaims } from './tokens.ts';
 export { redisMissing, startRedis } from './redis-server.ts';

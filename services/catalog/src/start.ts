@@ -11,7 +11,7 @@ import {
 } from '@mad/auth';
 import { openCache } from '@mad/cache';
 import { openChemistry } from '@mad/chemistry';
-import { openObjectStore } from '@mad/object-store';
+import { objectKeys, openObjectStore, sealedStore } from '@mad/object-store';
 import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from '@mad/postgres';
 import type { ServiceDeps } from '@mad/process';
 import { AuditService, OrganizationService } from '@mad/proto/identity';
@@ -59,6 +59,7 @@ function neighbours(config: CatalogConfig) {
     jobRuns: createClient(JobRunService, results),
     cache: createClient(CacheService, results),
     tenants: createClient(TenantService, provisioner),
+    keysOfObjects: objectKeys(provisioner),
     close: () => [identity, results, provisioner].forEach((transport) => transport.close()),
   };
 }
@@ -98,16 +99,7 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
     open.defer(() => tasks.close());
     const chemistry = openChemistry({ workers: config.chemistryWorkers });
     open.defer(() => chemistry.close());
-    const {
-      close: closeNeighbours,
-      organizations,
-      keys,
-      audits,
-      executions,
-      jobRuns,
-      cache,
-      tenants,
-    } = neighbours(config);
+    const { close: closeNeighbours, organizations, keys, audits, keysOfObjects, ...clients } = neighbours(config);
     open.defer(closeNeighbours);
     const boss = await openBoss({ url: config.bossUrl, schema: 'catalog_boss', queues: catalogQueues, ...deps });
     open.defer(() => boss.close());
@@ -118,7 +110,7 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
       boss,
       chemistry,
       rdkitVersion: await chemistry.version(),
-      objects: openObjectStore(config.objectStoreUrl),
+      objects: sealedStore(openObjectStore(config.objectStoreUrl), keysOfObjects),
       organizations: organizationsOf(organizations, caching),
       taskDefinitions: taskDefinitionsIn(database, caching),
       pipelineVersions: pipelineVersionsIn(database, caching),
@@ -126,10 +118,7 @@ export async function startCatalog(config: CatalogConfig, deps: ServiceDeps): Pr
       signLease: createLeaseSigner(config.servicePrivateJwk),
       verifyLease: createLeaseVerifier(publicJwkOf(config.servicePrivateJwk)),
       identity: organizations,
-      executions,
-      jobRuns,
-      cache,
-      tenants,
+      ...clients,
       provisioning: config.provisioning,
       queue: config.queue,
       tasks,

@@ -121,6 +121,16 @@ describe('artifacts', () => {
     expect(violationsOf(error).map(({ field }) => field)).toEqual(['content']);
   });
 
+  test('say nothing to whoever has the disk', async () => {
+    const content = Buffer.from('a pocket that nobody else knows');
+    const { artifact } = await acme.createArtifact({ ...ofAcme(), ...OTHER, content });
+    const { orgId } = catalog.acme;
+    const object = new URL(`${catalog.config.objectStoreUrl}/orgs/${orgId}/artifacts/${artifact!.sha256}`);
+    expect((await readFile(object)).includes('pocket')).toBe(false);
+    const { artifactId } = artifact!;
+    expect(Buffer.from((await acme.downloadArtifact({ orgId, artifactId })).content)).toEqual(content);
+  });
+
   test('whose object was altered are not given out', async () => {
     const { orgId } = catalog.acme;
     const { artifact } = await acme.createArtifact({ ...ofAcme(), ...OTHER, content: Buffer.from('true') });

@@ -74,7 +74,7 @@ export async function startTestCatalog(options: { config?: Partial<CatalogConfig
     serviceKeys: keys.public,
     identityAddress: identity.address,
     resultsAddress: '127.0.0.1:1',
-    provisionerAddress: '127.0.0.1:1',
+    provisionerAddress: identity.address,
     provisioning: 'eager',
     objectStoreUrl: pathToFileURL(folder).href,
     chemistryWorkers: 2,

@@ -11,7 +11,7 @@ import {
   type Organization,
 } from '@mad/proto/identity';
 import { bind, invalid, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
-import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
+import { testJwks, testObjectKeys, testServiceVerifier, testVerifier } from '@mad/testing';
 import { Code } from '@connectrpc/connect';
 
 export const silent = createLogger('test', { level: 'silent' });
@@ -54,6 +54,8 @@ export async function startIdentity(organizations: readonly Organization[]): Pro
     host: '127.0.0.1',
     port: 0,
     services: [
+      // As the provisioner would.
+      testObjectKeys(),
       bind(OrganizationService, {
         describeOrganization({ orgId }) {
           identity.described += 1;

@@ -20,7 +20,7 @@ import {
   type TaskPlan,
 } from '@mad/proto/results';
 import { bind, notFound, rpcError, serveRpc, type GrpcTransport } from '@mad/rpc';
-import { testServiceKeys, testServiceVerifier, testVerifier } from '@mad/testing';
+import { testObjectKeys, testServiceKeys, testServiceVerifier, testVerifier } from '@mad/testing';
 import { silent } from './neighbours.ts';
 
 /** A job as this small results keeps it: items are counted, not stored. */
@@ -137,6 +137,7 @@ export async function startResults(): Promise<TestResults> {
     ],
     drainMs: 100,
     services: [
+      testObjectKeys(),
       bind(ExecutionService, {
         materializeJob: (request) =>
           call('materialize', request.jobId, request.orgId, () => {

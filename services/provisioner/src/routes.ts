@@ -4,6 +4,7 @@ import { backupService } from './rpc/backup-service.ts';
 import { driftService } from './rpc/drift-service.ts';
 import { erasureService } from './rpc/erasure-service.ts';
 import { fleetStatisticsService } from './rpc/fleet-statistics-service.ts';
+import { objectKeyService } from './rpc/object-key-service.ts';
 import { operationService } from './rpc/operation-service.ts';
 import { rolloutService } from './rpc/rollout-service.ts';
 import { reconcileService } from './rpc/reconcile-service.ts';
@@ -17,6 +18,7 @@ export function routes(context: ProvisionerContext): BoundService[] {
   return [
     tenantService(context),
     routeService(context),
+    objectKeyService(context),
     serverService(context),
     operationService(context),
     backupService(context),

@@ -8,7 +8,7 @@ import {
   serviceTransports,
 } from '@mad/auth';
 import { openPubSub } from '@mad/cache';
-import { openObjectStore } from '@mad/object-store';
+import { objectKeys, openObjectStore, sealedStore } from '@mad/object-store';
 import { postgresErrorInterceptor } from '@mad/postgres';
 import { SECOND_MS, type ServiceDeps } from '@mad/process';
 import { JobService, QueueService } from '@mad/proto/catalog';
@@ -76,7 +76,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const feed = await JobFeed.open(pubSub);
     open.defer(() => feed.close());
 
-    const objects = openObjectStore(config.objectStoreUrl);
+    const objects = sealedStore(openObjectStore(config.objectStoreUrl), objectKeys(provisioner));
     const sweeper = new ObjectSweeper(tenants, objects, logger);
     open.defer(() => sweeper.close());
     const exports = new ExportRunner({ tenants, objects }, logger);

@@ -1,14 +1,13 @@
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { parquetReadObjects } from 'hyparquet';
 import { MINUTE_MS, sleep, uuidv7 } from '@mad/process';
 import { ExportFormat, ExportState } from '@mad/proto/results';
 import { userToken } from '@mad/testing';
-import { readSdfText } from '../src/domain/sdf.ts';
 import { readCsv } from './support/csv.ts';
+import { EXPORT_READERS } from './support/export-readers.ts';
 import { beginExport, endedExport, partOf, type Asked } from './support/exported.ts';
 import { atomAt, readSdf } from './support/structures.ts';
 import { newSmiles } from './support/smiles.ts';
@@ -84,52 +83,8 @@ async function exported(asked: Asked) {
   return { exportId, contents, ...ended };
 }
 
-type Read = Record<string, unknown>;
-
-/** What each format says of the hits, read back by readers that are not ours, or are written from the format's description. */
-const READERS: [name: string, format: ExportFormat, read: (content: Buffer) => Promise<Read[]> | Read[]][] = [
-  [
-    'csv',
-    ExportFormat.CSV,
-    (content) => {
-      const [heading, ...lines] = readCsv(content.toString());
-      return lines.map((line) => Object.fromEntries(line.map((value, index) => [heading![index]!, value])));
-    },
-  ],
-  [
-    'JSON lines',
-    ExportFormat.JSON_LINES,
-    (content) =>
-      content
-        .toString()
-        .split('\n')
-        .slice(0, -1)
-        .map((line) => JSON.parse(line) as Read)
-        .map((row) => ({ ...row, result_data: JSON.stringify(row['result_data']) })),
-  ],
-  [
-    'Parquet',
-    ExportFormat.PARQUET,
-    async (content) => {
-      const { buffer, byteOffset, length } = content;
-      return (await parquetReadObjects({
-        file: (buffer as ArrayBuffer).slice(byteOffset, byteOffset + length),
-      })) as Read[];
-    },
-  ],
-  [
-    'SDF',
-    ExportFormat.SDF,
-    (content) =>
-      readSdf(content.toString()).map(({ data }) => {
-        const texts = [...data].map(([key, value]) => [key, key === 'smiles' ? value : readSdfText(value)] as const);
-        return { molecule_name: '', ...Object.fromEntries(texts) };
-      }),
-  ],
-];
-
 describe('every hit is taken away as it is', () => {
-  test.each(READERS)(
+  test.each(EXPORT_READERS)(
     '%s gives back wild names and texts, numbers exactly, best first',
     async (_name, format, read) => {
       const wild = fc.oneof(
@@ -353,9 +308,6 @@ describe('an export that cannot be, or is not wanted any more', () => {
     const { jobId } = await finishedJob(['one']);
     const { exportId } = await exported({ jobId, format: ExportFormat.CSV });
     const other = await world.organization();
-    const drain = async (stream: AsyncIterable<unknown>) => {
-      for await (const piece of stream) void piece;
-    };
     for (const orgId of [org.orgId, other.orgId]) {
       const name = { orgId, jobId, exportId };
       const as = bearer(other.token);
@@ -364,8 +316,8 @@ describe('an export that cannot be, or is not wanted any more', () => {
         () => world.exports.listExports(name, as),
         () => world.exports.deleteExport(name, as),
         () => world.exports.createExport({ ...name, requestId: uuidv7(), format: ExportFormat.CSV }, as),
-        () => drain(world.exports.downloadExport({ ...name, partNo: 1 }, as)),
-        () => drain(world.poses.downloadPoses(name, as)),
+        () => Array.fromAsync(world.exports.downloadExport({ ...name, partNo: 1 }, as)),
+        () => Array.fromAsync(world.poses.downloadPoses(name, as)),
         () => world.poses.getPose({ ...name, itemNo: 1 }, as),
       ]) {
         expect(await failureOf(call())).toMatchObject({ code: Code.NotFound });
@@ -385,6 +337,25 @@ describe('an export that cannot be, or is not wanted any more', () => {
     }
     const gone = world.exports.getExport({ orgId: org.orgId, jobId, exportId }, bearer(org.token));
     expect(await failureOf(gone)).toMatchObject({ code: Code.NotFound });
+  });
+
+  test('its files say nothing to whoever has the disk, and one that was altered is not given out', async () => {
+    const { jobId } = await finishedJob(['aspirin']);
+    const { exportId, contents } = await exported({ jobId, format: ExportFormat.CSV });
+    expect(contents[0]!.includes('aspirin')).toBe(true);
+    const folder = join(world.objectFolder, 'orgs', org.orgId, 'exports', exportId);
+    const [name] = await readdir(folder);
+    const kept = await readFile(join(folder, name!));
+    expect(kept.includes('aspirin')).toBe(false);
+    kept[kept.length - 1]! ^= 1;
+    await writeFile(join(folder, name!), kept);
+    const download = Array.fromAsync(
+      world.exports.downloadExport({ orgId: org.orgId, jobId, exportId, partNo: 1 }, bearer(org.token)),
+    );
+    expect(await failureOf(download)).toMatchObject({
+      code: Code.DataLoss,
+      rawMessage: 'part 1 of the export is damaged in the object store',
+    });
   });
 
   test('removed while it is written, it is not finished, and leaves nothing', async () => {

@@ -20,6 +20,24 @@ export interface BegunErasure {
   held?: Held;
 }
 
+/** One at a time: an organization may have no row to lock yet. */
+async function lockErasure(tx: Tx, orgId: string): Promise<void> {
+  await tx.execute('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`mad.erase.${orgId}`]);
+}
+
+/** Throws for an organization that is erased or being erased; no erasure begins until the transaction has ended. */
+export async function refuseErased(tx: Tx, orgId: string): Promise<void> {
+  await lockErasure(tx, orgId);
+  const gone = await tx.execute(
+    `SELECT FROM provisioner.tenants WHERE org_id = $1 AND state IN ('erasing', 'erased')
+     UNION ALL SELECT FROM provisioner.erasure_records WHERE org_id = $1`,
+    [orgId],
+  );
+  if (gone === 0) return;
+  const message = 'the organization was erased: nothing is kept for it any more';
+  throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { org_id: orgId, state: 'erased' });
+}
+
 /**
  * Begins the erasure of an organization, or finds the one that is under way or done. All its tenants are shut for routers in
  * the same commit; those it never had become tombstones, so that none is made afterwards.
@@ -30,8 +48,7 @@ export async function beginErasure(
   params: ErasureParams,
   { leaseMs, actor, schemas }: { leaseMs: number; actor: Actor; schemas: readonly string[] },
 ): Promise<BegunErasure> {
-  // One at a time: an organization may have no row to lock yet.
-  await tx.execute('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`mad.erase.${orgId}`]);
+  await lockErasure(tx, orgId);
   const [known] = await tx.query<{ operation_id: string }>(
     `SELECT operation_id FROM provisioner.operations WHERE org_id = $1 AND kind = 'erase'
        AND (state IN ('running', 'succeeded') OR params ->> 'erasure_id' = $2)

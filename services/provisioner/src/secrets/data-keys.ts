@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { hkdfSync, randomBytes } from 'node:crypto';
 import type { Tx } from '@mad/postgres';
 import type { DataKeyRow } from '../db/entities/secret.ts';
 import { open, seal } from './aead.ts';
@@ -95,6 +95,18 @@ export async function findDataKey(tx: Tx, orgId: string, version: number): Promi
     [orgId, version],
   );
   return row;
+}
+
+/** All of an organization's data keys, still wrapped, the newest first. */
+export function findDataKeys(tx: Tx, orgId: string): Promise<DataKeyRow[]> {
+  return tx.query<DataKeyRow>(`SELECT ${COLUMNS} FROM provisioner.data_keys WHERE org_id = $1 ORDER BY version DESC`, [
+    orgId,
+  ]);
+}
+
+/** The key for services that keep objects: derived (HKDF, RFC 5869), so that it opens nothing else. */
+export function objectKeyOf({ orgId, version, key }: DataKey): Buffer {
+  return Buffer.from(hkdfSync('sha256', key, '', `mad objects ${orgId} ${version}`, KEY_BYTES));
 }
 
 /** A new random password of 32 bytes, printable. */

@@ -1,6 +1,6 @@
 import { zstdDecompressSync } from 'node:zlib';
 import { Code, ConnectError } from '@connectrpc/connect';
-import { ObjectNotFoundError, type ObjectStore } from '@mad/object-store';
+import { ObjectDamagedError, ObjectNotFoundError, type ObjectStore } from '@mad/object-store';
 import type { PoseRow } from '../rpc/convert.ts';
 import { objectKey } from './object-notes.ts';
 
@@ -23,8 +23,9 @@ export async function readStructure(
     piece = await objects.getRange(key, offset!, length!);
   } catch (error) {
     if (error instanceof ObjectNotFoundError) throw lost('missing', error);
-    throw error instanceof RangeError ? lost('damaged', error) : error;
+    throw error instanceof ObjectDamagedError ? lost('damaged', error) : error;
   }
+  if (piece.length !== length) throw lost('damaged');
   try {
     return zstdDecompressSync(piece).toString();
   } catch (error) {
@@ -32,7 +33,7 @@ export async function readStructure(
   }
 }
 
-const lost = (how: string, cause: unknown): ConnectError =>
+const lost = (how: string, cause?: unknown): ConnectError =>
   new ConnectError(`the structure of a pose is ${how} in the object store`, Code.DataLoss, undefined, undefined, cause);
 
 /** Many of them, in their order. */

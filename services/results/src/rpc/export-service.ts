@@ -1,7 +1,7 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { JsonObject, JsonValue, MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
-import { ObjectNotFoundError } from '@mad/object-store';
+import { ObjectDamagedError, ObjectNotFoundError } from '@mad/object-store';
 import { ExportFormat, ExportState, type ExportSchema, type ExportService } from '@mad/proto/results';
 import { invalid, nextPageToken, notFound, orgOf, pageOf, rpcError, userOf } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
@@ -145,14 +145,15 @@ export function exportService(context: Context): ServiceImpl<typeof ExportServic
         if (part === undefined) throw notFound('part of the export', String(partNo));
         return part.object_id;
       });
-      const content = await objects
-        .stream(objectKey(orgId, { purpose: 'exports', ownerId: exportId, objectId }))
-        .catch((error: unknown) => {
-          if (!(error instanceof ObjectNotFoundError)) throw error;
-          const message = `part ${partNo} of the export is missing in the object store`;
-          throw new ConnectError(message, Code.DataLoss, undefined, undefined, error);
-        });
-      for await (const piece of content) yield { content: piece as Uint8Array };
+      try {
+        const content = await objects.stream(objectKey(orgId, { purpose: 'exports', ownerId: exportId, objectId }));
+        for await (const piece of content) yield { content: piece as Uint8Array };
+      } catch (error) {
+        const how = error instanceof ObjectNotFoundError ? 'missing' : 'damaged';
+        if (how === 'damaged' && !(error instanceof ObjectDamagedError)) throw error;
+        const message = `part ${partNo} of the export is ${how} in the object store`;
+        throw new ConnectError(message, Code.DataLoss, undefined, undefined, error);
+      }
     },
   };
 }

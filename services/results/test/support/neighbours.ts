@@ -7,7 +7,7 @@ import { JobService, QueueService, type JobInputPropertiesSchema, type SettleTas
 import { SessionService } from '@mad/proto/identity';
 import { RouteService, TenantState, type RouteSchema } from '@mad/proto/provisioner';
 import { bind, notFound, rpcError, serveRpc, type RpcServer } from '@mad/rpc';
-import { testJwks, testServiceVerifier, testVerifier } from '@mad/testing';
+import { testJwks, testObjectKeys, testServiceVerifier, testVerifier } from '@mad/testing';
 
 /** The one server of all routes. */
 export const SERVER_ID = uuidv7();
@@ -52,6 +52,7 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
           keys: (await testJwks()).keys.map((key) => ({ ...key }) as Record<string, string>),
         }),
       }),
+      testObjectKeys(),
       bind(RouteService, {
         getRoute({ orgId, schema }) {
           const route = around.routes.get(orgId);

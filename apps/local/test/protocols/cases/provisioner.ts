@@ -6,6 +6,7 @@ import {
   OperationService,
   RolloutService,
   ReconcileService,
+  ObjectKeyService,
   RouteService,
   ServerService,
   TenantIndexService,
@@ -129,6 +130,15 @@ export const provisionerCases: Case[] = [
     as: 'results',
     request: ({ orgId }) => ({ orgId, schema: 'results' }),
     responses: ({ orgId }) => [{ route: { orgId, state: 'TENANT_STATE_READY' } }],
+    changes: true,
+  },
+  {
+    name: "the keys of an organization's objects, for catalog and results",
+    service: ObjectKeyService,
+    method: 'GetObjectKeys',
+    as: 'results',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{ keys: [{ version: 1 }] }],
     changes: true,
   },
   {

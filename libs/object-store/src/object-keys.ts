@@ -1,0 +1,37 @@
+import { createClient, type Transport } from '@connectrpc/connect';
+import { MINUTE_MS, SECOND_MS } from '@mad/process';
+import { ObjectKeyService } from '@mad/proto/provisioner';
+import { LRUCache } from 'lru-cache';
+
+const MAX_ORGANIZATIONS = 10_000;
+const FRESH_MS = 10 * MINUTE_MS;
+const TIMEOUT_MS = 5 * SECOND_MS;
+
+/** A key that an organization's objects are sealed under. */
+export interface ObjectKey {
+  /** As the objects name it. */
+  version: number;
+  /** 32 bytes. */
+  key: Uint8Array;
+}
+
+/** Where the keys of an organization's objects are to be had: all of them, the newest first. */
+export type ObjectKeys = (orgId: string) => Promise<readonly ObjectKey[]>;
+
+/**
+ * The provisioner's, remembered for ten minutes; while the provisioner is away, what is known stays in use. `transport` carries
+ * the service's own token. Fails as the call does.
+ */
+export function objectKeys(transport: Transport): ObjectKeys {
+  const client = createClient(ObjectKeyService, transport);
+  const known = new LRUCache<string, readonly ObjectKey[]>({
+    max: MAX_ORGANIZATIONS,
+    ttl: FRESH_MS,
+    // What is asked for again is used meanwhile.
+    allowStale: true,
+    allowStaleOnFetchRejection: true,
+    noDeleteOnFetchRejection: true,
+    fetchMethod: async (orgId) => (await client.getObjectKeys({ orgId }, { timeoutMs: TIMEOUT_MS })).keys,
+  });
+  return (orgId) => known.forceFetch(orgId);
+}
