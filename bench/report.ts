@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import type { HostFacts } from './host.ts';
 import { ratios, summarize, type Summary } from './measure.ts';
 import type { Line, Target } from './row.ts';
+import { textTable } from './text-table.ts';
 
 /** A line with its verdict. */
 export interface JudgedLine {
@@ -58,7 +59,7 @@ function spread({ median, min, max }: Summary): string {
 
 /** Lines as a table for people: medians, with least and greatest in brackets. */
 export function table(lines: readonly JudgedLine[]): string {
-  const rows = [
+  return textTable([
     ['name', 'value', 'floor', 'ratio', 'target', 'ok'],
     ...lines.map(({ name, unit, value, floor, ratio, target, ok }) => [
       name,
@@ -68,16 +69,7 @@ export function table(lines: readonly JudgedLine[]): string {
       target || '–',
       ok ? 'yes' : 'no',
     ]),
-  ];
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
+  ]);
 }
 
 /** Keeps a row's lines, with every sample, in `results/<row>.json`. */

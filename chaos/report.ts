@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import type { HostFacts } from '../bench/host.ts';
+import { textTable } from '../bench/text-table.ts';
 import type { Outcome, SuiteName } from './scenario.ts';
 
 /** A scenario's outcome with its verdict. */
@@ -27,7 +28,7 @@ export function table(suite: SuiteName, outcomes: readonly JudgedOutcome[]): str
   const columns = COLUMNS[suite];
   const total = outcomes.reduce((sum, { kills }) => sum + kills, 0);
   const seconds = outcomes.reduce((sum, one) => sum + one.seconds, 0);
-  const rows = [
+  return textTable([
     ['scenario', 'kills', ...columns, 'ok', 'seconds'],
     ...outcomes.map((one) => [
       one.scenario,
@@ -37,16 +38,7 @@ export function table(suite: SuiteName, outcomes: readonly JudgedOutcome[]): str
       one.seconds.toFixed(0),
     ]),
     [suite, String(total), ...columns.map(() => ''), outcomes.every(({ ok }) => ok) ? 'yes' : 'no', seconds.toFixed(0)],
-  ];
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
+  ]);
 }
 
 /** Keeps a suite's outcomes in `results/<suite>.json`. */
