@@ -50,6 +50,8 @@ export const VALUES = {
     'tenants.schema': '(b.t).schema',
     // Of no schema that anybody follows: a gap in the log of one that is would be reported.
     'tenant_changes.schema': `'other'`,
+    // Of others: an organization has one, and what is not a key opens nothing.
+    'data_keys.org_id': 'gen_random_uuid()',
     'tenant_credentials.org_id': 'gen_random_uuid()',
     'tenant_credentials.schema': '(b.t).schema',
     'tenant_credentials.slot': '(b.t).slot',
