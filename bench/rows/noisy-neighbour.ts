@@ -32,7 +32,7 @@ export const noisyNeighbour: Row = {
         return times.toSorted((a, b) => a - b)[Math.floor(times.length * 0.99)]!;
       };
       const samples = await interleave(
-        scaled(bench, 9, 1),
+        scaled(bench, 5, 1),
         {
           async ours() {
             const noise = makeNoise(tenants, noisy);

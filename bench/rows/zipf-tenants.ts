@@ -15,6 +15,8 @@ const IN_FLIGHT = 64;
 /** What provisioner gives a server unless told otherwise. */
 const BUDGET = 80;
 const SAMPLE_EVERY_MS = 100;
+/** Nobody waits longer for a connection of ours; PgBouncer lets one wait for two minutes unless told otherwise. */
+const PATIENCE = { query_wait_timeout: 5 };
 /** Processes of results that share the budget. */
 const NODES = 3;
 const SHARED_ROLE = 'bench_shared';
@@ -45,7 +47,7 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
   const backends = watchBackends(fleet.admin);
   const ours = new Load(routes, read, bench);
   const connecting = new Load(routes, connectPerRequest, bench);
-  const rounds = scaled(bench, 9, 1);
+  const rounds = scaled(bench, 5, 1);
   const onRound = (against: string) => (round: number) => bench.progress(`against ${against}, round ${round}`);
   const against = await interleave(rounds, { ours: ours.sample, floor: connecting.sample }, onRound('connecting'));
   const lines: Line[] = [{ name: 'zipf-tenants', unit: 'reads/s', target: { of: 'ratio', atLeast: 2.5 }, ...against }];
@@ -188,7 +190,11 @@ type Login = { user: string; password: string };
 /** A pool for each tenant at a PgBouncer, whose connections cost it little. */
 async function poolers({ system, routes }: BenchFleet, shared: Login | undefined, settings: Record<string, number>) {
   const users = shared === undefined ? routes : [shared];
-  const bouncer: PgBouncer = await startPgBouncer({ upstreamPort: system.place.port, users, settings });
+  const bouncer: PgBouncer = await startPgBouncer({
+    upstreamPort: system.place.port,
+    users,
+    settings: { ...PATIENCE, ...settings },
+  });
   const naive = naivePools({ port: bouncer.port, ...shared });
   return {
     read: naive.read,
