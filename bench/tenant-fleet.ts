@@ -12,6 +12,9 @@ export const READ_SQL = 'SELECT job_id, status, requested FROM results.jobs WHER
 export const NO_JOB = '00000000-0000-7000-8000-000000000000';
 const MAKING = 4;
 
+/** Ours, a peer's and the services' fit beside each other: what is compared is how each keeps within its own 80. */
+const SERVER_SETTINGS = { max_connections: '400' };
+
 /** Many organizations in a system of their own, so that no other row pays for a thousand databases on its server. */
 export interface BenchFleet {
   system: BenchSystem;
@@ -23,7 +26,7 @@ export interface BenchFleet {
 
 /** Has the provisioner make `size` tenants, as it would for customers. */
 export async function openBenchFleet(bench: Bench, size: number): Promise<BenchFleet> {
-  const system = await startSystem();
+  const system = await startSystem(SERVER_SETTINGS);
   const opened: Tenants[] = [];
   try {
     const orgs = Array.from({ length: size }, () => uuidv7());

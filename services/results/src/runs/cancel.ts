@@ -5,6 +5,7 @@ import { isEnded } from '../domain/job-state.ts';
 import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import { appendAudit } from './audit.ts';
 import { applyEndings, lockJob, type JobImage } from './job-image.ts';
+import { joined } from './planned.ts';
 import { closeJob, saveJob } from './save-job.ts';
 
 const OPEN = EXECUTION_STATUSES.filter((status) => !hasEnded(status));
@@ -24,7 +25,8 @@ export async function cancel(tx: TenantTx, jobId: string, userId: string): Promi
     tx,
     stopped.map(({ id }) => id),
   );
-  await tx.execute(
+  await joined(
+    tx,
     `WITH lost AS (
         DELETE FROM staged_results s USING task_executions e
         WHERE e.job_id = $1 AND s.task_execution_id = e.task_execution_id RETURNING e.task_id, s.item_no)

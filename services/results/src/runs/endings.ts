@@ -5,7 +5,7 @@ import { blocksDownstream, followerStatus, WORK_STATUSES, type EndedStatus } fro
 import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import type { Execution } from './execution.ts';
 import { applyEndings, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
-import { planned } from './planned.ts';
+import { joined, planned } from './planned.ts';
 
 const BLOCKING = WORK_STATUSES.filter(blocksDownstream);
 
@@ -93,7 +93,7 @@ async function unblock(tx: TenantTx, job: JobImage, task: JobTask, upstream: rea
 
 async function skipItems(tx: TenantTx, job: JobImage, taskId: string, upstream: readonly JobTask[]): Promise<Endings> {
   if (upstream.every(({ counters }) => counters.failed + counters.skipped + counters.cancelled === 0)) return {};
-  const [{ skipped } = { skipped: 0 }] = await planned<{ skipped: number }>(
+  const [{ skipped } = { skipped: 0 }] = await joined<{ skipped: number }>(
     tx,
     `WITH ended AS (UPDATE task_results t SET status = 'skipped', ended_at = now()
       WHERE t.job_id = $1 AND t.task_id = $2 AND t.status = 'pending' AND EXISTS (
@@ -108,12 +108,14 @@ async function skipItems(tx: TenantTx, job: JobImage, taskId: string, upstream: 
 
 /** Forgets what a running execution has said, poses too. */
 export async function dropStaged(tx: TenantTx, { id, jobId, taskId }: Execution): Promise<void> {
-  await planned(
-    tx,
-    `DELETE FROM docking_results d USING staged_results s
-      WHERE s.task_execution_id = $1 AND d.job_id = $2 AND d.task_id = $3 AND d.item_no = s.item_no`,
-    [id, jobId, taskId],
+  const staged = await tx.query<{ item_no: number }>(
+    'DELETE FROM staged_results WHERE task_execution_id = $1 RETURNING item_no',
+    [id],
   );
-  await tx.execute('DELETE FROM staged_results WHERE task_execution_id = $1', [id]);
+  await planned(tx, 'DELETE FROM docking_results WHERE job_id = $1 AND task_id = $2 AND item_no = ANY ($3::int[])', [
+    jobId,
+    taskId,
+    staged.map((row) => row.item_no),
+  ]);
   await dropObjectsOfExecutions(tx, [id]);
 }

@@ -8,7 +8,7 @@ import { lockExecutionAndJob, type Execution } from './execution.ts';
 import { aliveExecutions, applyEndings, taskIn, type JobImage, type Runnable } from './job-image.ts';
 import { keepResults, type ScoredItem } from './keep-results.ts';
 import { leaseLost } from './lease.ts';
-import { planned } from './planned.ts';
+import { joined } from './planned.ts';
 import { closeJob, saveJob } from './save-job.ts';
 import { countEnded } from './statistics.ts';
 
@@ -135,13 +135,14 @@ async function endItems(
   engine: string,
 ): Promise<EndedItem[]> {
   const endedSeq = job.event_seq + 1;
-  const said = await planned<EndedItem>(
+  const said = await joined<EndedItem>(
     tx,
     `UPDATE task_results t SET status = s.status, score = s.score, result_data = s.result_data,
         confidence_score = s.confidence_score, error_class = s.error_class, error_message = s.error_message,
         service_name = $4, ended_at = now(), ended_seq = $5
       FROM staged_results s
-      WHERE s.task_execution_id = $1 AND t.job_id = $2 AND t.task_id = $3 AND t.item_no = s.item_no AND t.status = 'pending'
+      WHERE s.task_execution_id = $1 AND t.task_execution_id = $1 AND t.job_id = $2 AND t.task_id = $3
+        AND t.item_no = s.item_no AND t.status = 'pending'
       RETURNING t.item_no, t.status, t.input_signature, t.smiles, t.confidence_score, t.score`,
     [id, jobId, taskId, engine, endedSeq],
   );
