@@ -60,7 +60,7 @@ export async function measureEcho(
   const ours = createClient(EchoService, transport);
   try {
     const load = { inFlight: IN_FLIGHT, durationMs: scaled(bench, 500, 200) };
-    const samples = await interleave(scaled(bench, 31, 2), {
+    const samples = await interleave(scaled(bench, 21, 2), {
       ours: () => ratePerSecond(load, () => ours.unary(message)),
       floor: () => ratePerSecond(load, floor.call),
     });

@@ -62,7 +62,7 @@ export async function measureRead(
     let next = 0;
     const anyJob = (): string => jobIds[(next = (next + 7) % JOBS)]!;
     const load = { inFlight: IN_FLIGHT, durationMs: scaled(bench, 500, 200) };
-    const samples = await interleave(scaled(bench, 31, 2), {
+    const samples = await interleave(scaled(bench, 21, 2), {
       ours: () => ratePerSecond(load, async () => requireOne(await line.read(place, anyJob()))),
       floor: () =>
         ratePerSecond(load, async () => {

@@ -106,7 +106,7 @@ export const archive: Row = {
       const rate = (ms: number): number => megabytes / (ms / 1_000);
       const { orgId } = place.route;
       let backupId = '';
-      const rounds = scaled(bench, 7, 1);
+      const rounds = scaled(bench, 5, 1);
       const onRound = (what: string) => (round: number) => bench.progress(`${what}: round ${round} of ${rounds}`);
       const out = await interleave(
         rounds,

@@ -47,7 +47,7 @@ export const ingest: Row = {
     const signLease = createLeaseSigner(system.secrets.signingKeys.catalog.privateJwk);
     try {
       const samples = await interleave(
-        scaled(bench, 11, 2),
+        scaled(bench, 7, 2),
         {
           async ours() {
             const { jobId, executionId } = await runningJob(admin);

@@ -17,7 +17,7 @@ export const rollout: Row = {
       const back = () => inEach(fleet, routes, AT_ONCE, (inside) => byHand(inside, 'down'));
       const rate = (ms: number): number => size / (ms / 1_000);
       const samples = await interleave(
-        scaled(bench, 5, 1),
+        scaled(bench, 3, 1),
         {
           async ours() {
             await back();

@@ -137,7 +137,7 @@ async function severalNodes(bench: Bench, { system, routes, admin }: BenchFleet)
     privateJwk: system.secrets.signingKeys.results.privateJwk,
     orgIds: routes.map(({ orgId }) => orgId),
     inFlight: IN_FLIGHT,
-    durationMs: scaled(bench, 20 * SECOND_MS, 5 * SECOND_MS),
+    durationMs: scaled(bench, 10 * SECOND_MS, 5 * SECOND_MS),
   };
   const results = await Promise.all(
     Array.from({ length: NODES }, async () => {
