@@ -194,7 +194,7 @@ describe('a change of rows', () => {
           // The owner's own work is broken off in the middle as well.
           await inside(
             orgs[0]!,
-            `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mad-migrate'`,
+            `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mad-migrate' AND starts_with(datname, 'mad_${SCHEMA}_')`,
           );
           if (kills === 2) {
             // Written by a release that knows nothing of it, in front of the cursor as well as behind it.
