@@ -56,10 +56,15 @@ function bearer(token: string): Interceptor {
   };
 }
 
-/** Starts the services and their Postgres server in a process of their own; `settings` win over the bench's. */
-export async function startSystem(settings: Readonly<Record<string, string>> = {}): Promise<BenchSystem> {
-  const args = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
-  const program = await startProgram<SystemReady>('system', args);
+/** Settings that win over the bench's: of the services, by the names of their environment, and of the Postgres server. */
+export interface SystemSettings {
+  services?: Readonly<Record<string, string>>;
+  postgres?: Readonly<Record<string, string>>;
+}
+
+/** Starts the services and their Postgres server in a process of their own. */
+export async function startSystem(settings: SystemSettings = {}): Promise<BenchSystem> {
+  const program = await startProgram<SystemReady>('system', [JSON.stringify(settings)]);
   const { ready } = program;
   const transports: GrpcTransport[] = [];
   const open = (to: ServiceName, interceptors: Interceptor[]): GrpcTransport => {

@@ -26,7 +26,7 @@ export interface BenchFleet {
 
 /** Has the provisioner make `size` tenants, as it would for customers. */
 export async function openBenchFleet(bench: Bench, size: number): Promise<BenchFleet> {
-  const system = await startSystem(SERVER_SETTINGS);
+  const system = await startSystem({ postgres: SERVER_SETTINGS });
   const opened: Tenants[] = [];
   try {
     const orgs = Array.from({ length: size }, () => uuidv7());

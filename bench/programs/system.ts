@@ -11,7 +11,7 @@ import { readProvisionerConfig, startProvisioner } from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
 import { prepareGround } from '../../apps/local/src/start.ts';
 import { leaveSignalsToParent, serveProgram } from '../child.ts';
-import type { SystemReady } from '../system.ts';
+import type { SystemReady, SystemSettings } from '../system.ts';
 
 leaveSignalsToParent();
 const home = await mkdtemp(join(tmpdir(), 'mad-bench-'));
@@ -25,13 +25,14 @@ async function close(): Promise<void> {
 }
 
 async function start(): Promise<SystemReady> {
+  const { services, postgres: postgresSettings = {} } = JSON.parse(process.argv[2]!) as SystemSettings;
   const outer = {
     CATALOG_CHEMISTRY_WORKERS: String(availableParallelism()),
     // Clones in stock are a row of their own.
     PROVISIONER_STOCK_SIZE: '0',
-    ...Object.fromEntries(process.argv.slice(2).map((setting) => setting.split('=', 2))),
+    ...services,
   };
-  const ground = await prepareGround({ home, logger, anyPorts: true, outer });
+  const ground = await prepareGround({ home, logger, anyPorts: true, outer, postgresSettings });
   closers.push(() => ground.postgres.stop());
   await mkdir(join(home, 'objects'), { recursive: true });
   const { environment } = ground;

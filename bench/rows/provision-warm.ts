@@ -16,8 +16,7 @@ export const provisionWarm: Row = {
     // A few more than the rounds take, so that the keeper's own work between them is rare.
     const size = rounds + 10;
     const system = await startSystem({
-      PROVISIONER_STOCK_SIZE: String(size),
-      PROVISIONER_STOCK_PER_MINUTE: '6000',
+      services: { PROVISIONER_STOCK_SIZE: String(size), PROVISIONER_STOCK_PER_MINUTE: '6000' },
     });
     try {
       const tenants = createClient(TenantService, system.transport('provisioner', 'identity'));

@@ -48,6 +48,8 @@ export function fileStore(folder: URL): ObjectStore {
       return true;
     },
     async putStreamIfAbsent(key, content) {
+      // It may fail before anybody reads it, which is told to whoever does.
+      content.on('error', () => undefined);
       if (await disk.exists(checkKey(key))) {
         content.destroy();
         return false;

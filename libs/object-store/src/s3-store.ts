@@ -141,15 +141,15 @@ export function s3Store({ bucket, prefix, endpoint, region }: S3Place): ObjectSt
       );
     },
     async putStreamIfAbsent(key, content) {
+      // Its own error, also from before anybody reads it, and not what giving up the upload met with.
+      let broken: Error | undefined;
+      content.once('error', (error) => (broken = error));
       if (await exists(key)) {
         content.destroy();
         return false;
       }
       const { client } = await sdk();
       const { Upload } = await import('@aws-sdk/lib-storage');
-      // Its own error, and not what giving up the upload met with.
-      let broken: Error | undefined;
-      content.once('error', (error) => (broken = error));
       const options = { client, partSize: PART_BYTES, queueSize: PARTS_AT_ONCE };
       try {
         return await first((condition) =>

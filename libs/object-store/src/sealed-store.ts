@@ -144,6 +144,7 @@ export function sealedStore(store: ObjectStore, keys: ObjectKeys): ObjectStore {
       return store.putIfAbsent(key, await all(sealed(key, Readable.from([content]))));
     },
     async putStreamIfAbsent(key, content) {
+      content.on('error', () => undefined);
       organizationOf(key);
       const pieces = Readable.from(sealed(key, content), { objectMode: false });
       pieces.once('close', () => content.destroy());
@@ -170,6 +171,11 @@ export function sealedStore(store: ObjectStore, keys: ObjectKeys): ObjectStore {
     async stream(key) {
       organizationOf(key);
       return Readable.from(opened(key, await store.stream(key)), { objectMode: false });
+    },
+    async delete(key) {
+      // What is put under the name after this has another key.
+      ciphers.delete(key);
+      await store.delete(key);
     },
   };
 }

@@ -44,6 +44,14 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       expect(await store.exists('orgs/a/x/broken')).toBe(false);
     });
 
+    test('content that fails before it is read is refused with its own error', async () => {
+      const store = await open();
+      const content = Readable.from([Buffer.from('x')]);
+      content.destroy(new Error('the source broke at once'));
+      await expect(store.putStreamIfAbsent('orgs/a/x/at-once', content)).rejects.toThrow('the source broke at once');
+      expect(await store.exists('orgs/a/x/at-once')).toBe(false);
+    });
+
     test('a key keeps its first content', async () => {
       const store = await open();
       expect(await store.putIfAbsent('orgs/a/x/one', Buffer.from('first'))).toBe(true);
@@ -92,6 +100,15 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       expect(await store.exists('orgs/a/x/gone')).toBe(true);
       await store.delete('orgs/a/x/gone');
       expect(await store.exists('orgs/a/x/gone')).toBe(false);
+    });
+
+    test('the name of a deleted object may be used again', async () => {
+      const store = await open();
+      for (const content of ['one', 'two']) {
+        await store.putIfAbsent('orgs/a/x/again', Buffer.from(content));
+        expect(Buffer.from(await store.getRange('orgs/a/x/again', 0, 3)).toString()).toBe(content);
+        await store.delete('orgs/a/x/again');
+      }
     });
 
     test.each([

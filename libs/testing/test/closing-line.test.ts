@@ -27,6 +27,7 @@ async function lastLine(files: Record<string, string>, tally = ''): Promise<stri
 }
 
 test('the last line of a run counts, and a file that does not load counts as failed', async () => {
+  // Skipped and todo in the run that is looked at, to be counted: nothing of ours is skipped.
   const good = `test('a', () => {}); test('b', () => {}); test.skip('c', () => {}); test.todo('d');`;
   expect(await lastLine({ 'good.test.js': good })).toBe('2 passed, 0 failed, 2 skipped');
   const bad = { 'bad.test.js': `test('a', () => { throw new Error(); });`, 'unloadable.test.js': 'import (' };
@@ -42,6 +43,7 @@ test('runs that share a tally count together, in any order of good and bad', asy
     expect(await run(`test('a', () => {}); test('b', () => { throw new Error(); });`)).toBe(
       '1 passed, 1 failed, 0 skipped',
     );
+    // As above: the skipped one is what is to be counted.
     expect(await run(`test('a', () => {}); test.skip('c', () => {});`)).toBe('2 passed, 1 failed, 1 skipped');
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -4,8 +4,8 @@ import { uuidv7 } from '@mad/process';
 const KEY = `decode(repeat('01', 60), 'hex')`;
 
 /**
- * The SQL that makes an organization in the metadata database: with a member, a role, a pipeline, a sealed set of molecules, a finished job, and
- * a tenant with a backup in the object of this key.
+ * The SQL that makes an organization in the metadata database: with a member, a role, a pipeline, a sealed set of
+ * molecules, a finished job, and a tenant with a backup in the object of this key.
  */
 export function organizationRows(orgId: string, operation: string, object: string): string {
   const [user, role, pipeline, set] = Array.from({ length: 4 }, uuidv7);

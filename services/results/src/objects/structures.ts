@@ -1,9 +1,10 @@
 import { zstdDecompressSync } from 'node:zlib';
-import { Code, ConnectError } from '@connectrpc/connect';
-import { ObjectDamagedError, ObjectNotFoundError, type ObjectStore } from '@mad/object-store';
+import type { ObjectStore } from '@mad/object-store';
 import type { PoseRow } from '../rpc/convert.ts';
+import { lost, readFailure } from './lost-object.ts';
 import { objectKey } from './object-notes.ts';
 
+const WHAT = 'the structure of a pose';
 /** Structures read at the same time. */
 const AT_ONCE = 16;
 
@@ -22,19 +23,15 @@ export async function readStructure(
   try {
     piece = await objects.getRange(key, offset!, length!);
   } catch (error) {
-    if (error instanceof ObjectNotFoundError) throw lost('missing', error);
-    throw error instanceof ObjectDamagedError ? lost('damaged', error) : error;
+    throw readFailure(WHAT, error);
   }
-  if (piece.length !== length) throw lost('damaged');
+  if (piece.length !== length) throw lost(WHAT, 'damaged');
   try {
     return zstdDecompressSync(piece).toString();
   } catch (error) {
-    throw lost('damaged', error);
+    throw lost(WHAT, 'damaged', error);
   }
 }
-
-const lost = (how: string, cause?: unknown): ConnectError =>
-  new ConnectError(`the structure of a pose is ${how} in the object store`, Code.DataLoss, undefined, undefined, cause);
 
 /** Many of them, in their order. */
 export async function readStructures(

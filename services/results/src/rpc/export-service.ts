@@ -1,7 +1,6 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { JsonObject, JsonValue, MessageInitShape } from '@bufbuild/protobuf';
-import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
-import { ObjectDamagedError, ObjectNotFoundError } from '@mad/object-store';
+import { Code, type ServiceImpl } from '@connectrpc/connect';
 import { ExportFormat, ExportState, type ExportSchema, type ExportService } from '@mad/proto/results';
 import { invalid, nextPageToken, notFound, orgOf, pageOf, rpcError, userOf } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
@@ -9,6 +8,7 @@ import type { Context } from '../context.ts';
 import type { ExportEntityRow, ExportPartRow } from '../db/entities/export.ts';
 import { partFile, type ExportFormatName, type ExportStateName } from '../domain/export-format.ts';
 import { EXPORT_COLUMNS_SQL, isAbandoned, readParts, requireExport } from '../exports/export-rows.ts';
+import { readFailure } from '../objects/lost-object.ts';
 import { dropObjectsOfOwner, objectKey } from '../objects/object-notes.ts';
 import { appendAudit } from '../runs/audit.ts';
 import { requireJob } from '../runs/job-image.ts';
@@ -149,10 +149,7 @@ export function exportService(context: Context): ServiceImpl<typeof ExportServic
         const content = await objects.stream(objectKey(orgId, { purpose: 'exports', ownerId: exportId, objectId }));
         for await (const piece of content) yield { content: piece as Uint8Array };
       } catch (error) {
-        const how = error instanceof ObjectNotFoundError ? 'missing' : 'damaged';
-        if (how === 'damaged' && !(error instanceof ObjectDamagedError)) throw error;
-        const message = `part ${partNo} of the export is ${how} in the object store`;
-        throw new ConnectError(message, Code.DataLoss, undefined, undefined, error);
+        throw readFailure(`part ${partNo} of the export`, error);
       }
     },
   };

@@ -4,8 +4,8 @@ import { EXECUTION_STATUSES, hasEnded } from '../domain/execution.ts';
 import { isEnded } from '../domain/job-state.ts';
 import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import { appendAudit } from './audit.ts';
+import { dropPoses } from './endings.ts';
 import { applyEndings, lockJob, type JobImage } from './job-image.ts';
-import { joined } from './planned.ts';
 import { closeJob, saveJob } from './save-job.ts';
 
 const OPEN = EXECUTION_STATUSES.filter((status) => !hasEnded(status));
@@ -25,14 +25,13 @@ export async function cancel(tx: TenantTx, jobId: string, userId: string): Promi
     tx,
     stopped.map(({ id }) => id),
   );
-  await joined(
-    tx,
-    `WITH lost AS (
-        DELETE FROM staged_results s USING task_executions e
-        WHERE e.job_id = $1 AND s.task_execution_id = e.task_execution_id RETURNING e.task_id, s.item_no)
-      DELETE FROM docking_results d USING lost WHERE d.job_id = $1 AND d.task_id = lost.task_id AND d.item_no = lost.item_no`,
+  const staged = await tx.query<{ task_id: string; item_no: number }>(
+    `DELETE FROM staged_results s USING task_executions e
+      WHERE e.job_id = $1 AND s.task_execution_id = e.task_execution_id RETURNING e.task_id, s.item_no`,
     [jobId],
   );
+  for (const [taskId, items] of Map.groupBy(staged, (item) => item.task_id))
+    await dropPoses(tx, { jobId, taskId }, items);
   const cancelled = await tx.query<{ task_id: string; items: number }>(
     `WITH ended AS (
         UPDATE task_results SET status = 'cancelled', ended_at = now()

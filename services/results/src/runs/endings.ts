@@ -112,10 +112,20 @@ export async function dropStaged(tx: TenantTx, { id, jobId, taskId }: Execution)
     'DELETE FROM staged_results WHERE task_execution_id = $1 RETURNING item_no',
     [id],
   );
+  await dropPoses(tx, { jobId, taskId }, staged);
+  await dropObjectsOfExecutions(tx, [id]);
+}
+
+/** Removes the poses of items that were staged and never finished. */
+export async function dropPoses(
+  tx: TenantTx,
+  { jobId, taskId }: Pick<Execution, 'jobId' | 'taskId'>,
+  items: readonly { item_no: number }[],
+): Promise<void> {
+  if (items.length === 0) return;
   await planned(tx, 'DELETE FROM docking_results WHERE job_id = $1 AND task_id = $2 AND item_no = ANY ($3::int[])', [
     jobId,
     taskId,
-    staged.map((row) => row.item_no),
+    items.map((item) => item.item_no),
   ]);
-  await dropObjectsOfExecutions(tx, [id]);
 }
