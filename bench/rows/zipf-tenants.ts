@@ -47,7 +47,7 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
   const backends = watchBackends(fleet.admin);
   const ours = new Load(routes, read, bench);
   const connecting = new Load(routes, connectPerRequest, bench);
-  const rounds = scaled(bench, 5, 1);
+  const rounds = scaled(bench, 4, 1);
   const onRound = (against: string) => (round: number) => bench.progress(`against ${against}, round ${round}`);
   const against = await interleave(rounds, { ours: ours.sample, floor: connecting.sample }, onRound('connecting'));
   const lines: Line[] = [{ name: 'zipf-tenants', unit: 'reads/s', target: { of: 'ratio', atLeast: 2.5 }, ...against }];

@@ -44,6 +44,8 @@ export interface ProvisionerConfig {
   serverSampleMs: number;
   /** How often rows are compared with servers and object store. */
   reconcileMs: number;
+  /** How often each tenant's database is looked at for drift, in hours; 0: only when asked for. */
+  driftEveryHours: number;
   /** Clones that wait on each server for each tenant schema. */
   stockSize: number;
   /** Clones made per minute at most, on each server for each tenant schema. */
@@ -106,6 +108,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
       serverSampleMs: r.integer('PROVISIONER_SERVER_SAMPLE_MS', { default: 10 * SECOND_MS, min: 100 }),
       reconcileMs: r.integer('PROVISIONER_RECONCILE_MS', { default: 60 * MINUTE_MS, min: 100 }),
+      driftEveryHours: r.integer('PROVISIONER_DRIFT_EVERY_HOURS', { default: 24, min: 0, max: 8_760 }),
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
       stockPerMinute: r.integer('PROVISIONER_STOCK_PER_MINUTE', { default: 60, min: 1, max: 6_000 }),
       shareMs: r.integer('PROVISIONER_SHARE_MS', { default: 15 * SECOND_MS, min: 5 * SECOND_MS }),

@@ -14,6 +14,7 @@ import { scheduleBackups } from './backups/schedule.ts';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
 import { provisionerEntities } from './db/schema.ts';
+import { DriftKeeper } from './drift/drift-keeper.ts';
 import { References } from './drift/references.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
 import { RowOwners } from './erasure/row-owners.ts';
@@ -127,6 +128,16 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     everyMs: config.reconcileMs,
   });
   open.defer(() => reconcile.close());
+  const drift = new DriftKeeper({
+    database,
+    connections,
+    owners,
+    references,
+    logger,
+    everyHours: config.driftEveryHours,
+    everyMs: config.sweepMs,
+  });
+  open.defer(() => drift.close());
   const rotation = new RotationKeeper({
     database,
     connections,

@@ -121,6 +121,52 @@ describe('a sweep', () => {
   });
 });
 
+describe('health', () => {
+  const health = async (orgId: string) => (await mad.statistics().listTenantHealth({ orgId })).tenants[0]!;
+  const drop = (orgId: string) => inside(orgId, `DROP INDEX ${SCHEMA}.idx_marks_note_id`);
+  const lookedAtYesterday = (orgId: string) =>
+    mad.rows.query(`UPDATE provisioner.tenants SET drift_looked_at = now() - interval '25 hours' WHERE org_id = $1`, [
+      orgId,
+    ]);
+  const found = async (orgId: string, count: number | undefined) => {
+    await lookedAtYesterday(orgId);
+    for (const until = performance.now() + 20_000; ; await delay(50)) {
+      const { driftTime, driftCount } = await health(orgId);
+      if (driftCount === count && Date.now() - Number(driftTime!.seconds) * 1_000 < 60_000) return;
+      if (performance.now() > until) throw new Error(`${driftCount} of ${count} at ${driftTime?.seconds}`);
+    }
+  };
+
+  test('shows what the last look found: the one that was asked for, the repair, the one by the clock', async () => {
+    const orgId = uuidv7();
+    await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
+    const fresh = await health(orgId);
+    expect([fresh.driftTime, fresh.driftCount, fresh.problem]).toEqual([undefined, undefined, '']);
+    await drop(orgId);
+    expect(await driftOf(orgId)).toHaveLength(1);
+    expect(await health(orgId)).toMatchObject({
+      driftCount: 1,
+      problem: '1 object differs from what its version makes',
+    });
+    expect(await repair(orgId)).toMatchObject({ state: OperationState.SUCCEEDED });
+    expect(await health(orgId)).toMatchObject({ driftCount: 0, problem: '' });
+    await drop(orgId);
+    await found(orgId, 1);
+  });
+
+  test('says that a database could not be looked at, and the others come to their turn', async () => {
+    const [closed, other] = [uuidv7(), uuidv7()];
+    for (const orgId of [closed, other]) await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
+    await drop(other);
+    await mad.admin.query(`ALTER DATABASE ${databaseName(SCHEMA, closed)} ALLOW_CONNECTIONS false`);
+    await driftOf(closed);
+    await found(closed, undefined);
+    await found(other, 1);
+    await mad.admin.query(`ALTER DATABASE ${databaseName(SCHEMA, closed)} ALLOW_CONNECTIONS true`);
+    await found(closed, 0);
+  });
+});
+
 describe('a difference', () => {
   test.each([
     ['a column more', `ALTER TABLE notes ADD COLUMN odd text`, ['UNEXPECTED column notes.odd']],

@@ -255,7 +255,7 @@ describe('a rollout', () => {
     const { rolloutId } = await start();
     const halted = await stands(rolloutId);
     expect(halted.state).toBe(RolloutState.HALTED);
-    expect(halted.reason).toContain('1 databases are not what their version makes');
+    expect(halted.reason).toContain('1 database is not what its version makes');
     expect(halted.reason).toContain(`${databaseName(SCHEMA, orgs[13]!)}: function star_count() is missing`);
     expect(await versions()).toEqual([STARS.migrationName]);
     const key = { orgId: orgs[13]!, schema: SCHEMA };

@@ -117,6 +117,7 @@ const BAD_ROWS: Record<string, string> = {
   tenants_lease_check: `UPDATE tenants SET step_owner = '${OTHER}'`,
   tenants_ready_check: `UPDATE tenants SET state = 'ready'`,
   tenants_generation_check: `UPDATE tenants SET generation = 0`,
+  tenants_drift_check: `UPDATE tenants SET drift_count = 1`,
   tenants_labels_check: `UPDATE tenants SET labels = '[]'`,
   tenant_credentials_pkey: credential(ORG, 'a', 1, false),
   tenant_credentials_tenant_fkey: credential(ORG, 'b', 1, false).replace(`'results'`, `'other'`),

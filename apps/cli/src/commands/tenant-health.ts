@@ -20,6 +20,7 @@ const HEADINGS = [
   'version',
   'backup of',
   'restore tried',
+  'drift',
   'problem',
 ];
 
@@ -27,7 +28,7 @@ const HEADINGS = [
 export function tenantHealthCommand(db: Command, env: Env): void {
   db.command('health [organization]')
     .description(
-      "every organization's database, or one's (slug or id): size, sessions, version, backups; exit code 1 when something is wrong. It wakes nobody: what differs inside, `mad db drift` finds",
+      "every organization's database, or one's (slug or id): size, sessions, version, backups, drift; exit code 1 when something is wrong. It wakes nobody: drift is what the last look found",
     )
     .option('--watch', 'again and again')
     .action(
@@ -64,8 +65,14 @@ function row(one: TenantHealth): (string | number)[] {
     newest === undefined ? '' : newest ? 'newest' : `behind: ${one.schemaVersion}`,
     time(backupTime),
     time(verifyTime),
+    drift(one),
     problem,
   ];
+}
+
+function drift({ driftTime, driftCount }: TenantHealth): string {
+  if (driftTime === undefined) return 'not looked at yet';
+  return `${driftCount === undefined ? 'not to be had' : driftCount === 0 ? 'none' : driftCount} at ${time(driftTime)}`;
 }
 
 const time = (at: Timestamp | undefined): string => (at === undefined ? 'never' : timestampDate(at).toISOString());

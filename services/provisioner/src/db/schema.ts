@@ -23,6 +23,7 @@ import { ServerPlacement } from './migrations/2026_11_25_1133_server_placement.t
 import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares.ts';
 import { KeyService } from './migrations/2026_11_25_1200_key_service.ts';
 import { ServerStandbys } from './migrations/2026_11_25_1220_server_standbys.ts';
+import { DriftLooks } from './migrations/2026_11_26_0900_drift_looks.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -63,4 +64,5 @@ export const provisionerMigrations = [
   ConnectionShares,
   KeyService,
   ServerStandbys,
+  DriftLooks,
 ];

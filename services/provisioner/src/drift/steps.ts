@@ -8,6 +8,7 @@ import { noteResult, readResult } from '../operations/lease.ts';
 import type { Step } from '../provisioning/steps.ts';
 import { buildIndex, untilGivenUp } from './build-index.ts';
 import { asOwnerInside, lookForDrift } from './look.ts';
+import { lookAndNote } from './noted.ts';
 
 const LOCK_WAIT_MS = 5 * SECOND_MS;
 
@@ -52,7 +53,7 @@ export const REPAIR_STEPS = {
         }),
       ),
     );
-    const after = await lookForDrift(context, server, tenant, client);
+    const after = await lookAndNote(context, server, tenant);
     const again = repairOf(tenant.schema, after.differences).statements;
     if (again.length > 0) throw new Error(`not repaired: ${again.join('; ')}`);
   },

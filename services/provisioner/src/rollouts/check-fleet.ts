@@ -91,5 +91,5 @@ export async function checkFleet(
   if (drifted.length === 0) return undefined;
   const named = drifted.slice(0, NAMED).map(({ database_name: name, error }) => `${name}: ${error}`);
   const more = drifted.length > NAMED ? `; and ${drifted.length - NAMED} more` : '';
-  return `${drifted.length} databases are not what their version makes: ${named.join('; ')}${more}`;
+  return `${drifted.length === 1 ? '1 database is not what its version makes' : `${drifted.length} databases are not what their versions make`}: ${named.join('; ')}${more}`;
 }

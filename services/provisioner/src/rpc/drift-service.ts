@@ -14,7 +14,8 @@ import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import type { Difference } from '../domain/schema-difference.ts';
 import { forEach } from '../drift/each.ts';
-import { lookForDrift, type Looked } from '../drift/look.ts';
+import type { Looked } from '../drift/look.ts';
+import { lookAndNote } from '../drift/noted.ts';
 import { repairOf } from '../drift/steps.ts';
 import { beginWithIdle } from '../operations/begin-idle.ts';
 import { startOperation } from './operation.ts';
@@ -30,7 +31,7 @@ export function driftService(context: ProvisionerContext): BoundService {
   const look = async (tenant: TenantRow, server: ServerRow): Promise<TenantDrift> => {
     const about = { orgId: tenant.org_id, schema: tenant.schema, databaseName: tenant.database_name };
     try {
-      const { version, differences } = await lookForDrift(context, server, tenant);
+      const { version, differences } = await lookAndNote(context, server, tenant);
       return create(TenantDriftSchema, { ...about, schemaVersion: version, differences: differences.map(message) });
     } catch (error) {
       logger.warn({ org_id: tenant.org_id, schema: tenant.schema, error }, 'looking for drift failed');
@@ -53,7 +54,7 @@ export function driftService(context: ProvisionerContext): BoundService {
       );
       return { tenant: row, server: at! };
     });
-    return lookForDrift(context, server, tenant);
+    return lookAndNote(context, server, tenant);
   };
 
   return bind(DriftService, {

@@ -12,7 +12,7 @@ import {
   slowStatements,
   type SizeRow,
 } from '../servers/fleet-statistics.ts';
-import { tenantHealth } from '../servers/tenant-health.ts';
+import { tenantHealth, type TenantHealth } from '../servers/tenant-health.ts';
 import { stateMessage } from './messages.ts';
 
 const DEFAULT_STATEMENTS = 10;
@@ -97,12 +97,20 @@ export function fleetStatisticsService(context: ProvisionerContext): BoundServic
           sessions: row.sessions,
           backupTime: row.backed_up_at === null ? undefined : timestampFromDate(row.backed_up_at),
           verifyTime: row.verified_at === null ? undefined : timestampFromDate(row.verified_at),
-          problem: row.unavailable || row.last_error,
+          driftTime: row.drift_looked_at === null ? undefined : timestampFromDate(row.drift_looked_at),
+          driftCount: row.drift_count ?? undefined,
+          problem: row.unavailable || row.last_error || driftProblem(row),
         })),
         nextPageToken: rows.length > size && last !== undefined ? nextPageToken(query, [last.org_id, last.schema]) : '',
       };
     },
   });
+}
+
+/** A look that failed says so in its time; what is wrong with the database the next one may tell. */
+function driftProblem({ drift_count: count }: TenantHealth): string {
+  if (count === null || count === 0) return '';
+  return `${count} ${count === 1 ? 'object differs' : 'objects differ'} from what its version makes`;
 }
 
 function isTenantCursor(cursor: unknown): boolean {

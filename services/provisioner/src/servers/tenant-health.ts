@@ -6,7 +6,7 @@ import { askEach, placesOf } from './fleet-statistics.ts';
 /** A tenant as its row, its server and its backups show it; the tenant's own database is not asked. */
 export interface TenantHealth extends Pick<
   TenantRow,
-  'org_id' | 'schema' | 'database_name' | 'state' | 'schema_version' | 'last_error'
+  'org_id' | 'schema' | 'database_name' | 'state' | 'schema_version' | 'last_error' | 'drift_looked_at' | 'drift_count'
 > {
   server: string;
   backed_up_at: Date | null;
@@ -22,7 +22,8 @@ export interface TenantHealth extends Pick<
 type Known = Omit<TenantHealth, 'newest' | 'bytes' | 'sessions' | 'unavailable'>;
 
 const PAGE_SQL = `
-  SELECT t.org_id, t.schema, t.database_name, t.state, t.schema_version, t.last_error, s.name AS server,
+  SELECT t.org_id, t.schema, t.database_name, t.state, t.schema_version, t.last_error, t.drift_looked_at,
+    t.drift_count, s.name AS server,
     (SELECT max(b.snapshot_at) FROM provisioner.backups b WHERE b.org_id = t.org_id AND b.schema = t.schema
        AND b.completed_at IS NOT NULL AND b.deleting_at IS NULL) AS backed_up_at,
     (SELECT max(b.verified_at) FROM provisioner.backups b WHERE b.org_id = t.org_id AND b.schema = t.schema) AS verified_at

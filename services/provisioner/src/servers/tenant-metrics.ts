@@ -18,6 +18,22 @@ export function registerFleetMetrics(metrics: Metrics, database: Database): void
       for (const { state, count } of rows) tenants.set({ state }, count);
     },
   });
+  const drifted = metrics.gauge({
+    name: 'drifted_tenants',
+    help: 'Tenants whose database differed from what its version makes at the last look, and those that could not be looked at.',
+    labelNames: ['drift'],
+    async collect() {
+      const [row] = await database.asSystem((tx) =>
+        tx.query<{ different: number; unknown: number }>(
+          `SELECT count(*) FILTER (WHERE drift_count > 0)::int AS different,
+             count(*) FILTER (WHERE drift_count IS NULL)::int AS unknown
+           FROM provisioner.tenants WHERE drift_looked_at IS NOT NULL AND state <> 'erased'`,
+        ),
+      );
+      drifted.set({ drift: 'different' }, row!.different);
+      drifted.set({ drift: 'unknown' }, row!.unknown);
+    },
+  });
   const sealed = metrics.gauge({
     name: 'sealed_keys',
     help: 'Data keys and servers by the master key they are sealed under, its source and version: 0 lets one be removed.',

@@ -20,13 +20,16 @@ export interface TenantRow {
   labels: Record<string, string>;
   last_error: string;
   ready_at: Date | null;
+  drift_looked_at: Date | null;
+  drift_count: number | null;
   created_at: Date;
   updated_at: Date;
 }
 
 /** Every column of a TenantRow, for queries. */
 export const TENANT_COLUMNS = `org_id, schema, server_id, database_name, region, state, operation_id, step, step_owner,
-  step_lease_until, generation, schema_version, fingerprint, labels, last_error, ready_at, created_at, updated_at`;
+  step_lease_until, generation, schema_version, fingerprint, labels, last_error, ready_at,
+  drift_looked_at, drift_count, created_at, updated_at`;
 
 export const TenantEntity = new EntitySchema<TenantRow>({
   name: 'tenants',
@@ -48,6 +51,8 @@ export const TenantEntity = new EntitySchema<TenantRow>({
     labels: { type: 'jsonb', default: {} },
     last_error: { type: 'text', default: '' },
     ready_at: { type: 'timestamptz', precision: 3, nullable: true },
+    drift_looked_at: { type: 'timestamptz', precision: 3, nullable: true },
+    drift_count: { type: 'integer', nullable: true },
     created_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
     updated_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
   },
