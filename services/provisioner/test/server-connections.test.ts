@@ -18,13 +18,13 @@ let server: ServerRow;
 
 beforeAll(async () => {
   const cluster = testCluster();
-  const { adminUrl, host, port } = cluster;
+  const { adminUrl, place } = cluster;
   admin = new pg.Client(clientOptions(adminUrl));
   await admin.connect();
   connections = new ServerConnections(master, silent);
   const password = (role: string): string => new URL(cluster.url(role, 'postgres')).password;
   const passwords = { provisioner: password('mad_provisioner_admin'), migrator: password('mad_migrator') };
-  const about = { server_id: 'a', name: 'local', host, port, sslmode: '' };
+  const about = { server_id: 'a', name: 'local', ...place };
   server = { ...about, ...(await sealServerPasswords(master, 'local', passwords)) } as ServerRow;
 });
 

@@ -9,7 +9,14 @@ const HOST_LABEL = 'mad.test-run.host';
 const PID_LABEL = 'mad.test-run.pid';
 
 /** The embedded server's own settings, which a container's lacks. */
-const LIKE_EMBEDDED = { reserved_connections: '5', jit: 'off', timezone: 'UTC' };
+const LIKE_EMBEDDED = {
+  reserved_connections: '5',
+  jit: 'off',
+  wal_level: 'logical',
+  shared_preload_libraries: 'pg_stat_statements',
+  'pg_stat_statements.track_utility': 'off',
+  timezone: 'UTC',
+};
 
 /** The image that production runs, or the one a run names. */
 export function postgresImage(env: Env): string {
