@@ -64,9 +64,9 @@ const CONNECTION_LOST = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDO
 /** pg reports these two without a code. */
 const CONNECTION_LOST_MESSAGE = /^(Connection terminated|timeout exceeded when trying to connect)/;
 
-function unavailable(cause: unknown): ConnectError {
+function unavailable(cause: unknown, why = 'the database is not available'): ConnectError {
   const options = { cause, retryAfterMs: RETRY_LATER_MS };
-  return rpcError(Code.Unavailable, 'DATABASE_UNAVAILABLE', 'the database is not available', {}, options);
+  return rpcError(Code.Unavailable, 'DATABASE_UNAVAILABLE', why, {}, options);
 }
 
 /**
@@ -96,6 +96,7 @@ export function pgErrorToRpc(error: unknown, constraints: ConstraintMessages = {
     const options = { cause: error, retryAfterMs: RETRY_LATER_MS };
     return rpcError(Code.ResourceExhausted, 'CONNECTION_BUDGET_EXHAUSTED', 'too many connections', {}, options);
   }
+  if (code === '53100') return unavailable(error, "the disk of the database's server is full");
   const lost = /^(08|53|57P0)/.test(code) || CONNECTION_LOST.has(code) || CONNECTION_LOST_MESSAGE.test(cause.message);
   return lost ? unavailable(error) : undefined;
 }

@@ -24,8 +24,8 @@ import { registerTenantMetrics, waitHistogram } from './tenant-metrics.ts';
 import type { Turn } from './turns.ts';
 import type { TenantCallOptions, Tenants, TenantsOptions, TenantsStatus, TenantTx } from './tenants.ts';
 
-/** More would only make each other slow: the processors are busy with a few per core. */
-const TURNS_PER_CORE = 4;
+/** Besides one for each core, so that none of them waits for what is on its way. */
+const TURNS_ON_THEIR_WAY = 1;
 const DEFAULT_DEADLINE_MS = 5 * SECOND_MS;
 /** Less than the deadline: whoever waits hears of the server, not of the time that ran out. */
 const CONNECT_TIMEOUT_MS = 3 * SECOND_MS;
@@ -72,7 +72,7 @@ class RoutedTenants implements Tenants {
       budget: options.budget,
       share: (serverId) => this.#shares?.of(serverId),
       onServer: (serverId) => this.#shares?.lookFor(serverId),
-      turns: options.turns ?? TURNS_PER_CORE * availableParallelism(),
+      turns: options.turns ?? availableParallelism() + TURNS_ON_THEIR_WAY,
       patienceMs: options.patienceMs,
       breaker: options.breaker,
       logger,

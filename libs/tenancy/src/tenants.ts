@@ -77,8 +77,8 @@ export interface TenantsOptions {
   /** Calls of one tenant at most, running and waiting; more are refused at once. Default 256. */
   maxInFlight?: number;
   /**
-   * Calls at once on one server while several organizations are active: each has an equal share, at least one. Default four
-   * for each core of this machine.
+   * Calls at once on one server while several organizations are active, shared fairly; who has none at all never waits.
+   * Default one for each core of this machine and one more: good for a server as large and as near as this machine.
    */
   turns?: number;
   /** Tenants kept open at most, at 75 to 90 kB each. Default 1,000. */
