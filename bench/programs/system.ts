@@ -28,8 +28,9 @@ async function start(): Promise<SystemReady> {
   const { services, postgres: postgresSettings = {} } = JSON.parse(process.argv[2]!) as SystemSettings;
   const outer = {
     CATALOG_CHEMISTRY_WORKERS: String(availableParallelism()),
-    // Clones in stock are a row of their own.
+    // Clones in stock are a row of their own, and so is a backup: none is made by the clock beside another row.
     PROVISIONER_STOCK_SIZE: '0',
+    PROVISIONER_BACKUP_EVERY_HOURS: '0',
     ...services,
   };
   const ground = await prepareGround({ home, logger, anyPorts: true, outer, postgresSettings });

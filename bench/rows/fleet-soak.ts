@@ -94,7 +94,7 @@ function watchBackends(
       let [sum, looks] = [0, 0];
       while (!stopped && performance.now() < until) {
         const { rows } = await admin.query<{ n: number }>(
-          `SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(application_name, 'bench-soak')`,
+          `SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(application_name, 'bench-')`,
         );
         sum += rows[0]!.n;
         looks += 1;

@@ -184,7 +184,9 @@ class RoutedTenants implements Tenants {
       try {
         tenant = this.#sources.leaseOpen(route) ?? (await this.#open(route, until, signal));
         turn = await tenant.server.turns.take(orgId, { timeoutMs: Math.max(1, until - performance.now()), signal });
-        slot = await tenant.pool.take({ timeoutMs: Math.max(1, until - performance.now()), signal });
+        const { pool } = tenant;
+        const take = (): Promise<Slot> => pool.take({ timeoutMs: Math.max(1, until - performance.now()), signal });
+        slot = await (pool.idleCount > 0 ? take() : turn.aside(take));
         if (intent === 'transact') await this.#begin(slot.client, orgId, signal);
         return { tenant, slot, turn };
       } catch (error) {

@@ -10,6 +10,11 @@ const ACTIVE_MS = SECOND_MS;
 /** Leave to run; given back once, by `end` or by the clock. */
 export interface Turn {
   end(): void;
+  /**
+   * What `fn` waits for runs on no server: meanwhile another call may. Afterwards this one goes on without waiting again, so
+   * only one of an organization steps aside at a time.
+   */
+  aside<T>(fn: () => Promise<T>): Promise<T>;
 }
 
 interface Waiter {
@@ -23,6 +28,8 @@ interface Party {
   taken: number;
   /** Milliseconds of turns it has had, counted from where the others were when it came. */
   used: number;
+  /** One of its calls has stepped aside. */
+  aside: boolean;
   readonly waiters: Waiter[];
   restingSince: number;
 }
@@ -88,7 +95,7 @@ export class Turns {
   #partyOf(orgId: string): Party {
     let party = this.#parties.get(orgId);
     if (party === undefined) {
-      party = { orgId, taken: 0, used: this.#clock, waiters: [], restingSince: 0 };
+      party = { orgId, taken: 0, used: this.#clock, aside: false, waiters: [], restingSince: 0 };
       this.#parties.set(orgId, party);
     } else if (this.#resting.delete(party)) {
       // Time that was not asked for is not saved up.
@@ -113,18 +120,37 @@ export class Turns {
     this.#running += 1;
     const began = performance.now();
     let over = false;
+    let running = true;
+    const leave = (): void => {
+      if (running) this.#running -= 1;
+      running = false;
+      while (this.#waiting.size > 0 && this.#hasRoom()) this.#letIn();
+    };
     const end = (): void => {
       if (over) return;
       over = true;
       clearTimeout(timer);
       party.taken -= 1;
-      this.#running -= 1;
       party.used += performance.now() - began;
-      while (this.#waiting.size > 0 && this.#hasRoom()) this.#letIn();
+      leave();
       this.#settle(party);
     };
+    const aside = async <T>(fn: () => Promise<T>): Promise<T> => {
+      if (party.aside) return fn();
+      party.aside = true;
+      leave();
+      try {
+        return await fn();
+      } finally {
+        party.aside = false;
+        if (!over) {
+          this.#running += 1;
+          running = true;
+        }
+      }
+    };
     const timer = setTimeout(end, TURN_MS).unref();
-    return { end };
+    return { end, aside };
   }
 
   #letIn(): void {

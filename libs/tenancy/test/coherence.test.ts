@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { TenantState } from '@mad/proto/provisioner';
+import { openProxy, type Fault, type Proxy } from '@mad/testing';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { openFleet, type Fleet } from './fleet.ts';
-import { openProxy, type Fault, type Proxy } from './proxy.ts';
 import type { Tenants } from '../src/index.ts';
 
 /** A change on the stream is some 60 bytes: the faults are before, in and behind it, and in its HTTP/2 frames' headers. */

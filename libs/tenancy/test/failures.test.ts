@@ -6,11 +6,11 @@ import { Code } from '@connectrpc/connect';
 import { removeEmbeddedPostgres, startEmbeddedPostgres, type EmbeddedPostgres } from '@mad/embedded-postgres';
 import { clientOptions } from '@mad/postgres';
 import { errorMetadataOf, reasonOf, retryAfterMsOf } from '@mad/rpc';
+import { openProxy, type Proxy } from '@mad/testing';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { openFleet, type Fleet } from './fleet.ts';
 import type { Tenants } from '../src/index.ts';
-import { openProxy, type Proxy } from './proxy.ts';
 
 /** Of the server that is stopped, killed and overfilled: 12 - 3 for superusers - 2 reserved. */
 const CAPACITY = 7;

@@ -122,6 +122,29 @@ test('a call that takes long goes on and is waited for by nobody', async () => {
   third.end();
 });
 
+test('who waits for a connection lets another run, one of an organization at a time, and goes on without waiting', async () => {
+  const turns = new Turns(1);
+  const one = atOnce(turns, 'a')!;
+  const other = atOnce(turns, 'b')!;
+  expect(atOnce(turns, 'b')).toBeUndefined();
+  other.end();
+  const connected = Promise.withResolvers<string>();
+  const first = one.aside(() => connected.promise);
+  const second = atOnce(turns, 'a')!;
+  const third = second.aside(() => connected.promise);
+  // The second keeps its turn.
+  const waiting = turns.take('a', SOON);
+  expect(waiting).toBeInstanceOf(Promise);
+  connected.resolve('here');
+  expect(await Promise.all([first, third])).toEqual(['here', 'here']);
+  second.end();
+  await delay(1);
+  expect(turns.waiting).toBe(1);
+  one.end();
+  (await waiting).end();
+  expect(atOnce(turns, 'a')).toBeDefined();
+});
+
 test('waiting ends at the deadline, and when its caller goes', async () => {
   const turns = new Turns(2);
   atOnce(turns, 'b');

@@ -10,6 +10,8 @@ export { badTokens, bearer, platformToken, serviceToken, userToken } from './tok
 export type { BadToken, TokenClaims } from './tokens.ts';
 export { redisMissing, startRedis } from './redis-server.ts';
 export type { RedisServer } from './redis-server.ts';
+export { openProxy } from './proxy.ts';
+export type { Fault, Proxy } from './proxy.ts';
 export { openSmallDisk, smallDiskMissing } from './small-disk.ts';
 export type { SmallDisk } from './small-disk.ts';
 export { ServiceProcess, served, START_MS } from './service-process.ts';

@@ -153,7 +153,14 @@ export async function openWorld({
   logger,
   cacheTtlDays,
   exportPartRows = 1000,
-}: { redisUrl?: string; logger?: Logger; cacheTtlDays?: number; exportPartRows?: number } = {}): Promise<World> {
+  statementTimeoutMs = MINUTE_MS,
+}: {
+  redisUrl?: string;
+  logger?: Logger;
+  cacheTtlDays?: number;
+  exportPartRows?: number;
+  statementTimeoutMs?: number;
+} = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
     inputs: new Map(),
@@ -180,7 +187,7 @@ export async function openWorld({
         tenantInFlight: 256,
         tenantsOpen: 100,
         tenantIdleMs: MINUTE_MS,
-        statementTimeoutMs: MINUTE_MS,
+        statementTimeoutMs,
         retentionEveryHours: 0,
         retentionGraceHours: 24,
         node: 'mad-results-test',

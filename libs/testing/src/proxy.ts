@@ -1,11 +1,13 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 
-/** What becomes of the connection that is open once so many more bytes have come from the server. */
+/** What becomes of the connection that is open once so many more bytes have come from the server, or from the client. */
 export interface Fault {
   /** `cut`: reset. `stall`: nothing passes any more, either way, and nobody is told. */
   kind: 'cut' | 'stall';
   afterBytes: number;
+  /** Whose bytes count; the server's unless told. */
+  from?: 'server' | 'client';
 }
 
 /** A TCP proxy that breaks when and how it is told to. */
@@ -17,6 +19,8 @@ export interface Proxy {
   silent: boolean;
   /** When new connections came, in the milliseconds of `performance.now()`. */
   accepted: number[];
+  /** Bytes that have passed so far. */
+  passed: { server: number; client: number };
   close(): Promise<void>;
 }
 
@@ -45,13 +49,11 @@ export async function openProxy(target: { host: string; port: number }): Promise
       client.destroy();
       server.destroy();
     };
-    client.on('close', end).on('data', (bytes) => {
-      if (!isStalled(pair)) server.write(bytes);
-    });
-    server.on('close', end).on('data', (bytes) => {
+    const pass = (from: 'server' | 'client', to: Socket, bytes: Buffer): void => {
       if (isStalled(pair)) return;
-      const { fault } = pair;
-      client.write(fault === undefined ? bytes : bytes.subarray(0, fault.afterBytes));
+      proxy.passed[from] += bytes.length;
+      const fault = (pair.fault?.from ?? 'server') === from ? pair.fault : undefined;
+      to.write(fault === undefined ? bytes : bytes.subarray(0, Math.max(0, fault.afterBytes)));
       if (fault === undefined) return;
       fault.afterBytes -= bytes.length;
       if (fault.afterBytes > 0 || fault.kind === 'stall') return;
@@ -60,12 +62,15 @@ export async function openProxy(target: { host: string; port: number }): Promise
         client.resetAndDestroy();
         server.destroy();
       });
-    });
+    };
+    client.on('close', end).on('data', (bytes) => pass('client', server, bytes));
+    server.on('close', end).on('data', (bytes) => pass('server', client, bytes));
   });
   const proxy: Proxy = {
     port: 0,
     silent: false,
     accepted: [],
+    passed: { server: 0, client: 0 },
     break(fault) {
       for (const pair of pairs) pair.fault = { ...fault };
     },
