@@ -2,7 +2,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { accessInterceptor } from '@mad/auth';
-import { createLogger, uuidv7 } from '@mad/process';
+import { createLogger, sleep, uuidv7 } from '@mad/process';
 import { JobService, QueueService, type JobInputPropertiesSchema, type SettleTaskRequest } from '@mad/proto/catalog';
 import { SessionService } from '@mad/proto/identity';
 import { RouteService, TenantState, type RouteSchema } from '@mad/proto/provisioner';
@@ -70,14 +70,20 @@ export async function serveNeighbours(around: Neighbourhood): Promise<RpcServer>
           return { shares: [share], validFor: durationFromMs(60_000) };
         },
         async *watchTenantChanges({ afterSeq }, ctx) {
-          // One change of each, in the order they came; then where the log stands.
-          const all = [...around.routes.values()];
-          for (const [index, { orgId, state, generation }] of all.entries()) {
-            const seq = BigInt(index + 1);
-            if (afterSeq >= 0n && seq > afterSeq) yield { seq, orgId, state, generation };
+          const log = () => [...around.routes.values()].toSorted((a, b) => Number(a.changeSeq! - b.changeSeq!));
+          let sent = afterSeq < 0n ? (log().at(-1)?.changeSeq ?? 0n) : afterSeq;
+          let caughtUp = false;
+          while (!ctx.signal.aborted) {
+            for (const { changeSeq: seq = 0n, orgId, state, generation } of log()) {
+              if (seq <= sent) continue;
+              yield { seq, orgId, state, generation };
+              sent = seq;
+            }
+            // Where the log stands.
+            if (!caughtUp) yield { seq: sent, state: TenantState.UNSPECIFIED };
+            caughtUp = true;
+            await sleep(20, ctx.signal).catch(() => undefined);
           }
-          yield { seq: BigInt(all.length), state: TenantState.UNSPECIFIED };
-          await new Promise((resolve) => ctx.signal.addEventListener('abort', resolve, { once: true }));
         },
       }),
       bind(JobService, {
