@@ -91,7 +91,7 @@ async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, e
   );
   const followed = await endFollowers(tx, job, taskId, endings, id);
   applyEndings(job, taskId, addEndings(endings, followed));
-  await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id });
+  await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id, endedSeq: job.row.event_seq + 1 });
   const [took] = await tx.query<{ core_ms: number }>(
     `UPDATE task_executions SET status = $2::execution_status, attempt = $3, ended_at = now(), error_class = $4,
         error_message = $5, metrics = $6, items = $7,

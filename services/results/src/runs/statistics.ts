@@ -25,18 +25,20 @@ async function count(tx: TenantTx, jobId: string, ended: string, params: readonl
   );
 }
 
-/** After an execution ended: its items, and those that followed one of them. */
+/**
+ * After an execution ended: its items, and those that followed one of them. These are told by the event they ended with, as
+ * nothing else of their task did: joined with the items they followed, Postgres may take each with each.
+ */
 export async function countEnded(
   tx: TenantTx,
-  { jobId, taskId, executionId }: { jobId: string; taskId: string; executionId: string },
+  { jobId, taskId, executionId, endedSeq }: { jobId: string; taskId: string; executionId: string; endedSeq: number },
 ): Promise<void> {
   const ended = `
     SELECT task_id, status, score, error_class FROM task_results WHERE task_execution_id = $3
     UNION ALL
-    SELECT f.task_id, f.status, f.score, f.error_class FROM task_results l
-      JOIN task_results f ON f.job_id = $1 AND f.task_id = $2 AND f.follows_item_no = l.item_no
-      WHERE l.task_execution_id = $3`;
-  await count(tx, jobId, ended, [taskId, executionId]);
+    SELECT task_id, status, score, error_class FROM task_results
+      WHERE job_id = $1 AND task_id = $2 AND follows_item_no IS NOT NULL AND ended_seq = $4`;
+  await count(tx, jobId, ended, [taskId, executionId, endedSeq]);
 }
 
 /** After a job was made: the items that were answered, or failed, at once. */
