@@ -18,8 +18,8 @@ import {
 import pg from 'pg';
 import { PLANS } from '../src/domain/plan.ts';
 import { archivedMigrations, contentOf, fill } from './archived-schema.ts';
-import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
-import { noWayBack, registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
+import { noWayBack, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
 
 const SCHEMA = 'mkill';
 const KILLS = 2;

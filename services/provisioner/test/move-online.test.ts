@@ -8,8 +8,8 @@ import { openTenants, type Tenants } from '@mad/tenancy';
 import { testCluster } from '@mad/testing';
 import type { ConnectError } from '@connectrpc/connect';
 import { silent } from './neighbours.ts';
-import { connectedTo, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
-import { noWayBack, registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
+import { connectedTo, noWayBack, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
+import { registrationOf, startSecondServer, type SecondServer } from './second-server.ts';
 
 const SCHEMA = 'online';
 const WRITERS = 4;

@@ -95,6 +95,13 @@ export interface RunOptions {
   idle?: boolean;
 }
 
+/**
+ * Why nothing moves online from a second server to the run's own, for the test's name; empty where it does. Replication is
+ * begun by the server that takes the tenant.
+ */
+export const noWayBack =
+  testCluster().place.sslmode === '' ? '' : ' (skipped: a container reaches no server of this machine)';
+
 /** Why a call was refused. Fails where it was not. */
 export const failure = (call: Promise<unknown>): Promise<ConnectError> =>
   call.then(

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { removeEmbeddedPostgres, startEmbeddedPostgres } from '@mad/embedded-postgres';
 import { bootstrapTenantServer, clientOptions } from '@mad/postgres';
-import { testCluster } from '@mad/testing';
 import pg from 'pg';
 import type { RunningProvisioner } from './running-provisioner.ts';
 
@@ -21,13 +20,6 @@ export interface SecondServer {
   crash(): Promise<void>;
   close(): Promise<void>;
 }
-
-/**
- * Why nothing moves online from a second server to the run's own, for the test's name; empty where it does. Replication is
- * begun by the server that takes the tenant.
- */
-export const noWayBack =
-  testCluster().place.sslmode === '' ? '' : ' (skipped: a container reaches no server of this machine)';
 
 const PASSWORDS = { provisionerPassword: 'only-for-this-test-p', migratorPassword: 'only-for-this-test-m' };
 
