@@ -75,6 +75,17 @@ export class ConnectionBudget {
     return { limit: this.#limit, open: this.#total, idle: this.#idle.size, waiting };
   }
 
+  /** Idle connections that nobody used for this many milliseconds. */
+  idleFor(ms: number): number {
+    const since = performance.now() - ms;
+    let count = 0;
+    for (const slot of this.#idle) {
+      if (slot.idleSince > since) break;
+      count += 1;
+    }
+    return count;
+  }
+
   /** An idle connection of this member at once, if there is one. */
   takeIdle(member: Member): Slot | undefined {
     const slot = member.idle.pop();

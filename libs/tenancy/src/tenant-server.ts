@@ -1,3 +1,4 @@
+import { SECOND_MS } from '@mad/process';
 import pg from 'pg';
 import { isAlive } from './budgeted-pool.ts';
 import { CircuitBreaker, type BreakerOptions } from './circuit-breaker.ts';
@@ -10,6 +11,9 @@ import { Turns } from './turns.ts';
 const CAPACITY_SQL = `SELECT current_setting('max_connections')::int
   - current_setting('superuser_reserved_connections')::int
   - coalesce(current_setting('reserved_connections', true)::int, 0) AS capacity`;
+
+/** An idle connection that nobody used for so long is no reason to lease more. */
+const RESTED_MS = 20 * SECOND_MS;
 
 export interface TenantServerOptions {
   /** The provisioner's name for it. */
@@ -64,9 +68,11 @@ export class TenantServer {
   /** What there is and what there is use for, to lease a share by. */
   holding(): Holding {
     const { limit, open, waiting } = this.budget.status();
-    // Who is at its limit may have closed what it will need again: it tries for a quarter more.
-    const more = open < limit ? 0 : Math.ceil(limit / 4);
-    return { serverId: this.serverId, held: Math.max(limit, open), wanted: open + Math.max(waiting, more) };
+    // Kept because there is room: a process that visits many tenants once must not take another's for it.
+    const rested = this.budget.idleFor(RESTED_MS);
+    // Who is at its limit with nothing to spare may have closed what it will need again: it tries for a quarter more.
+    const more = open < limit || rested > 0 ? 0 : Math.ceil(limit / 4);
+    return { serverId: this.serverId, held: Math.max(limit, open), wanted: open - rested + Math.max(waiting, more) };
   }
 
   /** Opens a connection; the budget has made room for it. The first one learns what the server can hold. */

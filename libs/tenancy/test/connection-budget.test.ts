@@ -55,6 +55,16 @@ async function use(from: BudgetedPool, ms: number, timeoutMs = 5_000): Promise<n
   return rows[0]!.pid;
 }
 
+test('what was not used for a while is told from what is', async () => {
+  const budget = new ConnectionBudget({ limit: LIMIT });
+  const [rested, used] = [pool(budget, `${NAME}-rested`), pool(budget, `${NAME}-used`)];
+  await Promise.all([use(rested, 1), use(rested, 1), use(used, 1)]);
+  await delay(60);
+  await use(used, 1);
+  expect([budget.idleFor(0), budget.idleFor(50), budget.idleFor(5_000)]).toEqual([3, 2, 0]);
+  await Promise.all([rested.end(), used.end()]);
+});
+
 describe('the cap', () => {
   test('is never exceeded by 50 tenants under load, nobody is turned away, and everything closes', async () => {
     const budget = new ConnectionBudget({ limit: LIMIT, patienceMs: 5 });
