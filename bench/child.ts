@@ -68,6 +68,11 @@ export function serveProgram(ready: object, close: () => Promise<void>): void {
   process.send!(ready);
 }
 
+/** In a program that works before it is ready and holds nothing it must close: ends when whoever started it is gone. */
+export function endWithParent(): void {
+  process.once('disconnect', () => process.exit(1));
+}
+
 /** In a program: Ctrl-C reaches the whole group, and the one who started this decides what it means. */
 export function leaveSignalsToParent(): void {
   process.on('SIGINT', () => undefined);

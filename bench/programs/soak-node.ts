@@ -4,7 +4,7 @@ import { createLogger, SECOND_MS } from '@mad/process';
 import { resultsEntities } from '@mad/results';
 import { grpcTransport } from '@mad/rpc';
 import { openTenants } from '@mad/tenancy';
-import { leaveSignalsToParent, serveProgram } from '../child.ts';
+import { endWithParent, leaveSignalsToParent, serveProgram } from '../child.ts';
 import { quantile } from '../regression.ts';
 import { SCHEMA } from '../system.ts';
 import { NO_JOB, READ_SQL } from '../tenant-fleet.ts';
@@ -48,6 +48,7 @@ const AFTER_REFUSAL_MS = 10;
 const MIB = 2 ** 20;
 
 leaveSignalsToParent();
+endWithParent();
 const options = JSON.parse(process.argv[2]!) as SoakNodeOptions;
 const signer = createServiceTokenSigner({ service: 'results', privateJwk: options.privateJwk });
 const routes = grpcTransport(`127.0.0.1:${options.port}`, { interceptors: [serviceTokenInterceptor(signer)] });

@@ -3,7 +3,7 @@ import { createLogger, SECOND_MS } from '@mad/process';
 import { resultsEntities } from '@mad/results';
 import { grpcTransport } from '@mad/rpc';
 import { openTenants } from '@mad/tenancy';
-import { leaveSignalsToParent, serveProgram } from '../child.ts';
+import { endWithParent, leaveSignalsToParent, serveProgram } from '../child.ts';
 import { SCHEMA } from '../system.ts';
 import { NO_JOB, READ_SQL } from '../tenant-fleet.ts';
 import { zipfPicker } from '../zipf.ts';
@@ -26,6 +26,7 @@ export interface ZipfNodeResult {
 }
 
 leaveSignalsToParent();
+endWithParent();
 const { port, privateJwk, orgIds, inFlight, durationMs } = JSON.parse(process.argv[2]!) as ZipfNodeOptions;
 const signer = createServiceTokenSigner({ service: 'results', privateJwk });
 const routes = grpcTransport(`127.0.0.1:${port}`, { interceptors: [serviceTokenInterceptor(signer)] });
