@@ -7,6 +7,7 @@ import { BackupService, OperationService, OperationState, type Operation, type R
 import type pg from 'pg';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 import { interleave, millisecondsOf } from '../measure.ts';
+import { pgDumpVersion, startDumpServer } from '../pg-dump.ts';
 import { scaled, type Bench, type Line, type Row } from '../row.ts';
 import { SCHEMA, type BenchSystem } from '../system.ts';
 
@@ -68,6 +69,12 @@ function took({ createTime, endTime }: Operation): number {
 const TABLES_SQL = `SELECT format('results.%I', relname) AS name FROM pg_class
   WHERE relnamespace = 'results'::regnamespace AND relkind = 'r' AND relname <> 'migrations' ORDER BY pg_table_size(oid) DESC`;
 
+/** A table's columns in types that every server knows. */
+const COLUMNS_SQL = `SELECT string_agg(format('%I %s', attname,
+    CASE t.typtype WHEN 'e' THEN 'text' ELSE format_type(atttypid, atttypmod) END), ', ' ORDER BY attnum) AS columns
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+  WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped`;
+
 const tablesOf = async ({ admin }: Place): Promise<string[]> =>
   (await admin.query<{ name: string }>(TABLES_SQL)).rows.map(({ name }) => name);
 
@@ -95,6 +102,28 @@ async function rawIn(place: Place): Promise<void> {
   await place.admin.query('COMMIT');
 }
 
+/** The peer: Debian's pg_dump, where it is, of a server of its version with the same rows. Megabytes of rows per second. */
+async function dumped(place: Place, megabytes: number, rounds: number): Promise<number[]> {
+  const server = await startDumpServer();
+  try {
+    const { client } = server;
+    await client.query('CREATE SCHEMA results');
+    for (const [index, name] of (await tablesOf(place)).entries()) {
+      const { rows } = await place.admin.query<{ columns: string }>(COLUMNS_SQL, [name]);
+      await client.query(`CREATE TABLE ${name} (${rows[0]!.columns})`);
+      const file = await open(`${RAW}-${index}`);
+      await pipeline(file.createReadStream(), client.query(copyFrom(`COPY ${name} FROM STDIN`)));
+    }
+    await client.query('CHECKPOINT');
+    const rates: number[] = [];
+    for (let round = 0; round <= rounds; round += 1) rates.push(megabytes / ((await server.dump()) / 1_000));
+    // As elsewhere the first round is thrown away.
+    return rates.slice(1);
+  } finally {
+    await server.stop();
+  }
+}
+
 /** A tenant's archive and its restore, against raw COPY of the same tables. Both as operations, from asking to the end. */
 export const archive: Row = {
   name: 'archive',
@@ -120,7 +149,10 @@ export const archive: Row = {
         },
         onRound('archive'),
       );
-      const notes = { megabytes, format: 'COPY text' };
+      const peer = pgDumpVersion();
+      if (peer !== undefined) bench.progress(peer);
+      const rates = peer === undefined ? [] : await dumped(place, megabytes, rounds);
+      const notes = { megabytes, format: 'COPY text', pg_dump: peer ?? 'none', pg_dump_megabytes_per_second: rates };
       const lines: Line[] = [{ name: 'archive', unit: 'MB/s', target: { of: 'ratio', atLeast: 0.6 }, ...out, notes }];
       // Verify: the same as a restore without the change of names, so that the floor's tables stay what they are.
       const back = await interleave(

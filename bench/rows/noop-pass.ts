@@ -16,7 +16,7 @@ export const noopPass: Row = {
       const client = await rollouts(fleet);
       const question = `SELECT name FROM ${SCHEMA}.migrations ORDER BY "timestamp"`;
       const samples = await interleave(
-        scaled(bench, 4, 1),
+        scaled(bench, 3, 1),
         {
           ours: async () => took(await rollOut(client)) / size,
           floor: async () => {

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { SECOND_MS } from '@mad/process';
 import type { Route } from '@mad/proto/provisioner';
 import pg from 'pg';
+import { DataSource } from 'typeorm';
 import { interleave, type Sampler } from '../measure.ts';
 import { startProgram } from '../child.ts';
 import type { ZipfNodeOptions, ZipfNodeResult } from '../programs/zipf-node.ts';
@@ -75,11 +76,12 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
     await own.close();
     notes['pgbouncer_role_per_tenant_errors'] = peer.share();
   }
-  const naive = naivePools();
-  const peer = new Load(routes, naive.read, bench);
-  await peer.sample(1);
-  await naive.close();
-  notes['naive_pools_errors'] = peer.share();
+  for (const [name, naive] of Object.entries({ naive_pools: naivePools(), naive_typeorm: naiveDataSources() })) {
+    const peer = new Load(routes, naive.read, bench);
+    await peer.sample(1);
+    await naive.close();
+    notes[`${name}_errors`] = peer.share();
+  }
   notes['connect_per_request_errors'] = connecting.share();
   return [
     ...lines.map((line) => ({ ...line, notes })),
@@ -181,6 +183,28 @@ function naivePools(to: Partial<pg.PoolConfig> = {}): { read: Reader; close(): P
     },
     async close() {
       await Promise.all([...pools.values()].map((pool) => pool.end()));
+    },
+  };
+}
+
+/** The same with TypeORM: a DataSource for each tenant. */
+function naiveDataSources(): { read: Reader; close(): Promise<void> } {
+  const sources = new Map<string, Promise<DataSource>>();
+  return {
+    async read({ orgId, host, port, user: username, password, database }) {
+      let source = sources.get(orgId);
+      if (source === undefined) {
+        const to = { host, port, username, password, database };
+        source = new DataSource({ type: 'postgres', ...to, extra: { max: 10, idleTimeoutMillis: 0 } }).initialize();
+        sources.set(orgId, source);
+        // Whoever asks again tries again.
+        source.catch(() => sources.delete(orgId));
+      }
+      await (await source).query(READ_SQL, [NO_JOB]);
+    },
+    async close() {
+      const opened = await Promise.allSettled(sources.values());
+      await Promise.all(opened.map((one) => (one.status === 'fulfilled' ? one.value.destroy() : undefined)));
     },
   };
 }
