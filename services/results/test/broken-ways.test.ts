@@ -111,6 +111,8 @@ describe('a connection that is reset', () => {
           await sleep(10);
         }
         await isWhole(jobId);
+        // Connections that were spared: the next job is made over a way that holds.
+        proxy.break({ ...fault, afterBytes: Number.POSITIVE_INFINITY });
       }
       // Some are reset before anything was asked, and asked again by results itself.
       expect(broken).toBeGreaterThan(POINTS / 2);
