@@ -169,6 +169,8 @@ test('an organization that is suspended in the middle of a stream keeps what was
   expect(await failureOf(world.start(org, id))).toMatchObject({ reason: 'TENANT_SUSPENDED' });
   expect(await staged()).toHaveLength(ITEMS / 2);
   await turn(TenantState.READY, 'LOGIN');
+  // The news is on its way.
+  while ((await failureOf(world.start(org, id)))?.reason === 'TENANT_SUSPENDED') await sleep(5);
   expect((await world.start(org, id)).nextBatch).toBe(2);
   await work(id, batches);
   await isWhole(jobId);
