@@ -203,8 +203,8 @@ function naiveDataSources(): { read: Reader; close(): Promise<void> } {
       await (await source).query(READ_SQL, [NO_JOB]);
     },
     async close() {
-      const opened = await Promise.allSettled(sources.values());
-      await Promise.all(opened.map((one) => (one.status === 'fulfilled' ? one.value.destroy() : undefined)));
+      // Those that could not be opened are not in the map any more.
+      await Promise.all([...sources.values()].map(async (source) => (await source).destroy()));
     },
   };
 }
