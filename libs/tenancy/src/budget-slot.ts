@@ -46,6 +46,11 @@ export interface Member {
   drained?: () => void;
 }
 
+/** Nothing of its own can come back to it: all it could get is a new connection. */
+export function isHopeless(member: Member): boolean {
+  return member.size === member.opening + member.closing;
+}
+
 /** Ends a connection and waits until the server's side is gone too, which is when its process has closed the socket. */
 export async function endClient(client: pg.PoolClient): Promise<void> {
   const { connection } = client as unknown as { connection: { stream: { destroy(): void } } };

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { BudgetExhausted, PoolEnded, ServerUnavailable } from './budget-errors.ts';
-import { endClient, type Member, type Slot, type Waiter } from './budget-slot.ts';
+import { endClient, isHopeless, type Member, type Slot, type Waiter } from './budget-slot.ts';
 import { CircuitBreaker, type Attempt } from './circuit-breaker.ts';
 import { Demand } from './demand.ts';
 import { ConnectTimedOut, failureOf } from './failure.ts';
@@ -397,9 +397,4 @@ export class ConnectionBudget {
     member.size -= 1;
     if (member.ended && member.size === 0) member.drained?.();
   }
-}
-
-/** Nothing of its own can come back to it: all it could get is a new connection. */
-function isHopeless(member: Member): boolean {
-  return member.size === member.opening + member.closing;
 }
