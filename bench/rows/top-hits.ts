@@ -16,7 +16,7 @@ import { scaled, type Bench, type Line, type Row, type Target } from '../row.ts'
 import { SCHEMA } from '../system.ts';
 
 /** Scored items of the one job; BENCH_HITS changes it. */
-const HITS = 2_000_000;
+const HITS = 4_000_000;
 const PAGE = 100;
 /** Reads of one sample: one after the other, so that a sample is a latency. */
 const READS = 200;

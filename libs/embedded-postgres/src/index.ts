@@ -1,4 +1,4 @@
-export { startEmbeddedPostgres } from './start.ts';
+export { SERVER_SETTINGS, startEmbeddedPostgres } from './start.ts';
 export type { EmbeddedPostgres, EmbeddedPostgresOptions } from './start.ts';
 export { reapOrphan } from './orphan.ts';
 export { removeEmbeddedPostgres } from './remove.ts';

@@ -21,12 +21,11 @@ const LOG_LIMIT_BYTES = 16 * 1024 * 1024;
 const LOG_TAIL_BYTES = 2_000;
 
 /**
- * What differs from Postgres's own defaults. Connections: 3 metadata services × (5 app + 2 system + 3 pg-boss) +
- * the tenant budget of 80 + reserves fit into 150. Just-in-time compilation costs short queries more than it gives.
+ * What a server of ours differs in from Postgres's own defaults, wherever it runs. Connections: 3 metadata services ×
+ * (5 app + 2 system + 3 pg-boss) + the tenant budget of 80 + reserves fit into 150. Just-in-time compilation costs short
+ * queries more than it gives.
  */
-const SETTINGS: Readonly<Record<string, string>> = {
-  listen_addresses: '127.0.0.1',
-  unix_socket_directories: '',
+export const SERVER_SETTINGS: Readonly<Record<string, string>> = {
   max_connections: '150',
   reserved_connections: '5',
   jit: 'off',
@@ -38,6 +37,9 @@ const SETTINGS: Readonly<Record<string, string>> = {
   timezone: 'UTC',
   log_timezone: 'UTC',
 };
+
+/** Reached from this machine alone, over TCP. */
+const LOCAL_SETTINGS: Readonly<Record<string, string>> = { listen_addresses: '127.0.0.1', unix_socket_directories: '' };
 
 export interface EmbeddedPostgresOptions {
   /** A folder of its own for the server: data, password (mode 0600), log. Made when missing. */
@@ -110,10 +112,9 @@ async function launch(options: Launch): Promise<ChildProcess> {
   const { dataDir, pgData, port, settings, binaries, account, timeoutMs } = options;
   const logPath = join(dataDir, 'postgres.log');
   const { file, from } = await openLog(logPath);
-  const flags = Object.entries({ ...SETTINGS, ...settings, port: String(port) }).flatMap(([name, value]) => [
-    '-c',
-    `${name}=${value}`,
-  ]);
+  const flags = Object.entries({ ...SERVER_SETTINGS, ...LOCAL_SETTINGS, ...settings, port: String(port) }).flatMap(
+    ([name, value]) => ['-c', `${name}=${value}`],
+  );
   const child = spawn(binaries.postgres, ['-D', pgData, ...flags], {
     ...account,
     cwd: '/',

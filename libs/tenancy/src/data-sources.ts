@@ -206,7 +206,7 @@ export class DataSources {
     } else {
       if (before !== undefined) this.#retire(before);
       this.#open.set(route.orgId, tenant);
-      this.#evict();
+      this.#evict(tenant);
     }
     return tenant;
   }
@@ -246,10 +246,11 @@ export class DataSources {
     return server;
   }
 
-  #evict(): void {
+  /** Closes those that nobody uses; the newcomer is about to be, by whoever opened it. */
+  #evict(newcomer?: OpenTenant): void {
     for (const tenant of this.#open.values()) {
       if (this.#open.size <= this.#options.maxOpen) return;
-      if (tenant.leases === 0) this.#retire(tenant);
+      if (tenant.leases === 0 && tenant !== newcomer) this.#retire(tenant);
     }
   }
 

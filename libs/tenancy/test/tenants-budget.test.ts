@@ -140,6 +140,18 @@ describe('the budget', () => {
     expect(await slow).toEqual([{ one: 1 }]);
     await tenants.close();
   });
+
+  test('opens one more while all that it may keep open are in use, and once', async () => {
+    const tenants = await fleet.open({ maxOpen: 1 });
+    const [held, other] = [org(), org()];
+    const release = Promise.withResolvers<void>();
+    const slow = tenants.read(held, () => release.promise);
+    await tenants.read(other, (tx) => tx.query('SELECT 1'));
+    expect(tenants.status()).toMatchObject({ tenants: 1, servers: [{ waiting: 0 }] });
+    release.resolve();
+    await slow;
+    await tenants.close();
+  });
 });
 
 describe('prewarm', () => {

@@ -7,6 +7,7 @@ import type { Tenants } from '@mad/tenancy';
 import type { ExportRunner } from './exports/runner.ts';
 import type { ObjectSweeper } from './objects/sweep.ts';
 import type { JobFeed } from './runs/job-feed.ts';
+import type { Waker } from './runs/waker.ts';
 
 /** What handlers may reach. Made once, by start.ts. */
 export interface Context extends ServiceDeps {
@@ -18,6 +19,7 @@ export interface Context extends ServiceDeps {
   /** Structures of poses, and exports. */
   objects: ObjectStore;
   sweeper: ObjectSweeper;
+  waker: Waker;
   exports: ExportRunner;
   /** Hits in a part of an export. */
   exportPartRows: number;

@@ -24,6 +24,7 @@ import { RetentionKeeper } from './retention-keeper.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
 import { leaseVerifier } from './runs/lease.ts';
+import { Waker } from './runs/waker.ts';
 
 /** Results, serving. */
 export interface RunningResults {
@@ -82,13 +83,18 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const exports = new ExportRunner({ tenants, objects }, logger);
     open.defer(() => exports.close());
 
+    const queue = createClient(QueueService, catalog);
+    const waker = new Waker({ tenants, queue, feed }, logger);
+    open.defer(() => waker.close());
+
     const context: Context = {
       tenants,
-      catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
+      catalog: { jobs: createClient(JobService, catalog), queue },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
       feed,
       objects,
       sweeper,
+      waker,
       exports,
       exportPartRows: config.exportPartRows,
       cacheTtlDays: config.cacheTtlDays,

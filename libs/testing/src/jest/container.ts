@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { SERVER_SETTINGS } from '@mad/embedded-postgres';
 import type { Env } from '@mad/process';
 import { alive } from './alive.ts';
 import { askEngine } from './docker-engine.ts';
@@ -7,16 +8,6 @@ import type { TestServer } from './test-server.ts';
 /** The machine and the process whose run a container belongs to. */
 const HOST_LABEL = 'mad.test-run.host';
 const PID_LABEL = 'mad.test-run.pid';
-
-/** The embedded server's own settings, which a container's lacks. */
-const LIKE_EMBEDDED = {
-  reserved_connections: '5',
-  jit: 'off',
-  wal_level: 'logical',
-  shared_preload_libraries: 'pg_stat_statements',
-  'pg_stat_statements.track_utility': 'off',
-  timezone: 'UTC',
-};
 
 /** The image that production runs, or the one a run names. */
 export function postgresImage(env: Env): string {
@@ -51,7 +42,7 @@ export async function startContainer(env: Env, settings: Readonly<Record<string,
   process.env['TESTCONTAINERS_RYUK_DISABLED'] ??= 'true';
   const { GenericContainer, Wait } = await import('testcontainers');
   const password = 'only-for-this-container';
-  const flags = Object.entries({ ...LIKE_EMBEDDED, ...settings }).flatMap(([name, value]) => [
+  const flags = Object.entries({ ...SERVER_SETTINGS, ...settings }).flatMap(([name, value]) => [
     '-c',
     `${name}=${value}`,
   ]);

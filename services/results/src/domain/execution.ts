@@ -1,6 +1,6 @@
 /**
- * How a task execution stands. `blocked` waits for earlier tasks; `queued` may be leased; `finished`, `failed` and
- * `cancelled` are final.
+ * How a task execution stands. `blocked` waits for earlier tasks or, once it was queued, for equal items that other jobs
+ * compute; `queued` may be leased; `finished`, `failed` and `cancelled` are final.
  */
 export const EXECUTION_STATUSES = ['blocked', 'queued', 'running', 'finished', 'failed', 'cancelled'] as const;
 export type ExecutionStatus = (typeof EXECUTION_STATUSES)[number];

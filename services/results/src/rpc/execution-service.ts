@@ -48,7 +48,7 @@ const NO_POSES = create(PoseColumnsSchema);
 
 /** The payload side of a job: made by catalog's word, run by workers. */
 export function executionService(context: Context): ServiceImpl<typeof ExecutionService> {
-  const { tenants, catalog, verifyLease, feed, logger, cacheTtlDays, sweeper } = context;
+  const { tenants, catalog, verifyLease, feed, logger, cacheTtlDays, sweeper, waker } = context;
   /** Does its best: what it leaves, the sweeper finds by its note. */
   const giveUp = async (orgId: string, structures: StoredStructures): Promise<void> => {
     await giveUpStructures(tenants, orgId, structures).catch(() => undefined);
@@ -93,6 +93,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       // The attempt before it may have left structures.
       if (attempt > 1) sweeper.soon(orgId);
       if (started.ended) {
+        feed.moved(orgId, job.row.job_id);
         await settle(context, ctx, { orgId, taskExecutionId, job, runnable: started.runnable });
         return { alreadyFinished: true, jobId: job.row.job_id };
       }
@@ -140,7 +141,9 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       const ended = await transactOnJob(tenants, orgId, (tx) =>
         finish(tx, { id: taskExecutionId, attempt, error, metrics, cacheTtlDays }),
       );
-      feed.moved(orgId, ended.job.row.job_id);
+      const { job_id: jobId } = ended.job.row;
+      feed.moved(orgId, jobId);
+      waker.ended({ orgId, jobId, executionId: taskExecutionId });
       await settle(context, ctx, { orgId, taskExecutionId, ...ended });
       return { progress: progressOf(ended.job) };
     },
@@ -151,6 +154,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         fail(tx, { id: taskExecutionId, attempt, error }),
       );
       feed.moved(orgId, job.row.job_id);
+      waker.ended({ orgId, jobId: job.row.job_id, executionId: taskExecutionId });
       sweeper.soon(orgId);
       return answer(job, runnable);
     },
@@ -160,11 +164,13 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
       const userId = (caller.kind === 'service' ? caller.userId : undefined) ?? '';
       const job = await transactOnJob(tenants, orgId, (tx) => cancel(tx, jobId, userId));
       feed.moved(orgId, jobId);
+      waker.ended({ orgId, jobId });
       sweeper.soon(orgId);
       return { progress: progressOf(job) };
     },
 
     async reconcileJob({ orgId, jobId }) {
+      await waker.look(orgId, jobId);
       const found = await tenants.transact(orgId, (tx) => reconcile(tx, jobId));
       if (found === undefined) return { materialized: false };
       const { job, counters, runnable, drifted } = found;

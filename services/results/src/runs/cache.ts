@@ -9,6 +9,7 @@ import {
   type Demand,
 } from '../domain/cache-entry.ts';
 import { planned } from './planned.ts';
+import { endedParams, endedWith, type EndedWith } from './statistics.ts';
 
 /** An earlier result that answers an input. */
 export interface CacheHit {
@@ -133,32 +134,43 @@ function hitOf(row: HitRow): CacheHit {
   };
 }
 
-/** Counts the hits of a job that was just made. Rows are locked in the order of their keys. */
-export async function countHits(tx: TenantTx, jobId: string): Promise<void> {
-  await tx.execute(
+/** Items that were answered from the cache: all of a job that was just made, or what ended with an event. */
+export type Answered = { jobId: string } | EndedWith;
+
+const answeredOf = (answered: Answered, columns: string): string =>
+  'executionId' in answered ? endedWith(columns) : `SELECT ${columns} FROM task_results WHERE job_id = $1`;
+const answeredParams = (answered: Answered): unknown[] => [
+  answered.jobId,
+  ...('executionId' in answered ? endedParams(answered) : []),
+];
+
+/** Counts the hits. Rows are locked in the order of their keys. */
+export async function countHits(tx: TenantTx, answered: Answered): Promise<void> {
+  await planned(
+    tx,
     `WITH used AS (
         SELECT (k.plan ->> 'task') || ':' || t.input_signature AS cache_key, count(*) AS hits
-        FROM task_results t JOIN job_tasks k USING (job_id, task_id)
-        WHERE t.job_id = $1 AND t.status = 'cached' GROUP BY 1),
+        FROM (${answeredOf(answered, 'task_id, status, input_signature')}) t JOIN job_tasks k ON k.job_id = $1 AND k.task_id = t.task_id
+        WHERE t.status = 'cached' GROUP BY 1),
       locked AS (
         SELECT c.cache_key, used.hits FROM result_cache c JOIN used USING (cache_key)
         ORDER BY c.cache_key FOR UPDATE OF c)
       UPDATE result_cache c SET hit_count = c.hit_count + locked.hits, last_used_at = now()
       FROM locked WHERE c.cache_key = locked.cache_key`,
-    [jobId],
+    answeredParams(answered),
   );
 }
 
-/** Core milliseconds that the sources of a new job's answers had taken, each its share of the execution it was part of. */
-export async function savedCoreMs(tx: TenantTx, jobId: string): Promise<number> {
+/** Core milliseconds that the sources of the answers had taken, each its share of the execution it was part of. */
+export async function savedCoreMs(tx: TenantTx, answered: Answered): Promise<number> {
   const [row] = await planned<{ saved: number }>(
     tx,
     `SELECT coalesce(round(sum(e.core_ms::float8 / greatest(e.items, 1))), 0)::bigint AS saved
-      FROM task_results t
+      FROM (${answeredOf(answered, 'status, reused_from_job_id, reused_from_task_id, reused_from_item_no')}) t
         JOIN task_results s ON s.job_id = t.reused_from_job_id AND s.task_id = t.reused_from_task_id AND s.item_no = t.reused_from_item_no
         JOIN task_executions e ON e.task_execution_id = s.task_execution_id
-      WHERE t.job_id = $1 AND t.status = 'cached'`,
-    [jobId],
+      WHERE t.status = 'cached'`,
+    answeredParams(answered),
   );
   return row!.saved;
 }

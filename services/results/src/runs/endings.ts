@@ -4,10 +4,13 @@ import { unblockedStatus } from '../domain/execution.ts';
 import { blocksDownstream, followerStatus, WORK_STATUSES, type EndedStatus } from '../domain/work-item.ts';
 import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
 import type { Execution } from './execution.ts';
-import { applyEndings, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
+import { applyEndings, nextSeq, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
 import { joined, planned } from './planned.ts';
 
 const BLOCKING = WORK_STATUSES.filter(blocksDownstream);
+
+/** Of an execution `e`: it waits for earlier tasks; those that were queued once wait for another job (`coalesce.ts`). */
+const BLOCKED = `e.status = 'blocked' AND e.queued_at IS NULL`;
 
 /**
  * Ends the items that waited for an equal one of their task: the followers of those that ended as `endings` says. With
@@ -23,18 +26,22 @@ export async function endFollowers(
   let ended: Endings = {};
   for (const leader of Object.keys(endings) as EndedStatus[]) {
     const status = followerStatus(leader);
-    const count = await tx.execute(
-      `UPDATE task_results f SET status = $4::work_status, score = l.score, result_data = l.result_data,
+    const [{ count } = { count: 0 }] = await joined<{ count: number }>(
+      tx,
+      `WITH ended AS (UPDATE task_results f SET status = $4::work_status, score = l.score, result_data = l.result_data,
           confidence_score = l.confidence_score, error_class = l.error_class, error_message = l.error_message,
           service_name = l.service_name, ended_at = now(), ended_seq = $6,
-          reused_from_job_id = CASE WHEN $4::work_status = 'cached' THEN l.job_id END,
-          reused_from_task_id = CASE WHEN $4::work_status = 'cached' THEN l.task_id END,
-          reused_from_item_no = CASE WHEN $4::work_status = 'cached' THEN l.item_no END
+          reused_from_job_id = CASE WHEN $4::work_status = 'cached' THEN coalesce(l.reused_from_job_id, l.job_id) END,
+          reused_from_task_id = CASE WHEN $4::work_status = 'cached' THEN coalesce(l.reused_from_task_id, l.task_id) END,
+          reused_from_item_no = CASE WHEN $4::work_status = 'cached' THEN coalesce(l.reused_from_item_no, l.item_no) END
         FROM task_results l
         WHERE f.job_id = $1 AND f.task_id = $2 AND f.status = 'pending' AND f.follows_item_no IS NOT NULL
+          AND ($5::uuid IS NULL OR f.follows_item_no = ANY (ARRAY(
+            SELECT item_no FROM task_results WHERE task_execution_id = $5 AND status = $3::work_status)))
           AND l.job_id = f.job_id AND l.task_id = f.task_id AND l.item_no = f.follows_item_no AND l.status = $3::work_status
-          AND ($5::uuid IS NULL OR l.task_execution_id = $5)`,
-      [job.row.job_id, taskId, leader, status, executionId ?? null, job.row.event_seq + 1],
+          AND ($5::uuid IS NULL OR l.task_execution_id = $5) RETURNING 1)
+        SELECT count(*)::int AS count FROM ended`,
+      [job.row.job_id, taskId, leader, status, executionId ?? null, nextSeq(job)],
     );
     if (count > 0) ended = addEndings(ended, { [status]: count });
   }
@@ -59,7 +66,7 @@ export async function unblockTasks(tx: TenantTx, job: JobImage): Promise<Runnabl
 async function unblock(tx: TenantTx, job: JobImage, task: JobTask, upstream: readonly JobTask[]): Promise<Runnable[]> {
   const { taskId, plan } = task;
   const blocked = await tx.execute(
-    `SELECT 1 FROM task_executions WHERE job_id = $1 AND task_id = $2 AND status = 'blocked' LIMIT 1`,
+    `SELECT 1 FROM task_executions e WHERE e.job_id = $1 AND e.task_id = $2 AND ${BLOCKED} LIMIT 1`,
     [job.row.job_id, taskId],
   );
   if (blocked === 0) return [];
@@ -70,7 +77,7 @@ async function unblock(tx: TenantTx, job: JobImage, task: JobTask, upstream: rea
     `SELECT e.task_execution_id, count(t.item_no)::int AS pending
       FROM task_executions e
         LEFT JOIN task_results t ON t.task_execution_id = e.task_execution_id AND t.status = 'pending'
-      WHERE e.job_id = $1 AND e.task_id = $2 AND e.status = 'blocked'
+      WHERE e.job_id = $1 AND e.task_id = $2 AND ${BLOCKED}
       GROUP BY e.task_execution_id, e.chunk_no ORDER BY e.chunk_no`,
     [job.row.job_id, taskId],
   );

@@ -5,7 +5,7 @@ import { decideFail, decideFinish } from '../domain/execution.ts';
 import { missingOutcome, type ItemError } from '../domain/work-item.ts';
 import { dropStaged, endFollowers, unblockTasks } from './endings.ts';
 import { lockExecutionAndJob, type Execution } from './execution.ts';
-import { aliveExecutions, applyEndings, taskIn, type JobImage, type Runnable } from './job-image.ts';
+import { aliveExecutions, applyEndings, nextSeq, taskIn, type JobImage, type Runnable } from './job-image.ts';
 import { keepResults, type ScoredItem } from './keep-results.ts';
 import { leaseLost } from './lease.ts';
 import { joined } from './planned.ts';
@@ -66,7 +66,8 @@ export async function fail(tx: TenantTx, { id, attempt, error }: Fail): Promise<
   return endExecution(tx, job, execution, { status: 'failed', attempt, error, metrics: {}, ran: false });
 }
 
-interface Ending {
+/** How an execution ends. */
+export interface Ending {
   status: 'finished' | 'failed';
   attempt: number;
   error: ItemError | undefined;
@@ -76,7 +77,8 @@ interface Ending {
   cacheTtlDays?: number | undefined;
 }
 
-async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, ending: Ending): Promise<Ended> {
+/** Ends an execution, locked as its job is; items without an outcome fail. */
+export async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, ending: Ending): Promise<Ended> {
   const { id, taskId, chunkNo } = execution;
   const { status, attempt, error, metrics } = ending;
   const task = taskIn(job, taskId);
@@ -91,7 +93,7 @@ async function endExecution(tx: TenantTx, job: JobImage, execution: Execution, e
   );
   const followed = await endFollowers(tx, job, taskId, endings, id);
   applyEndings(job, taskId, addEndings(endings, followed));
-  await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id, endedSeq: job.row.event_seq + 1 });
+  await countEnded(tx, { jobId: job.row.job_id, taskId, executionId: id, endedSeq: nextSeq(job) });
   const [took] = await tx.query<{ core_ms: number }>(
     `UPDATE task_executions SET status = $2::execution_status, attempt = $3, ended_at = now(), error_class = $4,
         error_message = $5, metrics = $6, items = $7,
@@ -129,12 +131,12 @@ interface EndedItem extends ScoredItem {
 /** Makes what the execution said final; items it said nothing of fail with `missing`. */
 async function endItems(
   tx: TenantTx,
-  { row: job }: JobImage,
+  job: JobImage,
   { id, jobId, taskId }: Execution,
   missing: ItemError,
   engine: string,
 ): Promise<EndedItem[]> {
-  const endedSeq = job.event_seq + 1;
+  const endedSeq = nextSeq(job);
   const said = await joined<EndedItem>(
     tx,
     `UPDATE task_results t SET status = s.status, score = s.score, result_data = s.result_data,

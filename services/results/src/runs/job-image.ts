@@ -35,6 +35,9 @@ export interface NewEvent {
   metadata?: JsonObject;
 }
 
+/** The number that the job's next event gets. */
+export const nextSeq = ({ row, events }: JobImage): number => row.event_seq + events.length + 1;
+
 export const COUNTER_COLUMNS = 'requested, cached, scored, failed, skipped, cancelled, pending';
 const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, max_age_s,
   timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, results_dropped_at, core_ms, saved_core_ms, ${COUNTER_COLUMNS}`;

@@ -92,8 +92,8 @@ async function fill(tx: TenantTx, job: NewJob, inputs: Inputs, image: JobImage):
   await tx.execute('UPDATE jobs SET input_signature = $2 WHERE job_id = $1', [job.jobId, signature.digest('hex')]);
   const { requested, cached, failed } = countersOf(image);
   if (cached > 0) {
-    await countHits(tx, job.jobId);
-    image.row.saved_core_ms = await savedCoreMs(tx, job.jobId);
+    await countHits(tx, job);
+    image.row.saved_core_ms = await savedCoreMs(tx, job);
   }
   if (cached + failed > 0) await countMaterialized(tx, job.jobId);
   image.events.push({

@@ -3,10 +3,13 @@ import type { TenantTx } from '@mad/tenancy';
 import { decideStart } from '../domain/execution.ts';
 import type { StructurePlace } from '../objects/structures.ts';
 import { jobStateWhenBegun } from '../domain/job-state.ts';
+import { coalesce, setAside } from './coalesce.ts';
 import { dropStaged } from './endings.ts';
+import { endExecution } from './finish.ts';
 import { leaseLost } from './lease.ts';
 import { lockExecutionAndJob, type Execution } from './execution.ts';
 import { aliveExecutions, taskIn, type JobImage, type JobTask, type Runnable } from './job-image.ts';
+import { holdOffRetention } from './retention-lock.ts';
 import { saveJob } from './save-job.ts';
 
 /** A molecule to run. */
@@ -40,14 +43,23 @@ export type Started =
   | { ended: false; job: JobImage; task: JobTask; items: ItemToRun[]; nextBatch: number }
   | { ended: true; job: JobImage; runnable: Runnable[] };
 
-/** Lets an attempt begin. See `decideStart` for who may. */
+/** Lets an attempt begin. See `decideStart` for who may, and `coalesce` for what is left of it. */
 export async function start(tx: TenantTx, id: string, attempt: number, worker: string): Promise<Started> {
+  await holdOffRetention(tx);
   const { job, execution } = await lockExecutionAndJob(tx, id);
   const decision = decideStart(execution, attempt);
   if (decision === 'lease_lost') throw leaseLost(id, attempt, execution);
   if (decision === 'already_finished') return { ended: true, job, runnable: await aliveExecutions(tx, job) };
   if (decision === 'begin_again') await dropStaged(tx, execution);
-  if (decision !== 'repeat') await begin(tx, job, execution, attempt, worker);
+  if (decision !== 'repeat') {
+    const items = await coalesce(tx, job, taskIn(job, execution.taskId), execution);
+    if (items !== undefined && items.awaited.length > 0) await setAside(tx, job, execution, items.awaited);
+    if (items?.free.length === 0) {
+      const ended = { status: 'finished', attempt, error: undefined, metrics: {}, ran: false } as const;
+      return { ended: true, ...(await endExecution(tx, job, execution, ended)) };
+    }
+    await begin(tx, job, execution, attempt, worker);
+  }
   const items = await tx.query<{ item_no: number; molecule_id: string; smiles: string }>(
     `SELECT item_no, molecule_id, smiles FROM task_results WHERE task_execution_id = $1 AND status = 'pending' ORDER BY item_no`,
     [id],

@@ -25,20 +25,30 @@ async function count(tx: TenantTx, jobId: string, ended: string, params: readonl
   );
 }
 
+/** The items of one event: what ended with it of an execution, and what followed that. */
+export interface EndedWith {
+  jobId: string;
+  taskId: string;
+  executionId: string;
+  /** The event's number. */
+  endedSeq: number;
+}
+
 /**
- * After an execution ended: its items, and those that followed one of them. These are told by the event they ended with, as
- * nothing else of their task did: joined with the items they followed, Postgres may take each with each.
+ * The items that ended with an event, of the job $1: $2 … $4 are `endedParams`. Followers are told by the event, as nothing
+ * else of their task ended with it: joined with the items they followed, Postgres may take each with each.
  */
-export async function countEnded(
-  tx: TenantTx,
-  { jobId, taskId, executionId, endedSeq }: { jobId: string; taskId: string; executionId: string; endedSeq: number },
-): Promise<void> {
-  const ended = `
-    SELECT task_id, status, score, error_class FROM task_results WHERE task_execution_id = $3
+export const endedWith = (columns: string): string => `
+    SELECT ${columns} FROM task_results WHERE task_execution_id = $3 AND ended_seq = $4
     UNION ALL
-    SELECT task_id, status, score, error_class FROM task_results
+    SELECT ${columns} FROM task_results
       WHERE job_id = $1 AND task_id = $2 AND follows_item_no IS NOT NULL AND ended_seq = $4`;
-  await count(tx, jobId, ended, [taskId, executionId, endedSeq]);
+
+export const endedParams = ({ taskId, executionId, endedSeq }: EndedWith): unknown[] => [taskId, executionId, endedSeq];
+
+/** After items of an execution ended: these, and those that followed one of them. */
+export async function countEnded(tx: TenantTx, ended: EndedWith): Promise<void> {
+  await count(tx, ended.jobId, endedWith('task_id, status, score, error_class'), endedParams(ended));
 }
 
 /** After a job was made: the items that were answered, or failed, at once. */
