@@ -118,9 +118,9 @@ export type Stage = 'connect' | 'read' | 'transact';
 /** Kinds a statement can meet; the others would be about somebody else's connection (dblink) or a bug. */
 const OF_STATEMENTS: ReadonlySet<FailureKind> = new Set(['starting', 'network', 'ended', 'read_only']);
 
-/** pg reports these without a code. */
+/** pg and its pool report these without a code. */
 const NETWORK_MESSAGE =
-  /^(Connection terminated|timeout expired|Client has encountered a connection error|Client was closed)/;
+  /^(Connection terminated|timeout expired|timeout exceeded when trying to connect|Client has encountered a connection error|Client was closed)/;
 const UNTRUSTED = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_)/;
 
 /** The failure an error stands for; undefined for all that is about the statement and not about the way to the database. */

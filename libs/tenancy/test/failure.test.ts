@@ -35,6 +35,7 @@ const KINDS: [error: Error, connect: string | undefined, read: string | undefine
   [coded('ECONNRESET'), 'network', 'network', 'network'],
   [coded('08006'), 'network', 'network', 'network'],
   [new Error('timeout expired'), 'network', 'network', 'network'],
+  [new Error('timeout exceeded when trying to connect'), 'network', 'network', 'network'],
   [new Error('Connection terminated unexpectedly'), 'network', 'network', 'network'],
   [new ConnectTimedOut(5), 'network', 'network', 'network'],
   [coded('DEPTH_ZERO_SELF_SIGNED_CERT'), 'untrusted', undefined, undefined],

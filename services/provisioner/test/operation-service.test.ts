@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Code } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
-import { OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
+import { OperationService, OperationState, TenantState, type Operation } from '@mad/proto/provisioner';
 import { violationsOf } from '@mad/rpc';
 import { platformToken } from '@mad/testing';
 import { failure, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
@@ -146,6 +146,32 @@ describe('cancelling', () => {
     await release();
     expect((await suspension).tenants).toMatchObject([{ state: TenantState.SUSPENDED }]);
   });
+});
+
+test('the audit log names who asked for an operation, and who gave it up', async () => {
+  const orgId = await ensure();
+  await migrate(orgId);
+  const release = await holdTenant(orgId);
+  const refused = failure(migrate(orgId));
+  let { operationId, state } = await newest(orgId, 'migrate');
+  while (state !== OperationState.RUNNING) ({ operationId, state } = await newest(orgId, 'migrate'));
+  const userId = uuidv7();
+  const others = createClient(
+    OperationService,
+    mad.as(() => platformToken({ userId, permissions: ['platform.operations.cancel'] })),
+  );
+  for (let again = 0; again < 2; again += 1) await others.cancelOperation({ operationId });
+  await release();
+  await refused;
+  const told = () => mad.events.filter((event) => event.orgId === orgId);
+  for (let wait = 0; told().length < 4 && wait < 600; wait += 1) await delay(50);
+  const by = told().map((event) => [event.action, event.outcome, event.actorKind, event.userId]);
+  expect(by.toSorted()).toEqual([
+    ['operations.cancel', 'ok', 'platform', userId],
+    ['tenants.migrate', 'cancelled', 'platform', ADMIN],
+    ['tenants.migrate', 'ok', 'platform', ADMIN],
+    ['tenants.provision', 'ok', 'service', ''],
+  ]);
 });
 
 describe('listing', () => {

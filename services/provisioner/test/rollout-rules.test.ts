@@ -4,8 +4,6 @@ import {
   DEFAULT_RULES,
   absenceHalts,
   failuresHalt,
-  isAway,
-  mayPass,
   pauseBefore,
   waveOf,
   type RolloutRules,
@@ -56,21 +54,6 @@ test.each([
   [3, { succeeded: 0, queued: 6 }, 'none of 6 in wave 3 could be reached'],
 ])('in wave %i, that %o: halts with %s', (wave, counts, expected) => {
   expect(absenceHalts(wave, counts, rules())).toBe(expected);
-});
-
-test.each([
-  ["[unavailable] the organization's database does not answer", true, true],
-  ['connect ECONNREFUSED 127.0.0.1:5432', true, true],
-  ['database "x" is not currently accepting connections', true, true],
-  ['terminating connection due to unexpected postmaster exit', true, true],
-  ['terminating connection due to administrator command', true, true],
-  ['terminating connection due to idle-in-transaction timeout', false, false],
-  ['[aborted] migration A1 failed: canceling statement due to lock timeout', false, true],
-  ['[aborted] migration A1 failed: deadlock detected', false, true],
-  ['[failed_precondition] migration A1 failed: check constraint "c" is violated by some row', false, false],
-  ['the database is not what its version makes: index i is missing', false, false],
-])('an error %j: out of reach %s, may pass by itself %s', (error, away, passes) => {
-  expect([isAway(error), mayPass(error)]).toEqual([away, passes]);
 });
 
 test('tries come at longer and longer intervals, a minute at most', () => {

@@ -5,7 +5,7 @@ import { clientOptions } from '@mad/postgres';
 import { testCluster } from '@mad/testing';
 import pg from 'pg';
 import type { ServerRow } from '../src/db/entities/server.ts';
-import { isAway } from '../src/domain/rollout.ts';
+import { causeOf } from '../src/operations/cause.ts';
 import { parseMasterKeys } from '../src/secrets/local-keys.ts';
 import { sealServerPasswords } from '../src/secrets/server-passwords.ts';
 import { ServerConnections } from '../src/servers/server-connections.ts';
@@ -49,5 +49,5 @@ test.each<[string, () => Use]>([
     await client.query('SELECT 1');
   }).catch((error: unknown) => error);
   expect(failure).toMatchObject({ message: 'terminating connection due to administrator command' });
-  expect(isAway((failure as Error).message)).toBe(true);
+  expect(causeOf(failure)).toBe('away');
 });

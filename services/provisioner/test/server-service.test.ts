@@ -135,6 +135,36 @@ describe('registering', () => {
   });
 });
 
+test('who registered, changed and drained a server is told to identity, and no password', async () => {
+  const userId = uuidv7();
+  const permissions = ['create', 'update'].map((verb) => `platform.servers.${verb}`);
+  const client = createClient(
+    ServerService,
+    mad.as(() => platformToken({ userId, permissions })),
+  );
+  const name = 'audited';
+  const secret = registration(name, 'r-audit');
+  await client.registerServer(secret);
+  await client.updateServer({ name, maxTenants: 5 });
+  for (let again = 0; again < 2; again += 1) await client.drainServer({ name });
+  await client.setServerStandbys({ name, standbys: [{ host: 'standby.invalid', port: 5432 }] });
+  const told = () => mad.events.filter((event) => event.entityId === name);
+  for (let wait = 0; told().length < 4 && wait < 600; wait += 1) await delay(50);
+  expect(told().map(({ action }) => action)).toEqual([
+    'servers.register',
+    'servers.update',
+    'servers.drain',
+    'servers.set_standbys',
+  ]);
+  for (const event of told()) {
+    expect(event).toMatchObject({ orgId: '', entityType: 'server', actorKind: 'platform', userId, outcome: 'ok' });
+    for (const password of [secret.provisionerPassword, secret.migratorPassword]) {
+      expect(JSON.stringify(event.metadata)).not.toContain(password);
+    }
+  }
+  expect(told()[2]!.metadata).toEqual({ draining: true });
+});
+
 describe('placement', () => {
   test('WhyHere tells of every server what was said of it when the tenant was placed', async () => {
     await servers().registerServer(registration('why-a', 'r-why', { connectionBudget: 1_000 }));

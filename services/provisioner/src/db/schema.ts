@@ -24,6 +24,7 @@ import { ConnectionShares } from './migrations/2026_11_25_1140_connection_shares
 import { KeyService } from './migrations/2026_11_25_1200_key_service.ts';
 import { ServerStandbys } from './migrations/2026_11_25_1220_server_standbys.ts';
 import { DriftLooks } from './migrations/2026_11_26_0900_drift_looks.ts';
+import { CausesAndLooks } from './migrations/2026_11_26_1506_causes_and_looks.ts';
 
 /** Every table of provisioner. */
 export const provisionerEntities = [
@@ -65,4 +66,5 @@ export const provisionerMigrations = [
   KeyService,
   ServerStandbys,
   DriftLooks,
+  CausesAndLooks,
 ];

@@ -106,6 +106,10 @@ export interface Plan {
    * is to be suspended.
    */
   long?: true;
+  /** The same for one of which a whole fleet is done at once: it need not leave as much room. */
+  givesWay?: true;
+  /** Somebody waits for it who must not: it needs no turn among the others. */
+  urgent?: true;
 }
 
 export const PLANS: Readonly<Record<OperationKind, Plan>> = {
@@ -118,11 +122,23 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     onFailure: 'fail_tenant',
   },
   // A suspension must be carried through.
-  suspend: { steps: ['close_connections'], announces: false, onFailure: 'retry' },
+  suspend: { steps: ['close_connections'], announces: false, onFailure: 'retry', urgent: true },
   // Routers are told first, unless it was suspended: then they may come only when nothing can be written any more.
-  freeze: { steps: ['close_writes', 'open_connections'], opens: 'read_only', announces: true, onFailure: 'retry' },
-  resume: { steps: ['open_writes', 'open_connections'], opens: 'ready', announces: true, onFailure: 'retry' },
-  migrate: { steps: ['migrate'], announces: true, onFailure: 'stop', cancellable: true },
+  freeze: {
+    steps: ['close_writes', 'open_connections'],
+    opens: 'read_only',
+    announces: true,
+    onFailure: 'retry',
+    urgent: true,
+  },
+  resume: {
+    steps: ['open_writes', 'open_connections'],
+    opens: 'ready',
+    announces: true,
+    onFailure: 'retry',
+    urgent: true,
+  },
+  migrate: { steps: ['migrate'], announces: true, onFailure: 'stop', cancellable: true, givesWay: true },
   // The login in use is touched by no step: whatever fails, the tenant has one that works.
   rotate: {
     steps: ['renew_login', 'verify_login', 'switch_login'],
@@ -157,8 +173,8 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   },
   // An index takes as long as its table is large.
   build_index: { steps: ['build_index'], announces: false, onFailure: 'stop', cancellable: true, long: true },
-  // It is no part of what the database should be any more.
-  drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry' },
+  // It is no part of what the database should be any more. It waits for every transaction that is older.
+  drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry', cancellable: true, long: true },
   repair: { steps: ['repair'], announces: false, onFailure: 'stop', cancellable: true, long: true },
   // Read, but not written, until the new server has every row.
   move: {
@@ -209,6 +225,12 @@ export function mustBeCarriedThrough(kind: OperationKind, step: StepName): boole
   const { cancellable, carriedThroughFrom } = PLANS[kind];
   if (cancellable !== true) return true;
   return carriedThroughFrom !== undefined && stepIndex(kind, step) >= stepIndex(kind, carriedThroughFrom);
+}
+
+/** Whether somebody may have to wait long for it, and it is given up when it is in the way of a suspension. */
+export function mayTakeLong(kind: OperationKind): boolean {
+  const { long, givesWay } = PLANS[kind];
+  return long === true || givesWay === true;
 }
 
 export function firstStep(kind: OperationKind): StepName {

@@ -75,20 +75,6 @@ export function absenceHalts(
   return `none of ${queued} in wave ${wave} could be reached`;
 }
 
-const AWAY =
-  /^\[(unavailable|deadline_exceeded)\]|ECONN|EHOSTUNREACH|ETIMEDOUT|timeout expired|Connection terminated|terminating connection (due to (administrator|unexpected postmaster)|because of)|not currently accepting/;
-const HELD = /^\[aborted\]|lock timeout|deadlock detected/;
-
-/** Whether the tenant's server, or the schema's owner, could not be reached: nothing is wrong with the tenant. */
-export function isAway(error: string): boolean {
-  return AWAY.test(error);
-}
-
-/** Whether the next try may succeed though nobody repairs anything: a lock that somebody held, a server that was away. */
-export function mayPass(error: string): boolean {
-  return isAway(error) || HELD.test(error);
-}
-
 /** How long a tenant waits for its next try, in milliseconds. */
 export function pauseBefore(attempts: number): number {
   return Math.min(60_000, 1_000 * 2 ** Math.max(0, attempts - 1));

@@ -43,9 +43,13 @@ export const INDEX_STEPS = {
     });
   },
 
-  async drop_index({ database, connections }, _client, { tenant, server }, held) {
+  async drop_index({ database, connections }, _client, { tenant, server }, held, stop) {
     const { orgId, schema } = held;
-    await asOwnerInside(connections, server, tenant, (inside) => dropIndex(inside, schema, nameOf(held)));
+    await watched(database, held, stop, (_progress, signal) =>
+      asOwnerInside(connections, server, tenant, (inside) =>
+        untilGivenUp(inside, signal, () => dropIndex(inside, schema, nameOf(held))),
+      ),
+    );
     await database.asSystem(async (tx) => {
       await lockHeld(tx, held);
       await tx.execute('DELETE FROM provisioner.tenant_indexes WHERE org_id = $1 AND schema = $2 AND name = $3', [

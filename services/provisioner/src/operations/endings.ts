@@ -1,5 +1,7 @@
 import type { Boss, Database, Tx } from '@mad/postgres';
-import type { OperationState } from '../db/entities/operation.ts';
+import type { Actor } from '@mad/rpc';
+import type { OperationRow, OperationState } from '../db/entities/operation.ts';
+import type { OperationCause } from '../domain/operation-cause.ts';
 import { PLANS } from '../domain/plan.ts';
 import { giveBack } from '../erasure/begin.ts';
 import { recordAudit } from '../provisioning/audit.ts';
@@ -33,7 +35,7 @@ export async function succeed(
        WHERE org_id = $1 AND schema = $2`,
       [orgId, schema, opens, schemaVersion ?? null, fingerprint ?? null],
     );
-    await end(tx, held, 'succeeded', '');
+    const actor = await end(tx, held, 'succeeded');
     if (keepsObjects) {
       // What was made is the tenant's now. Records of templates stay: theirs is another story.
       await tx.execute(
@@ -43,13 +45,21 @@ export async function succeed(
       );
     }
     const metadata = { database: tenant.database_name, applied };
-    await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, metadata });
+    await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, ...actor, metadata });
     if (announces) await appendChange(tx, held);
   });
 }
 
-/** The operation failed for good: the tenant is as it was, or FAILED where that is what the plan says. */
-export async function fail({ database, boss }: EndingContext, held: Held, reason: string): Promise<void> {
+/**
+ * The operation failed for good: the tenant is as it was, or FAILED where that is what the plan says. `cause`: what that
+ * means for whoever would try it again.
+ */
+export async function fail(
+  { database, boss }: EndingContext,
+  held: Held,
+  reason: string,
+  cause: OperationCause,
+): Promise<void> {
   const { orgId, schema, kind } = held;
   await database.asSystem(async (tx) => {
     await lockHeld(tx, held);
@@ -59,14 +69,14 @@ export async function fail({ database, boss }: EndingContext, held: Held, reason
        WHERE org_id = $1 AND schema = $2`,
       [orgId, schema, reason, PLANS[kind].onFailure === 'fail_tenant'],
     );
-    await end(tx, held, 'failed', reason);
-    const fact = { orgId, schema, action: `tenants.${kind}`, outcome: 'failed', metadata: { reason } };
+    const actor = await end(tx, held, 'failed', reason, cause);
+    const fact = { orgId, schema, action: `tenants.${kind}`, ...actor, outcome: 'failed', metadata: { reason } };
     await recordAudit(tx, boss, fact);
     await appendChange(tx, held);
   });
 }
 
-/** The operation was given up before its step began: the tenant is as it was. */
+/** The operation was given up: the tenant is as it was, or as far as it got where it gave way. */
 export async function cancel({ database, boss }: EndingContext, held: Held): Promise<void> {
   const { orgId, schema, kind } = held;
   await database.asSystem(async (tx) => {
@@ -76,17 +86,27 @@ export async function cancel({ database, boss }: EndingContext, held: Held): Pro
        WHERE org_id = $1 AND schema = $2`,
       [orgId, schema],
     );
-    await end(tx, held, 'cancelled', '');
+    const actor = await end(tx, held, 'cancelled');
     if (kind === 'erase') await giveBack(tx, held);
-    await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, outcome: 'cancelled' });
+    await recordAudit(tx, boss, { orgId, schema, action: `tenants.${kind}`, ...actor, outcome: 'cancelled' });
   });
 }
 
-async function end(tx: Tx, { operationId }: Held, state: OperationState, error: string): Promise<void> {
-  await tx.execute(
+/** Notes how it ended. Answers who had asked for it, for the audit log: it may have ended in another process, days later. */
+async function end(
+  tx: Tx,
+  { operationId }: Held,
+  state: Exclude<OperationState, 'running'>,
+  error = '',
+  cause: OperationCause = '',
+): Promise<Actor> {
+  // What was asked to give way did so only where it was cancelled.
+  const [row] = await tx.query<Pick<OperationRow, 'actor_kind' | 'user_id'>>(
     `UPDATE provisioner.operations SET state = $2, error = $3, ended_at = now(), updated_at = now(),
+       cause = CASE $2 WHEN 'cancelled' THEN cause ELSE $4 END,
        progress_done = CASE $2 WHEN 'succeeded' THEN progress_total ELSE progress_done END
-     WHERE operation_id = $1`,
-    [operationId, state, error],
+     WHERE operation_id = $1 RETURNING actor_kind, user_id`,
+    [operationId, state, error, cause],
   );
+  return { actorKind: row!.actor_kind, userId: row!.user_id ?? undefined };
 }

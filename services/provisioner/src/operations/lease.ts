@@ -216,6 +216,16 @@ export async function isCancelRequested(db: Database, { operationId }: Held): Pr
   return row?.requested ?? false;
 }
 
+/** Whether its end was asked for to make room: whoever wants it asks for it again. */
+export async function givesWay(db: Database, { operationId }: Held): Promise<boolean> {
+  const [row] = await db.asSystem((tx) =>
+    tx.query<Pick<OperationRow, 'cause'>>('SELECT cause FROM provisioner.operations WHERE operation_id = $1', [
+      operationId,
+    ]),
+  );
+  return row?.cause === 'gives_way';
+}
+
 /** Locks the tenant's row while the lease is ours, for the last update of a run. Throws LeaseLost otherwise. */
 export async function lockHeld(tx: Tx, held: Held): Promise<void> {
   const locked = await tx.execute(`SELECT FROM provisioner.tenants WHERE ${HELD} FOR UPDATE`, [

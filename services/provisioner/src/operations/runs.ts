@@ -2,15 +2,12 @@ import { SECOND_MS, type Logger } from '@mad/process';
 import { mustBeCarriedThrough, PLANS, stepAfter, type TenantKey } from '../domain/plan.ts';
 import { loadSubject, type Findings, type StepContext } from '../provisioning/steps.ts';
 import { lockByName } from '../servers/tenant-database.ts';
+import { causeOf } from './cause.ts';
 import { cancel, fail, succeed, type EndingContext } from './endings.ts';
 import { advance, claim, isCancelRequested, LeaseLost, renew, type Held } from './lease.ts';
 import { STEPS } from './steps.ts';
 import { Cancelled, Interrupted } from './stops.ts';
-
-/** Runs at once in this process: each holds a connection to a server and copies a database. */
-const MAX_RUNS = 4;
-/** Of these, such as may take hours. */
-const MAX_LONG_RUNS = 2;
+import { Turns } from './turns.ts';
 
 export interface RunsOptions extends StepContext, EndingContext {
   logger: Logger;
@@ -29,10 +26,8 @@ export type Outcome =
 export class Runs {
   readonly #options: RunsOptions;
   readonly #running = new Set<Promise<Outcome>>();
-  readonly #waiting = new Set<() => void>();
+  readonly #turns = new Turns();
   readonly #closing = new AbortController();
-  #active = 0;
-  #activeLong = 0;
 
   constructor(options: RunsOptions) {
     this.#options = options;
@@ -80,17 +75,11 @@ export class Runs {
       });
     }, leaseMs / 3);
     try {
-      const long = PLANS[held.kind].long ?? false;
-      await this.#turn(long);
+      await this.#turns.take(held.kind, () => this.#isGivenUp(held));
       try {
         return await this.#run(held, lost.signal);
       } finally {
-        this.#active -= 1;
-        if (long) this.#activeLong -= 1;
-        // All of them look again: the first in line may be one that has to wait for something else.
-        const waiting = [...this.#waiting];
-        this.#waiting.clear();
-        for (const wake of waiting) wake();
+        this.#turns.leave(held.kind);
       }
     } catch (error) {
       logger.error({ ...about, error }, 'a run broke off');
@@ -98,14 +87,6 @@ export class Runs {
     } finally {
       clearInterval(renewing);
     }
-  }
-
-  async #turn(long: boolean): Promise<void> {
-    while (this.#active >= MAX_RUNS || (long && this.#activeLong >= MAX_LONG_RUNS)) {
-      await new Promise<void>((resolve) => this.#waiting.add(resolve));
-    }
-    this.#active += 1;
-    if (long) this.#activeLong += 1;
   }
 
   async #run(started: Held, lost: AbortSignal): Promise<Outcome> {
@@ -158,8 +139,11 @@ export class Runs {
 
   /** Throws Cancelled where the end was asked for of what may still be given up. */
   async #heedCancel(held: Held): Promise<void> {
-    if (mustBeCarriedThrough(held.kind, held.step)) return;
-    if (await isCancelRequested(this.#options.database, held)) throw new Cancelled('its end was asked for');
+    if (await this.#isGivenUp(held)) throw new Cancelled('its end was asked for');
+  }
+
+  async #isGivenUp(held: Held): Promise<boolean> {
+    return !mustBeCarriedThrough(held.kind, held.step) && isCancelRequested(this.#options.database, held);
   }
 
   /** Gives the tenant back where the plan says how. False where that failed: it is tried again at the next pass. */
@@ -190,7 +174,7 @@ export class Runs {
     if (onFailure === 'retry' || again) return this.#release(held, reason);
     if (!(await this.#undone(held))) return;
     try {
-      await fail(this.#options, held, reason);
+      await fail(this.#options, held, reason, causeOf(error));
     } catch (failure) {
       // The lease ends by itself, and the next run begins at the same step.
       this.#options.logger.warn({ org_id: held.orgId, schema: held.schema, error: failure }, 'noting a failure failed');

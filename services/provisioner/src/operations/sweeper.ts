@@ -1,5 +1,6 @@
 import type { Database } from '@mad/postgres';
 import { Rounds, type Logger } from '@mad/process';
+import { goOnDropping } from '../indexes/go-on.ts';
 import { cleanUp, type CleanupOptions } from './cleanup.ts';
 import type { Runs } from './runs.ts';
 
@@ -9,12 +10,14 @@ export interface SweeperOptions extends CleanupOptions {
   database: Database;
   runs: Runs;
   logger: Logger;
+  /** How long a step may be silent before another run takes over, in milliseconds. */
+  leaseMs: number;
   /** Time between two passes, in milliseconds. */
   everyMs: number;
 }
 
 /**
- * Goes on with what dead processes left undone, then removes what nobody will go on with: once at the start and again
+ * Goes on with what dead processes left undone and with what gave way, then removes what nobody will go on with: once at the start and again
  * and again. Any number of processes may sweep: leases and locks decide who does what.
  */
 export class Sweeper {
@@ -41,6 +44,7 @@ export class Sweeper {
     );
     // Not waited for: a backup may take hours, and others have work to do meanwhile.
     for (const { org_id: orgId, schema } of undone) runs.resumeLater({ orgId, schema });
+    if (!signal.aborted) await goOnDropping(this.#options);
     if (!signal.aborted) await cleanUp(this.#options);
   }
 }

@@ -12,13 +12,10 @@ export interface AuditMessage {
   event: JsonObject;
 }
 
-/** What happened to a tenant. */
-export interface TenantFact {
-  orgId: string;
+/** What happened, and who asked for it. */
+interface Fact {
   /** E.g. `tenants.create`. */
   action: string;
-  /** The tenant schema. */
-  schema: string;
   /** Who asked for it, when a person did. */
   userId?: string;
   actorKind?: 'user' | 'platform' | 'service';
@@ -28,16 +25,41 @@ export interface TenantFact {
   metadata?: JsonObject;
 }
 
-/** Sends an event to identity's audit log: if and only if the transaction commits. */
-export async function recordAudit(tx: Tx, boss: Boss, fact: TenantFact): Promise<void> {
+/** What happened to a tenant. */
+export interface TenantFact extends Fact {
+  orgId: string;
+  /** The tenant schema. */
+  schema: string;
+}
+
+/** What happened to something that is no organization's. */
+export interface PlatformFact extends Fact {
+  entityType: 'server' | 'rollout';
+  entityId: string;
+}
+
+/** Sends an event of a tenant to identity's audit log: if and only if the transaction commits. */
+export function recordAudit(tx: Tx, boss: Boss, fact: TenantFact): Promise<void> {
+  return send(tx, boss, fact, { orgId: fact.orgId, entityType: 'tenant', entityId: fact.schema });
+}
+
+/** The same of the platform's own. */
+export function recordPlatformAudit(tx: Tx, boss: Boss, fact: PlatformFact): Promise<void> {
+  return send(tx, boss, fact, { orgId: '', entityType: fact.entityType, entityId: fact.entityId });
+}
+
+async function send(
+  tx: Tx,
+  boss: Boss,
+  fact: Fact,
+  about: { orgId: string; entityType: string; entityId: string },
+): Promise<void> {
   const event = create(AuditEventSchema, {
     auditId: uuidv7(),
-    orgId: fact.orgId,
     userId: fact.userId ?? '',
     actorKind: fact.actorKind ?? 'service',
     action: fact.action,
-    entityType: 'tenant',
-    entityId: fact.schema,
+    ...about,
     outcome: fact.outcome ?? 'ok',
     metadata: fact.metadata ?? {},
     time: timestampNow(),

@@ -19,7 +19,15 @@ import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
 import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
-import { isCancelRequested, noteProgress, noteResult, readResult, remember, type Held } from '../operations/lease.ts';
+import {
+  givesWay,
+  isCancelRequested,
+  noteProgress,
+  noteResult,
+  readResult,
+  remember,
+  type Held,
+} from '../operations/lease.ts';
 import { Cancelled } from '../operations/stops.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
 
@@ -186,8 +194,18 @@ export const PROVISIONING_STEPS = {
     const { version = versionOf(known), from: looked } = held.params as MigrateParams;
     const from = looked ?? (await versionBefore(context, client, server, tenant, held));
     const login = await connections.migratorLogin(server, tenant.database_name);
+    const note = (reached: string): Promise<unknown> =>
+      db.asSystem((tx) =>
+        tx.execute('UPDATE provisioner.tenants SET schema_version = $3 WHERE org_id = $1 AND schema = $2', [
+          tenant.org_id,
+          schema,
+          reached,
+        ]),
+      );
+    let between = '';
     const to = (target: string): Promise<MigrateDatabaseResponse> =>
-      owners.of(schema).migrate(server, login, schemaOwner(schema), target, async ({ changed, total }) => {
+      owners.of(schema).migrate(server, login, schemaOwner(schema), target, async ({ changed, total }, reached) => {
+        between = reached;
         stop.throwIfAborted();
         if (await isCancelRequested(db, held)) throw new Cancelled('its end was asked for');
         await noteProgress(db, held, { done: Number(changed), total: Number(total), unit: 'rows' });
@@ -198,19 +216,20 @@ export const PROVISIONING_STEPS = {
       } catch (error) {
         // Whoever goes on does so behind the rows that are changed.
         stop.throwIfAborted();
+        if (error instanceof Cancelled && (await givesWay(db, held))) {
+          await note(between);
+          throw error;
+        }
         // Those that went well before the one that failed are taken back: the database is at one version or the other.
-        await to(from).catch(() => undefined);
+        await to(from).catch((failure: unknown) => {
+          stop.throwIfAborted();
+          throw new Error(`${textOf(error)}; and the way back failed: ${textOf(failure)}`, { cause: error });
+        });
         throw error;
       }
     });
     // At once: it is the database's version, whatever comes after.
-    await db.asSystem((tx) =>
-      tx.execute('UPDATE provisioner.tenants SET schema_version = $3 WHERE org_id = $1 AND schema = $2', [
-        tenant.org_id,
-        schema,
-        done.version,
-      ]),
-    );
+    await note(done.version);
     const reached = known.findIndex(({ name }) => name === done.version) + 1;
     const { expected } = await expectedOf(context, server, held, reached, client);
     // The owner has read the catalog already: it is read again only to name what differs.
@@ -249,6 +268,8 @@ async function versionBefore(
   await db.asSystem((tx) => noteResult(tx, held, { from: version }));
   return version;
 }
+
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 function drifted(differences: readonly Difference[]): Error {
   return new Error(`the database is not what its version makes: ${differencesText(differences)}`);

@@ -7,12 +7,12 @@ import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { freezeAnswer, resumeAnswer, suspendAnswer, type SwitchAnswer } from '../domain/tenant-state.ts';
 import { appendChange } from './changes.ts';
 import { answerBy } from './ensure.ts';
-import { PLANS } from '../domain/plan.ts';
+import { mayTakeLong, PLANS, type OperationKind } from '../domain/plan.ts';
 import { begin, type Held } from '../operations/lease.ts';
 
 const RETRY_MS = SECOND_MS;
 const POLL_MS = 50;
-const LONG_KINDS = Object.entries(PLANS).flatMap(([kind, { long }]) => (long ? [kind] : []));
+const KINDS_THAT_YIELD = (Object.keys(PLANS) as OperationKind[]).filter(mayTakeLong);
 
 type Direction = 'suspend' | 'freeze' | 'resume';
 
@@ -84,9 +84,10 @@ async function turn(
 /** What may take hours is given up rather than waited for; it is asked for again by whoever needs it. */
 export async function askToGiveWay(tx: Tx, { operation_id: operationId }: TenantRow): Promise<void> {
   await tx.execute(
-    `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now()
+    `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now(),
+       cause = CASE WHEN cancel_requested_at IS NULL THEN 'gives_way' ELSE cause END
      WHERE operation_id = $1 AND state = 'running' AND kind = ANY ($2)`,
-    [operationId, LONG_KINDS],
+    [operationId, KINDS_THAT_YIELD],
   );
 }
 

@@ -17,6 +17,7 @@ interface Finding {
   org_id: string;
   state: 'pending' | 'succeeded' | 'queued';
   from_version: string;
+  drift: string;
   error: string;
 }
 
@@ -35,7 +36,7 @@ export async function checkFleet(
   );
   const serverOf = new Map(servers.map((one) => [one.server_id, one]));
   const look = async (tenant: Unchecked): Promise<Finding> => {
-    const about = { org_id: tenant.org_id, from_version: '', error: '' };
+    const about = { org_id: tenant.org_id, from_version: '', drift: '', error: '' };
     if (!isUsable(tenant.state) && tenant.state !== 'suspended') {
       return { ...about, state: 'queued', error: `the tenant is ${tenant.state}` };
     }
@@ -48,7 +49,8 @@ export async function checkFleet(
         if (from === version) return { ...about, state: 'succeeded', from_version: version };
         const objects = await schemaObjects(inside, schema);
         const { differences } = await driftOf(context, server, tenant, applied, objects);
-        return { ...about, state: 'pending', from_version: from, error: differencesText(differences) };
+        const drift = differencesText(differences);
+        return { ...about, state: 'pending', from_version: from, drift, error: drift };
       });
     } catch (error) {
       return { ...about, state: 'queued', error: error instanceof Error ? error.message : String(error) };
@@ -59,7 +61,7 @@ export async function checkFleet(
       tx.query<Unchecked>(
         `SELECT t.org_id, t.schema, t.database_name, t.state, t.server_id FROM provisioner.migration_runs r
          JOIN provisioner.tenants t USING (org_id, schema)
-         WHERE r.rollout_id = $1 AND r.state = 'pending' AND r.from_version = '' ORDER BY r.wave, r.org_id LIMIT ${BATCH}`,
+         WHERE r.rollout_id = $1 AND r.state = 'pending' AND r.drift IS NULL ORDER BY r.wave, r.org_id LIMIT ${BATCH}`,
         [rolloutId],
       ),
     );
@@ -67,29 +69,32 @@ export async function checkFleet(
     const found = await forEach(batch, AT_ONCE, look);
     await database.asSystem((tx) =>
       tx.execute(
-        `UPDATE provisioner.migration_runs r SET state = f.state, from_version = f.from_version, error = f.error,
-           updated_at = now()
-         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) AS f (org_id, state, from_version, error)
+        // Where one that was begun before comes from is known: it may stand between two versions now.
+        `UPDATE provisioner.migration_runs r SET state = f.state, drift = f.drift, error = f.error, updated_at = now(),
+           from_version = CASE WHEN r.operation_id IS NULL OR r.from_version = '' THEN f.from_version ELSE r.from_version END
+         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
+           AS f (org_id, state, from_version, drift, error)
          WHERE r.rollout_id = $1 AND r.org_id = f.org_id AND r.state = 'pending'`,
         [
           rolloutId,
           found.map((one) => one.org_id),
           found.map((one) => one.state),
           found.map((one) => one.from_version),
+          found.map((one) => one.drift),
           found.map((one) => one.error),
         ],
       ),
     );
   }
   const drifted = await database.asSystem((tx) =>
-    tx.query<{ database_name: string; error: string }>(
-      `SELECT t.database_name, r.error FROM provisioner.migration_runs r JOIN provisioner.tenants t USING (org_id, schema)
-       WHERE r.rollout_id = $1 AND r.state = 'pending' AND r.error <> '' AND r.attempts = 0 ORDER BY r.wave, r.org_id`,
+    tx.query<{ database_name: string; drift: string }>(
+      `SELECT t.database_name, r.drift FROM provisioner.migration_runs r JOIN provisioner.tenants t USING (org_id, schema)
+       WHERE r.rollout_id = $1 AND r.state = 'pending' AND r.drift <> '' ORDER BY r.wave, r.org_id`,
       [rolloutId],
     ),
   );
   if (drifted.length === 0) return undefined;
-  const named = drifted.slice(0, NAMED).map(({ database_name: name, error }) => `${name}: ${error}`);
+  const named = drifted.slice(0, NAMED).map(({ database_name: name, drift }) => `${name}: ${drift}`);
   const more = drifted.length > NAMED ? `; and ${drifted.length - NAMED} more` : '';
   return `${drifted.length === 1 ? '1 database is not what its version makes' : `${drifted.length} databases are not what their versions make`}: ${named.join('; ')}${more}`;
 }

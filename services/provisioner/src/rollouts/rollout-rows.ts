@@ -25,12 +25,13 @@ export interface NewRollout {
 
 /**
  * Notes a rollout and its tenants in waves: those labelled staging, then the canaries (those labelled canary first), then the rest by age.
- * A repeat answers the first one. Throws FAILED_PRECONDITION while another of the schema is under way.
+ * A repeat changes nothing, whatever the newest version is by then. Answers whether it is a new one. Throws
+ * FAILED_PRECONDITION while another of the schema is under way, ALREADY_EXISTS for a repeat that asks for something else.
  */
 export async function insertRollout(
   tx: Tx,
   { rolloutId, schema, version, rules, actor }: NewRollout,
-): Promise<RolloutRow> {
+): Promise<boolean> {
   // One after the other: two at once would both see none under way.
   await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('mad.rollout.' || $1, 0))`, [schema]);
   const [before] = await tx.query<RolloutRow>(
@@ -38,10 +39,8 @@ export async function insertRollout(
     [rolloutId],
   );
   if (before !== undefined) {
-    if (before.schema === schema) return before;
-    throw rpcError(Code.AlreadyExists, 'REQUEST_ID_REUSED', 'request_id: it began a rollout of another schema', {
-      schema,
-    });
+    refuseDifferent(before, schema, rules);
+    return false;
   }
   await refuseOthers(tx, schema);
   await tx.execute(
@@ -66,7 +65,18 @@ export async function insertRollout(
      SELECT $1, org_id, $2, wave FROM unnest($3::uuid[], $4::int[]) AS one (org_id, wave)`,
     [rolloutId, schema, tenants.map(({ org_id: orgId }) => orgId), waves],
   );
-  return readRollout(tx, rolloutId);
+  return true;
+}
+
+function refuseDifferent(before: RolloutRow, schema: string, rules: RolloutRules): void {
+  const differing = (Object.keys(rules) as (keyof RolloutRules)[])
+    .filter((rule) => before.rules[rule] !== rules[rule])
+    .map((rule) => `rules.${rule}`);
+  if (before.schema !== schema) differing.unshift('schema');
+  if (differing.length === 0) return;
+  const message = `request_id: an earlier request with it differs in ${differing.join(', ')}`;
+  const about = { fields: differing.join(','), request_id: before.rollout_id };
+  throw rpcError(Code.AlreadyExists, 'REQUEST_ID_REUSED', message, about);
 }
 
 /** Throws FAILED_PRECONDITION when a rollout of the schema is under way, other than this one. */

@@ -2,17 +2,21 @@ import type { JsonObject } from '@bufbuild/protobuf';
 import type { Database, Tx } from '@mad/postgres';
 import type { RolloutRow, RunRow } from '../db/entities/rollout.ts';
 import type { OperationState } from '../db/entities/operation.ts';
-import { isAway, mayPass, pauseBefore, type RunState } from '../domain/rollout.ts';
+import { mayPass, type OperationCause } from '../domain/operation-cause.ts';
+import { pauseBefore, type RunState } from '../domain/rollout.ts';
 import { isUsable } from '../domain/tenant-state.ts';
 import { begin, type Held } from '../operations/lease.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
 
 const BUSY_PAUSE_MS = 1_000;
 const QUEUE_PAUSE_MS = 15_000;
+/** Long enough for what it gave way to to begin. */
+const YIELD_PAUSE_MS = 3_000;
 
 type Ended = Pick<RunRow, 'org_id' | 'attempts' | 'from_version'> & {
   operation_state: OperationState;
   operation_error: string;
+  cause: OperationCause;
   version: string | null;
   /** The version the migration found, where nobody had looked before it. */
   found: string | null;
@@ -22,40 +26,53 @@ type Ended = Pick<RunRow, 'org_id' | 'attempts' | 'from_version'> & {
 export async function settleRuns(database: Database, rollout: RolloutRow): Promise<void> {
   await database.asSystem(async (tx) => {
     const ended = await tx.query<Ended>(
-      `SELECT r.org_id, r.attempts, r.from_version, o.state AS operation_state, o.error AS operation_error, o.params->>'version' AS version,
-         o.result->>'from' AS found
+      `SELECT r.org_id, r.attempts, r.from_version, o.state AS operation_state, o.error AS operation_error, o.cause,
+         o.params->>'version' AS version, o.result->>'from' AS found
        FROM provisioner.migration_runs r JOIN provisioner.operations o USING (operation_id)
        WHERE r.rollout_id = $1 AND r.state = 'running' AND o.state <> 'running' FOR UPDATE OF r`,
       [rollout.rollout_id],
     );
     for (const one of ended) {
-      const { state, error, pauseMs } = settled(rollout, one);
+      const { state, error, pauseMs, attempts } = settled(rollout, one);
       // A database knows which version it had; its row may not.
       const from = one.from_version || (one.found ?? '');
       // It was asked back before anybody had looked at it: nothing was done to it.
-      const back = state === 'pending' && rollout.direction === 'down' && from === '';
-      await setRun(tx, rollout.rollout_id, one.org_id, back ? 'skipped' : state, error, pauseMs);
+      const untouched = rollout.direction === 'down' && from === '';
+      await setRun(tx, rollout.rollout_id, one.org_id, untouched ? 'skipped' : state, error, pauseMs);
       await tx.execute(
-        'UPDATE provisioner.migration_runs SET from_version = $3 WHERE rollout_id = $1 AND org_id = $2',
-        [rollout.rollout_id, one.org_id, from],
+        'UPDATE provisioner.migration_runs SET from_version = $3, attempts = $4 WHERE rollout_id = $1 AND org_id = $2',
+        [rollout.rollout_id, one.org_id, from, attempts],
       );
     }
   });
 }
 
-/** Where a run stands when its operation has ended. */
-function settled(rollout: RolloutRow, run: Ended): { state: RunState; error: string; pauseMs: number } {
+/** Where a run stands when its operation has ended, and how many tries it has had by then. */
+function settled(
+  rollout: RolloutRow,
+  run: Ended,
+): { state: RunState; error: string; pauseMs: number; attempts: number } {
   const { direction, version, rules, ended_at: ended } = rollout;
+  const { cause, attempts } = run;
   const up = run.version === version;
-  if (run.operation_state === 'succeeded') {
-    // It went up while somebody asked for the way back: now it goes back.
-    const done = up ? (direction === 'up' ? 'succeeded' : 'pending') : 'rolled_back';
-    return { state: done, error: '', pauseMs: 0 };
+  if (run.operation_state === 'succeeded' && up === (direction === 'up')) {
+    return { state: up ? 'succeeded' : 'rolled_back', error: '', pauseMs: 0, attempts };
   }
-  const error = run.operation_state === 'cancelled' ? 'somebody cancelled it' : run.operation_error;
-  const again = ended === null && mayPass(error) && run.attempts < rules.attempts;
-  if (!again && isAway(error) && direction === 'up') return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS };
-  return { state: again ? 'pending' : 'failed', error, pauseMs: again ? pauseBefore(run.attempts) : 0 };
+  // It went up while somebody asked for the way back: however that ended, now it goes back.
+  if (up && direction === 'down') return { state: 'pending', error: '', pauseMs: 0, attempts: 0 };
+  const gaveWay = cause === 'gives_way' ? "it gave way to a change of the tenant's state" : '';
+  const error = run.operation_error || gaveWay || 'somebody cancelled it';
+  // One that has passed brings on whom it left behind; one that was given up does not.
+  const goesOn = ended === null || rollout.state === 'succeeded';
+  if (!goesOn || !mayPass(cause)) return { state: 'failed', error, pauseMs: 0, attempts };
+  const waiting: RunState = ended === null ? 'pending' : 'queued';
+  // No try of its own: whoever is suspended again and again is migrated at last.
+  if (gaveWay) return { state: waiting, error, pauseMs: YIELD_PAUSE_MS, attempts: Math.max(0, attempts - 1) };
+  if (cause === 'away' && direction === 'up' && (ended !== null || attempts >= rules.attempts)) {
+    return { state: 'queued', error, pauseMs: QUEUE_PAUSE_MS, attempts: 0 };
+  }
+  if (attempts >= rules.attempts) return { state: 'failed', error, pauseMs: 0, attempts };
+  return { state: waiting, error, pauseMs: pauseBefore(attempts), attempts };
 }
 
 /** Takes runs whose turn it is, and begins what can be begun. */
@@ -107,6 +124,11 @@ async function beginRun(
   }
   if (tenant.step !== null) {
     await setRun(tx, rolloutId, orgId, state, `busy at ${tenant.step}`, BUSY_PAUSE_MS);
+    return undefined;
+  }
+  // Without a version to go back to it would go to the newest one.
+  if (direction === 'down' && run.from_version === '') {
+    await setRun(tx, rolloutId, orgId, 'skipped', 'nothing was done to it');
     return undefined;
   }
   const params: JsonObject = { rollout_id: rolloutId, version: direction === 'up' ? version : run.from_version };

@@ -2,10 +2,11 @@ import { Code } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { sleep } from '@mad/process';
 import { OperationService } from '@mad/proto/provisioner';
-import { bind, nextPageToken, notFound, pageOf, rpcError, type BoundService } from '@mad/rpc';
+import { actorOf, bind, callerOf, nextPageToken, notFound, pageOf, rpcError, type BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import type { OperationRow } from '../db/entities/operation.ts';
 import { mustBeCarriedThrough, type StepName } from '../domain/plan.ts';
+import { recordAudit } from '../provisioning/audit.ts';
 import { operationMessage, operationStateName } from './operation.ts';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -16,7 +17,7 @@ type Row = OperationRow & { last_error: string };
 
 /** What the tenant's last try said belongs to the operation it has now. */
 const SELECT = `
-  SELECT o.operation_id, o.org_id, o.schema, o.kind, o.state, o.error, o.params, o.result, o.actor_kind, o.user_id, o.step,
+  SELECT o.operation_id, o.org_id, o.schema, o.kind, o.state, o.error, o.cause, o.params, o.result, o.actor_kind, o.user_id, o.step,
     o.progress_done, o.progress_total, o.progress_unit, o.cancel_requested_at, o.started_at, o.ended_at, o.updated_at,
     CASE WHEN o.state = 'running' AND t.operation_id = o.operation_id THEN t.last_error ELSE '' END AS last_error
   FROM provisioner.operations o LEFT JOIN provisioner.tenants t ON t.org_id = o.org_id AND t.schema = o.schema`;
@@ -28,7 +29,7 @@ export async function readOperation(tx: Tx, operationId: string): Promise<Row> {
   return row;
 }
 
-export function operationService({ database, changes }: ProvisionerContext): BoundService {
+export function operationService({ database, boss, changes }: ProvisionerContext): BoundService {
   return bind(OperationService, {
     async getOperation({ operationId }, ctx) {
       const row = await database.asSystem((tx) => readOperation(tx, operationId), { signal: ctx.signal });
@@ -75,21 +76,27 @@ export function operationService({ database, changes }: ProvisionerContext): Bou
       }
     },
 
-    async cancelOperation({ operationId }) {
+    async cancelOperation({ operationId }, ctx) {
       const row = await database.asSystem(async (tx) => {
-        const [found] = await tx.query<Pick<OperationRow, 'kind' | 'state' | 'step'>>(
-          'SELECT kind, state, step FROM provisioner.operations WHERE operation_id = $1 FOR UPDATE',
+        const [found] = await tx.query<Pick<OperationRow, 'org_id' | 'schema' | 'kind' | 'state' | 'step'>>(
+          'SELECT org_id, schema, kind, state, step FROM provisioner.operations WHERE operation_id = $1 FOR UPDATE',
           [operationId],
         );
         if (found === undefined) throw notFound('operation', operationId);
         if (found.state === 'running') {
           if (mustBeCarriedThrough(found.kind, found.step as StepName))
             throw refused(operationId, `${found.kind} must be carried through`);
-          await tx.execute(
-            `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()),
-               updated_at = now() WHERE operation_id = $1`,
+          // What only gave way would be begun again.
+          const asked = await tx.execute(
+            `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()), cause = '',
+               updated_at = now() WHERE operation_id = $1 AND (cancel_requested_at IS NULL OR cause <> '')`,
             [operationId],
           );
+          if (asked > 0) {
+            const about = { orgId: found.org_id, schema: found.schema, ...actorOf(callerOf(ctx)) };
+            const metadata = { operation_id: operationId, kind: found.kind };
+            await recordAudit(tx, boss, { ...about, action: 'operations.cancel', metadata });
+          }
         } else if (found.state !== 'cancelled') {
           throw refused(operationId, 'it has ended');
         }

@@ -1,3 +1,4 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import type { Tx } from '@mad/postgres';
 import { sleep } from '@mad/process';
 import { RolloutService, type Rollout } from '@mad/proto/provisioner';
@@ -6,6 +7,7 @@ import type { HandlerContext } from '@connectrpc/connect';
 import type { ProvisionerContext } from '../context.ts';
 import { ROLLOUT_COLUMNS, type RolloutRow, type RunRow } from '../db/entities/rollout.ts';
 import { versionOf } from '../domain/names.ts';
+import { recordPlatformAudit } from '../provisioning/audit.ts';
 import * as control from '../rollouts/control.ts';
 import { countRows, countRuns, insertRollout, readRollout } from '../rollouts/rollout-rows.ts';
 import { planRollout } from './plan-rollout.ts';
@@ -16,7 +18,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const POLL_MS = 250;
 
 export function rolloutService(context: ProvisionerContext): BoundService {
-  const { database, owners, changes, rollouts } = context;
+  const { database, boss, owners, changes, rollouts } = context;
 
   const shown = async (tx: Tx, rolloutId: string): Promise<Rollout> => {
     const row = await readRollout(tx, rolloutId);
@@ -24,10 +26,17 @@ export function rolloutService(context: ProvisionerContext): BoundService {
     return rolloutMessage(row, counts, await countRows(tx, row.rollout_id));
   };
 
-  /** Changes a rollout and answers what it is then. */
-  const changed = async (rolloutId: string, change: (tx: Tx) => Promise<void>): Promise<{ rollout: Rollout }> => {
+  /** Changes a rollout, notes who did where it changed anything, and answers what it is then. */
+  const changed = async (
+    rolloutId: string,
+    { action, metadata, ctx }: { action: string; metadata?: JsonObject; ctx: HandlerContext },
+    change: (tx: Tx) => Promise<boolean>,
+  ): Promise<{ rollout: Rollout }> => {
     const rollout = await database.asSystem(async (tx) => {
-      await change(tx);
+      if (await change(tx)) {
+        const fact = { action: `rollouts.${action}`, entityType: 'rollout', entityId: rolloutId, metadata } as const;
+        await recordPlatformAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)) });
+      }
       return shown(tx, rolloutId);
     });
     rollouts.look();
@@ -40,9 +49,9 @@ export function rolloutService(context: ProvisionerContext): BoundService {
     async startRollout({ schema, rules, requestId }, ctx) {
       const version = versionOf(await owners.of(schema).migrations());
       const rollout = { rolloutId: requestId.toLowerCase(), schema, version, rules: rulesOf(rules) };
-      return changed(rollout.rolloutId, async (tx) => {
-        await insertRollout(tx, { ...rollout, actor: actorOf(callerOf(ctx)) });
-      });
+      return changed(rollout.rolloutId, { action: 'start', metadata: { schema, version }, ctx }, (tx) =>
+        insertRollout(tx, { ...rollout, actor: actorOf(callerOf(ctx)) }),
+      );
     },
 
     async getRollout({ rolloutId }, ctx) {
@@ -89,7 +98,7 @@ export function rolloutService(context: ProvisionerContext): BoundService {
           await readRollout(tx, rolloutId);
           return tx.query<RunRow & { database_name: string }>(
             `SELECT r.rollout_id, r.org_id, r.schema, r.wave, r.state, r.from_version, r.operation_id, r.attempts, r.not_before,
-               r.error, r.updated_at, t.database_name
+               r.error, r.drift, r.updated_at, t.database_name
              FROM provisioner.migration_runs r JOIN provisioner.tenants t USING (org_id, schema)
              WHERE r.rollout_id = $1 AND ($2::text IS NULL OR r.state = $2)
                AND ($3::int IS NULL OR (r.wave, r.org_id) > ($3, $4))
@@ -126,12 +135,18 @@ export function rolloutService(context: ProvisionerContext): BoundService {
       }
     },
 
-    pauseRollout: ({ rolloutId }) => changed(rolloutId, (tx) => control.pause(tx, rolloutId)),
-    resumeRollout: ({ rolloutId }) => changed(rolloutId, (tx) => control.resume(tx, rolloutId)),
-    abortRollout: ({ rolloutId }) => changed(rolloutId, (tx) => control.abort(tx, rolloutId)),
-    rollBackRollout: ({ rolloutId }) => changed(rolloutId, (tx) => control.rollBack(tx, rolloutId)),
-    reportVerification: ({ rolloutId, passed, report }) =>
-      changed(rolloutId, (tx) => control.report(tx, rolloutId, passed, report)),
+    pauseRollout: ({ rolloutId }, ctx) =>
+      changed(rolloutId, { action: 'pause', ctx }, (tx) => control.pause(tx, rolloutId)),
+    resumeRollout: ({ rolloutId }, ctx) =>
+      changed(rolloutId, { action: 'resume', ctx }, (tx) => control.resume(tx, rolloutId)),
+    abortRollout: ({ rolloutId }, ctx) =>
+      changed(rolloutId, { action: 'abort', ctx }, (tx) => control.abort(tx, rolloutId)),
+    rollBackRollout: ({ rolloutId }, ctx) =>
+      changed(rolloutId, { action: 'roll_back', ctx }, (tx) => control.rollBack(tx, rolloutId)),
+    reportVerification: ({ rolloutId, passed, report }, ctx) =>
+      changed(rolloutId, { action: 'report', metadata: { passed, report }, ctx }, (tx) =>
+        control.report(tx, rolloutId, passed, report),
+      ),
   });
 }
 

@@ -1,11 +1,14 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import type { HandlerContext } from '@connectrpc/connect';
 import type { Tx } from '@mad/postgres';
 import { ServerService } from '@mad/proto/provisioner';
-import { bind, invalid, nextPageToken, notFound, pageOf, type BoundService } from '@mad/rpc';
+import { actorOf, bind, callerOf, invalid, nextPageToken, notFound, pageOf, type BoundService } from '@mad/rpc';
 import type { ProvisionerContext } from '../context.ts';
 import type { PlacementRow } from '../db/entities/placement.ts';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import { WEIGHTS } from '../domain/placement.ts';
+import { recordPlatformAudit } from '../provisioning/audit.ts';
 import { checkServer } from '../servers/check-server.ts';
 import { standbyProblem } from '../servers/failover.ts';
 import { databaseSizes } from '../servers/fleet-statistics.ts';
@@ -26,7 +29,7 @@ const LIST_SQL = `
   FROM provisioner.database_servers s LEFT JOIN provisioner.server_samples p USING (server_id)`;
 
 export function serverService(context: ProvisionerContext): BoundService {
-  const { database, master, connections } = context;
+  const { database, boss, master, connections } = context;
   const sizes = databaseSizes(context);
 
   const read = async (tx: Tx, name: string): Promise<ListedServer> => {
@@ -35,8 +38,14 @@ export function serverService(context: ProvisionerContext): BoundService {
     return found;
   };
 
+  /** Notes who changed a server. `metadata`: never passwords. */
+  const audit = (tx: Tx, ctx: HandlerContext, action: string, name: string, metadata: JsonObject): Promise<void> => {
+    const fact = { action: `servers.${action}`, entityType: 'server', entityId: name, metadata } as const;
+    return recordPlatformAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)) });
+  };
+
   return bind(ServerService, {
-    async registerServer(request) {
+    async registerServer(request, ctx) {
       const { name, host, port, region, sslmode } = request;
       const registration = {
         name,
@@ -55,6 +64,7 @@ export function serverService(context: ProvisionerContext): BoundService {
       const secrets = await sealRegistration(master, registration);
       const row = await database.asSystem(async (tx) => {
         await upsertServer(tx, registration, secrets);
+        await audit(tx, ctx, 'register', name, { host, port, sslmode, region });
         return read(tx, name);
       });
       return { server: serverMessage(row) };
@@ -76,7 +86,7 @@ export function serverService(context: ProvisionerContext): BoundService {
       };
     },
 
-    async updateServer({ name, connectionBudget, maxTenants, reservedConnections, labels }) {
+    async updateServer({ name, connectionBudget, maxTenants, reservedConnections, labels }, ctx) {
       const row = await database.asSystem(async (tx) => {
         const set = Object.fromEntries(Object.entries(labels).filter(([, value]) => value !== ''));
         const gone = Object.keys(labels).filter((label) => labels[label] === '');
@@ -87,23 +97,32 @@ export function serverService(context: ProvisionerContext): BoundService {
            WHERE name = $1`,
           [name, connectionBudget ?? null, maxTenants ?? null, reservedConnections ?? null, JSON.stringify(set), gone],
         );
-        return read(tx, name);
+        const after = await read(tx, name);
+        const { connection_budget, max_tenants, reserved_connections, labels: all } = after;
+        await audit(tx, ctx, 'update', name, {
+          connection_budget,
+          max_tenants,
+          reserved_connections,
+          labels: { ...all },
+        });
+        return after;
       });
       return { server: serverMessage(row) };
     },
 
-    async drainServer({ name, undo }) {
+    async drainServer({ name, undo }, ctx) {
       const row = await database.asSystem(async (tx) => {
-        await tx.execute(
+        const changed = await tx.execute(
           'UPDATE provisioner.database_servers SET draining = $2, updated_at = now() WHERE name = $1 AND draining <> $2',
           [name, !undo],
         );
+        if (changed > 0) await audit(tx, ctx, 'drain', name, { draining: !undo });
         return read(tx, name);
       });
       return { server: serverMessage(row) };
     },
 
-    async setServerStandbys({ name, standbys, check }) {
+    async setServerStandbys({ name, standbys, check }, ctx) {
       const [server] = await database.asSystem((tx) =>
         tx.query<ServerRow>(`SELECT ${SERVER_COLUMNS} FROM provisioner.database_servers WHERE name = $1`, [name]),
       );
@@ -125,6 +144,8 @@ export function serverService(context: ProvisionerContext): BoundService {
             [server.server_id, host, port, sslmode],
           );
         }
+        const places = standbys.map(({ host, port, sslmode }) => ({ host, port, sslmode }));
+        await audit(tx, ctx, 'set_standbys', name, { standbys: places });
         return read(tx, name);
       });
       return { server: serverMessage(row) };

@@ -34,13 +34,13 @@ export interface OwnedMigration extends ListedMigration {
 export interface SchemaOwner {
   /** Its migrations, oldest first. */
   migrations(): Promise<OwnedMigration[]>;
-  /** Brings a database to a version (empty: the newest), as `role`; `onRows`: told again and again how far a change of rows is. */
+  /** Brings a database to a version (empty: the newest), as `role`; `onRows`: told again and again how far a change of rows is, and which version the database has meanwhile. */
   migrate(
     server: ServerRow,
     login: Login,
     role: string,
     version: string,
-    onRows?: (progress: DataChangeProgress) => Promise<void>,
+    onRows?: (progress: DataChangeProgress, reached: string) => Promise<void>,
   ): Promise<MigrateDatabaseResponse>;
   /** Tries that, upwards, in a transaction that is rolled back; `untried` are those that cannot stand in one. */
   tryMigrations(server: ServerRow, login: Login, role: string, version: string): Promise<TryMigrationsResponse>;
@@ -125,7 +125,7 @@ function remoteOwner(client: Client<typeof TenantSchemaService>): SchemaOwner {
       for (;;) {
         const answer = await patiently(() => client.migrateDatabase(request, { timeoutMs: MIGRATE_TIMEOUT_MS }));
         if (answer.unfinished === undefined) return answer;
-        await onRows?.(answer.unfinished);
+        await onRows?.(answer.unfinished, answer.version);
       }
     },
   };

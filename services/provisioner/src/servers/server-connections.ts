@@ -6,7 +6,7 @@ import type { MasterKeys } from '../secrets/master-keys.ts';
 import { serverPassword } from '../secrets/server-passwords.ts';
 
 /** Administrative connections per server and process at most. */
-export const MAX_ADMIN_CONNECTIONS = 6;
+export const MAX_ADMIN_CONNECTIONS = 8;
 const IDLE_MS = 30 * SECOND_MS;
 const CONNECT_TIMEOUT_MS = 5 * SECOND_MS;
 const PROBE_TIMEOUT_MS = 2 * SECOND_MS;

@@ -1,5 +1,6 @@
 import type { JsonObject } from '@bufbuild/protobuf';
 import { EntitySchema } from '@mad/postgres';
+import type { OperationCause } from '../../domain/operation-cause.ts';
 import type { ObjectKind, OperationKind } from '../../domain/plan.ts';
 
 export type OperationState = 'running' | 'succeeded' | 'failed' | 'cancelled';
@@ -12,6 +13,7 @@ export interface OperationRow {
   kind: OperationKind;
   state: OperationState;
   error: string;
+  cause: OperationCause;
   params: JsonObject;
   result: JsonObject;
   actor_kind: 'user' | 'platform' | 'service';
@@ -27,7 +29,7 @@ export interface OperationRow {
 }
 
 /** Every column of an OperationRow, for queries. */
-export const OPERATION_COLUMNS = `operation_id, org_id, schema, kind, state, error, params, result, actor_kind, user_id, step,
+export const OPERATION_COLUMNS = `operation_id, org_id, schema, kind, state, error, cause, params, result, actor_kind, user_id, step,
   progress_done, progress_total, progress_unit, cancel_requested_at, started_at, ended_at, updated_at`;
 
 export const OperationEntity = new EntitySchema<OperationRow>({
@@ -40,6 +42,7 @@ export const OperationEntity = new EntitySchema<OperationRow>({
     kind: { type: 'text' },
     state: { type: 'text', default: 'running' },
     error: { type: 'text', default: '' },
+    cause: { type: 'text', default: '' },
     params: { type: 'jsonb', default: {} },
     result: { type: 'jsonb', default: {} },
     actor_kind: { type: 'text', default: 'service' },

@@ -62,6 +62,8 @@ export interface RunRow {
   attempts: number;
   not_before: Date;
   error: string;
+  /** How its database differed when the rollout looked at it; null before that look. */
+  drift: string | null;
   updated_at: Date;
 }
 
@@ -79,6 +81,7 @@ export const RunEntity = new EntitySchema<RunRow>({
     attempts: { type: 'integer', default: 0 },
     not_before: { type: 'timestamptz', precision: 3, default: () => 'now()' },
     error: { type: 'text', default: '' },
+    drift: { type: 'text', nullable: true },
     updated_at: { type: 'timestamptz', precision: 3, default: () => 'now()' },
   },
 });
