@@ -101,8 +101,15 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     leaseMs,
     rotateGraceMs,
   });
-  const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
-  const sweeper = new Sweeper(sweep);
+  const sweeper = new Sweeper({
+    database,
+    connections,
+    runs,
+    logger,
+    leaseMs,
+    graceMs: config.cleanupGraceMs,
+    everyMs: config.sweepMs,
+  });
   open.defer(() => sweeper.close());
   const stock = new StockKeeper({
     database,
