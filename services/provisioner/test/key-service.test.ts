@@ -4,8 +4,12 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { Code } from '@connectrpc/connect';
+import { clientOptions } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
+import { OperationState } from '@mad/proto/provisioner';
 import { reasonOf } from '@mad/rpc';
+import { platformToken, testCluster } from '@mad/testing';
+import pg from 'pg';
 import { runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 import { TransitServer } from './transit-server.ts';
 
@@ -20,7 +24,10 @@ beforeAll(async () => {
   vault = new TransitServer();
   await vault.start();
   await writeFile(join(folder, 'token'), vault.token);
-  mad = await runProvisioner({ schema: SCHEMA, environment: { PROVISIONER_SWEEP_MS: '50' } });
+  mad = await runProvisioner({
+    schema: SCHEMA,
+    environment: { PROVISIONER_SWEEP_MS: '50', PROVISIONER_ROTATE_GRACE_MS: '2000' },
+  });
 });
 
 afterAll(async () => {
@@ -54,6 +61,17 @@ async function untilSealedBy(wanted: Record<string, number>): Promise<void> {
   expect(await sealedBy()).toEqual(wanted);
 }
 
+/** Starts anew, with the key service before the settings' key. */
+async function startWithService(): Promise<void> {
+  await mad.stop();
+  Object.assign(mad.environment, {
+    PROVISIONER_VAULT_URL: vault.url,
+    PROVISIONER_VAULT_TOKEN_PATH: join(folder, 'token'),
+    PROVISIONER_VAULT_TIMEOUT_MS: '500',
+  });
+  await mad.start();
+}
+
 const passwordOf = async (orgId: string): Promise<string> =>
   (await mad.routes().getRoute({ orgId, schema: SCHEMA })).route!.password;
 
@@ -64,13 +82,7 @@ test('a key service takes over from the settings, rotates, and while it is away 
   expect(await sealedBy()).toEqual({ local: 4 });
   expect((await mad.tenants('gateway').getFleetHealth({})).keyService).toBeUndefined();
 
-  await mad.stop();
-  Object.assign(mad.environment, {
-    PROVISIONER_VAULT_URL: vault.url,
-    PROVISIONER_VAULT_TOKEN_PATH: join(folder, 'token'),
-    PROVISIONER_VAULT_TIMEOUT_MS: '500',
-  });
-  await mad.start();
+  await startWithService();
   await untilSealedBy({ 'vault:v1': 4 });
   await mad.stop();
   delete mad.environment.PROVISIONER_MASTER_KEY;
@@ -107,6 +119,45 @@ test('a key service takes over from the settings, rotates, and while it is away 
   expect(await passwordOf(idle)).not.toBe('');
   await mad.tenants().ensureTenant({ orgId: late, schema: SCHEMA });
   expect(await sealedBy()).toEqual({ 'vault:v2': 5 });
+}, 120_000);
+
+test('while a key service is away passwords that were replaced end all the same, and no rotation is begun in vain', async () => {
+  await startWithService();
+  const orgId = uuidv7();
+  await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
+  const { route: before } = await mad.routes().getRoute({ orgId, schema: SCHEMA });
+  const login = async (): Promise<string> => {
+    const { user, password, database } = before!;
+    const client = new pg.Client({ ...clientOptions(testCluster().adminUrl), user, password, database });
+    try {
+      await client.connect();
+      return 'in';
+    } catch (error) {
+      return (error as { code: string }).code;
+    } finally {
+      await client.end();
+    }
+  };
+  const platform = mad.tenantsAs(await platformToken({ permissions: ['platform.tenants.rotate'] }));
+  await platform.rotateTenantCredentials({ orgId, schema: SCHEMA, requestId: uuidv7() });
+  expect(await login()).toBe('in');
+  await vault.stop();
+  // Passwords that have grown old meanwhile: each would have to be sealed.
+  await mad.rows.query(`UPDATE provisioner.tenant_credentials SET set_at = now() - interval '60 days' WHERE active`);
+  const rotations = async (): Promise<OperationState[]> =>
+    (await mad.operations().listOperations({ kind: 'rotate' })).operations.map(({ state }) => state);
+  for (let wait = 0; (await login()) === 'in'; wait += 1) {
+    expect(wait).toBeLessThan(1_000);
+    await delay(20);
+  }
+  expect(await login()).toBe('28P01');
+  expect(await rotations()).toEqual([OperationState.SUCCEEDED]);
+  await vault.start();
+  for (let wait = 0; (await rotations()).length < 2; wait += 1) {
+    expect(wait).toBeLessThan(1_000);
+    await delay(20);
+  }
+  expect(await rotations()).not.toContain(OperationState.FAILED);
 }, 120_000);
 
 test('provisioner does not start on a key that can be taken out of the service, or without the service', async () => {

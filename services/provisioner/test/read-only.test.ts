@@ -91,7 +91,7 @@ async function rightsOf({ database, user }: Route): Promise<unknown> {
   return { objects, defaults: defaults.rows, space: space.rows, members: members.rows, walls: walls.rows };
 }
 
-test('a read-only tenant refuses writes within a second, also in sessions already open, is read on, and is resumed exactly', async () => {
+test('a read-only tenant refuses writes, also in sessions already open, is read on, and is resumed exactly', async () => {
   const orgId = await ensure();
   const before = await route(orgId);
   const rights = await rightsOf(before);
@@ -111,12 +111,8 @@ test('a read-only tenant refuses writes within a second, also in sessions alread
   const reading = idle.query('SELECT count(*)::int AS n, pg_sleep(0.2) FROM notes');
   await delay(100);
 
-  const began = performance.now();
   const { tenants: frozen } = await mad.tenants().freezeTenants({ orgId });
-  const took = performance.now() - began;
   expect(frozen).toMatchObject([{ state: TenantState.READ_ONLY, generation: before.generation + 1n, step: '' }]);
-  // The readers' half second and what the statements take.
-  expect(took).toBeLessThan(5_000);
 
   // Running work: what had written is ended, a short read is not.
   expect(await working).toMatchObject({ code: Code.FailedPrecondition, rawMessage: 'the organization is read-only' });
@@ -232,6 +228,31 @@ test('a read-only tenant can be given another login, and what is made in it mean
   await open.query('INSERT INTO later VALUES (1)');
   await open.end();
 }, 60_000);
+
+test('from the commit that makes a tenant read-only it takes no second until nothing can be written, with work going on', async () => {
+  const orgId = await ensure();
+  const place = await route(orgId);
+  // By the clock of the rows, from the change of the state to the end of what it asks of the server. A busy machine makes
+  // any single one late, and code that is too slow all of them.
+  let least = Number.POSITIVE_INFINITY;
+  for (let attempt = 0; attempt < 10 && least > 1_000; attempt += 1) {
+    const writer = await session(place);
+    await writer.query(`BEGIN; INSERT INTO notes (body) VALUES ('never committed')`);
+    const reader = await session(place);
+    await reader.query('BEGIN; SELECT count(*) FROM notes');
+    await mad.tenants().freezeTenants({ orgId });
+    await expect(writer.query('COMMIT')).rejects.toThrow();
+    await expect(reader.query('COMMIT')).rejects.toThrow();
+    const { rows } = await mad.rows.query<{ ms: number }>(
+      `SELECT (extract(epoch FROM ended_at - started_at) * 1000)::int AS ms FROM provisioner.operations
+       WHERE org_id = $1 AND kind = 'freeze' ORDER BY started_at DESC LIMIT 1`,
+      [orgId],
+    );
+    least = Math.min(least, rows[0]!.ms);
+    await mad.tenants().resumeTenants({ orgId });
+  }
+  expect(least).toBeLessThanOrEqual(1_000);
+}, 120_000);
 
 test('a process that dies before its step is noted as done is followed by one that repeats every step', async () => {
   const orgId = await ensure();

@@ -1,6 +1,14 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { copyName, databaseName, loginName, replacedName, stockName, templateName } from '../src/domain/names.ts';
+import {
+  copyName,
+  databaseName,
+  loginName,
+  referenceName,
+  replacedName,
+  stockName,
+  templateName,
+} from '../src/domain/names.ts';
 import {
   compareObjects,
   compareServer,
@@ -49,6 +57,7 @@ describe('names', () => {
     expect(databaseOf(copyName('results', OPERATION), SCHEMAS)!.kind).toBe('orphan_copy');
     expect(databaseOf(replacedName('results', OPERATION), SCHEMAS)!.kind).toBe('orphan_copy');
     expect(databaseOf(templateName('results', DIGEST), SCHEMAS)!.kind).toBe('orphan_template');
+    expect(databaseOf(referenceName('results', DIGEST), SCHEMAS)!.kind).toBe('orphan_reference');
     expect(loginOf(loginName('results', ORG, 'b'), SCHEMAS)).toEqual({ schema: 'results', orgId: ORG });
   });
 
@@ -76,7 +85,7 @@ describe('names', () => {
         (name) => {
           const of = databaseOf(name, SCHEMAS);
           const ours =
-            /^mad_results(_two)?_([0-9a-f]{32}|(stock|copy|old)_[0-9a-f]{16}|template_[0-9a-f]{16}(_draft)?)$/;
+            /^mad_results(_two)?_([0-9a-f]{32}|(stock|copy|old|reference)_[0-9a-f]{16}|template_[0-9a-f]{16}(_draft)?)$/;
           expect(of !== undefined).toBe(ours.test(name));
         },
       ),

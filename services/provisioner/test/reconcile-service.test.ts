@@ -109,6 +109,7 @@ describe('what is made by hand', () => {
       orphan_stock: `mad_${SCHEMA}_stock_${digits}`,
       orphan_copy: `mad_${SCHEMA}_copy_${digits}`,
       orphan_template: `mad_${SCHEMA}_template_${digits}`,
+      orphan_reference: `mad_${SCHEMA}_reference_${digits}`,
     };
     const left = nameOf(erased);
     const mine = `mad_${SCHEMA}_keep_my_data`;

@@ -248,6 +248,51 @@ describe('a rotation', () => {
   });
 });
 
+test('a server that is away, with a hundred replaced logins due, keeps none elsewhere from its end', async () => {
+  const orgId = await ensure();
+  const { server } = await mad.servers().registerServer({
+    name: 'away',
+    host: '127.0.0.1',
+    port: 1,
+    region: 'nowhere',
+    provisionerPassword: 'x',
+    migratorPassword: 'x',
+  });
+  // As its own are: due since before anybody else's.
+  const { rowCount } = await mad.rows.query(
+    `WITH org AS (SELECT gen_random_uuid() AS org_id FROM generate_series(1, 100)),
+       key AS (INSERT INTO provisioner.data_keys (org_id, version, wrapped_key, master_key_version)
+         SELECT org.org_id, k.version, k.wrapped_key, k.master_key_version FROM org, provisioner.data_keys k
+         WHERE k.org_id = $1 RETURNING org_id),
+       tenant AS (INSERT INTO provisioner.tenants (org_id, schema, server_id, database_name, region, state, operation_id, ready_at)
+         SELECT org.org_id, t.schema, $2, 'mad_${SCHEMA}_' || replace(org.org_id::text, '-', ''), t.region, t.state,
+           t.operation_id, t.ready_at FROM org, provisioner.tenants t WHERE t.org_id = $1 RETURNING org_id)
+     INSERT INTO provisioner.tenant_credentials (org_id, schema, slot, role_name, secret, data_key_version, active, retire_at)
+     SELECT org.org_id, c.schema, c.slot, 'mad_${SCHEMA}_' || replace(org.org_id::text, '-', '') || '_' || c.slot, c.secret,
+       c.data_key_version, c.active, CASE WHEN NOT c.active THEN now() - interval '1 day' END
+     FROM org, provisioner.tenant_credentials c WHERE c.org_id = $1`,
+    [orgId, server!.serverId],
+  );
+  expect(rowCount).toBe(200);
+  try {
+    const before = await route(orgId);
+    await rotate(orgId);
+    await until(() => nothingLeft(orgId), 'the grace was over');
+    await expect(login(before)).rejects.toMatchObject({ code: '28P01' });
+    const { rows } = await mad.rows.query<{ due: number }>(
+      'SELECT count(*)::int AS due FROM provisioner.tenant_credentials WHERE retire_at <= now()',
+    );
+    expect(rows).toEqual([{ due: 100 }]);
+  } finally {
+    await mad.rows.query(
+      `DELETE FROM provisioner.tenant_credentials c USING provisioner.tenants t
+       WHERE t.org_id = c.org_id AND t.server_id = $1`,
+      [server!.serverId],
+    );
+    await mad.rows.query('DELETE FROM provisioner.tenants WHERE server_id = $1', [server!.serverId]);
+  }
+}, 60_000);
+
 test('passwords that have grown old are replaced, the oldest first, so many per minute', async () => {
   const orgs = [await ensure(), await ensure(), await ensure()];
   await mad.stop();

@@ -53,6 +53,8 @@ export interface RunningProvisioner {
   rows: pg.Client;
   environment: Record<string, string>;
   address: string;
+  /** Of its Connect port, for who speaks HTTP/1.1. */
+  url: string;
   events: AuditEvent[];
   /** What identity and catalog have of organizations, in one. */
   ownedRows: OwnedRows;
@@ -202,6 +204,9 @@ export async function runProvisioner({
     environment: settings,
     get address() {
       return address();
+    },
+    get url() {
+      return `http://127.0.0.1:${running!.connectPort}`;
     },
     events,
     ownedRows,

@@ -100,3 +100,28 @@ test('a new release clears the old clones away and stocks its own', async () => 
   expect(after.onServer.filter(({ oid }) => before.includes(oid))).toEqual([]);
   expect((await ensure()).schemaVersion).toBe(STARS!.migrationName);
 });
+
+test('a stock that was taken away is made again no faster than so many a minute', async () => {
+  await ensure();
+  await full(2);
+  await mad.stop();
+  Object.assign(mad.environment, { PROVISIONER_STOCK_SIZE: '4', PROVISIONER_STOCK_PER_MINUTE: '60' });
+  await mad.rows.query('CREATE TABLE public.made (at timestamptz NOT NULL DEFAULT clock_timestamp())');
+  await mad.rows.query(`CREATE FUNCTION public.note_made() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+    'BEGIN INSERT INTO public.made DEFAULT VALUES; RETURN NEW; END'`);
+  await mad.rows.query(
+    'CREATE TRIGGER note_made AFTER INSERT ON provisioner.tenant_stock FOR EACH ROW EXECUTE FUNCTION public.note_made()',
+  );
+  const made = async (): Promise<number[]> => {
+    const { rows } = await mad.rows.query<{ at: Date }>('SELECT at FROM public.made ORDER BY at');
+    return rows.map(({ at }) => at.getTime());
+  };
+  await mad.start();
+  // Organizations come in the middle of it: a look of its own after each claim would make more.
+  await Promise.all([ensure(), ensure()]);
+  await full(4);
+  const times = await made();
+  expect(times).toHaveLength(4);
+  // A timer may be a moment early.
+  for (const [index, at] of times.slice(1).entries()) expect(at - times[index]!).toBeGreaterThanOrEqual(990);
+}, 60_000);

@@ -9,6 +9,7 @@ import {
   OperationState,
   TenantIndexService,
   TenantService,
+  TenantState,
   type Operation,
 } from '@mad/proto/provisioner';
 import { violationsOf } from '@mad/rpc';
@@ -148,6 +149,112 @@ describe("an organization's own index", () => {
       code: Code.NotFound,
     });
   });
+});
+
+describe('a build that is given up', () => {
+  /** Keeps a transaction open that a build on the table has to wait for, and whoever drops what is left of it as well. */
+  async function writerOn(orgId: string, sql: string): Promise<() => Promise<void>> {
+    const writer = new pg.Client(clientOptions(testCluster().adminUrlTo(databaseName(SCHEMA, orgId))));
+    await writer.connect();
+    await writer.query(`BEGIN; ${sql}`);
+    return async () => {
+      await writer.query('COMMIT');
+      await writer.end();
+    };
+  }
+
+  /** What the tables have beside what the version makes; of an index that is not valid nobody else would hear. */
+  const indexesIn = (orgId: string): Promise<{ name: string; valid: boolean }[]> =>
+    rowsIn(
+      orgId,
+      `SELECT indexrelid::regclass::text AS name, indisvalid AS valid FROM pg_index
+       WHERE pg_get_indexdef(indexrelid) ~ ' ON (ONLY )?${SCHEMA}' AND NOT indisunique ORDER BY 1`,
+    );
+
+  async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
+    for (let wait = 0; wait < 2_000; wait += 1) {
+      if (await condition()) return;
+      await delay(20);
+    }
+    throw new Error(`waited in vain until ${what}`);
+  }
+
+  const begin = async (orgId: string, table: string, columns: string[]): Promise<Operation> => {
+    const request = { orgId, schema: SCHEMA, name: 'own_given_up', table, columns };
+    const { operation } = await mad.indexes().createTenantIndex(request);
+    await until(async () => (await indexesIn(orgId)).some(({ valid }) => !valid), 'it was being built');
+    return operation!;
+  };
+
+  const building = async (orgId: string): Promise<boolean> => {
+    const { rowCount } = await mad.admin.query(
+      `SELECT FROM pg_stat_activity WHERE datname = $1 AND state = 'active' AND query LIKE 'CREATE INDEX CONCURRENTLY%'`,
+      [databaseName(SCHEMA, orgId)],
+    );
+    return rowCount! > 0;
+  };
+
+  const listed = async (orgId: string): Promise<string[]> =>
+    (await mad.indexes().listTenantIndexes({ orgId })).indexes.map(({ name }) => name);
+
+  // On a partitioned table one partition has its own already, the next one waits.
+  test.each([
+    ['a table', 'notes', ['body'], `INSERT INTO ${SCHEMA}.notes (body) VALUES ('open')`],
+    ['a partitioned table', 'events', ['what'], `INSERT INTO ${SCHEMA}.events_1 VALUES (gen_random_uuid(), 1, 'open')`],
+  ])(
+    'on %s leaves nothing behind, and its name is free',
+    async (_what, table, columns, write) => {
+      const orgId = await tenant();
+      await rowsIn(
+        orgId,
+        `CREATE TABLE ${SCHEMA}.events_1 PARTITION OF ${SCHEMA}.events FOR VALUES FROM (1) TO (2);
+       ALTER TABLE ${SCHEMA}.events_1 OWNER TO mad_${SCHEMA}_owner`,
+      );
+      const commit = await writerOn(orgId, write);
+      const operation = await begin(orgId, table, columns);
+      await mad.operations().cancelOperation({ operationId: operation.operationId });
+      await until(async () => !(await building(orgId)), 'the build was given up');
+      await commit();
+      expect((await mad.ended(operation)).state).toBe(OperationState.CANCELLED);
+      expect(await indexesIn(orgId)).toEqual([]);
+      expect(await listed(orgId)).toEqual([]);
+      expect(await driftOf(orgId)).toEqual([]);
+      expect(await add(orgId, 'own_given_up', table, columns)).toMatchObject({ state: OperationState.SUCCEEDED });
+      expect((await indexesIn(orgId)).filter(({ valid }) => !valid)).toEqual([]);
+    },
+    60_000,
+  );
+
+  test('for a suspension does not make it wait for a transaction of others: it is dropped as soon as that is over', async () => {
+    const orgId = await tenant();
+    const commit = await writerOn(orgId, `INSERT INTO ${SCHEMA}.notes (body) VALUES ('open')`);
+    const operation = await begin(orgId, 'notes', ['body']);
+    const { tenants } = await mad.tenants().suspendTenants({ orgId });
+    expect(tenants).toMatchObject([{ state: TenantState.SUSPENDED }]);
+    expect((await mad.ended(operation)).state).toBe(OperationState.CANCELLED);
+    // Still there, and still known to be.
+    expect(await indexesIn(orgId)).toEqual([{ name: `${SCHEMA}.own_given_up`, valid: false }]);
+    expect(await listed(orgId)).toEqual(['own_given_up']);
+    // Half a minute later.
+    await mad.rows.query(
+      `UPDATE provisioner.operations SET ended_at = ended_at - interval '1 minute' WHERE operation_id = $1`,
+      [operation.operationId],
+    );
+    await until(async () => {
+      const { operations } = await mad.operations().listOperations({ orgId, kind: 'drop_index' });
+      return operations.length > 0;
+    }, 'somebody began to drop it');
+    // That gives way as well.
+    await mad.tenants().resumeTenants({ orgId });
+    await commit();
+    await mad.rows.query(
+      `UPDATE provisioner.operations SET ended_at = ended_at - interval '1 minute' WHERE org_id = $1 AND state = 'cancelled'`,
+      [orgId],
+    );
+    await until(async () => (await listed(orgId)).length === 0, 'it was dropped');
+    expect(await indexesIn(orgId)).toEqual([]);
+    expect(await driftOf(orgId)).toEqual([]);
+  }, 60_000);
 });
 
 test('kill -9 while an index is built: what it left invalid is made again', async () => {

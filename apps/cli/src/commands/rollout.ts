@@ -44,7 +44,7 @@ export function rolloutCommands(db: Command, env: Env): void {
     .description("the newest version of a schema on its way through everybody's databases");
   const verification = [
     '--verify <command>',
-    'run here after the tenants labelled staging; nobody else is touched unless it exits with 0',
+    'run here after the tenants labelled staging, with MAD_ROLLOUT; nobody else is touched unless it exits with 0',
   ] as const;
   rollout
     .command('plan')

@@ -41,6 +41,7 @@ export type StepName =
   | 'repair'
   | 'build_index'
   | 'drop_index'
+  | 'drop_unfinished'
   | 'stop_writes'
   | 'build_target'
   | 'copy_rows'
@@ -73,6 +74,9 @@ export interface TenantKey {
   orgId: string;
   schema: string;
 }
+
+/** The organization of what is undertaken for none. */
+export const NOBODY = '00000000-0000-0000-0000-000000000000';
 
 /** How an operation goes, and what its end means for the tenant. */
 export interface Plan {
@@ -172,9 +176,16 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     long: true,
   },
   // An index takes as long as its table is large.
-  build_index: { steps: ['build_index'], announces: false, onFailure: 'stop', cancellable: true, long: true },
-  // It is no part of what the database should be any more. It waits for every transaction that is older.
-  drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry', cancellable: true, long: true },
+  build_index: {
+    steps: ['build_index'],
+    announces: false,
+    onFailure: 'stop',
+    cancellable: true,
+    undo: 'drop_unfinished',
+    long: true,
+  },
+  // It is no part of what the database should be any more: where it gives way, it is begun anew.
+  drop_index: { steps: ['drop_index'], announces: false, onFailure: 'retry', long: true },
   repair: { steps: ['repair'], announces: false, onFailure: 'stop', cancellable: true, long: true },
   // Read, but not written, until the new server has every row.
   move: {

@@ -6,6 +6,7 @@ export const DIFFERENCES = [
   'orphan_stock',
   'orphan_copy',
   'orphan_template',
+  'orphan_reference',
   'orphan_role',
   'orphan_archive',
   'orphan_object',
@@ -57,7 +58,10 @@ export interface ServerIntent {
 }
 
 interface Named {
-  kind: Extract<DifferenceKind, 'orphan_database' | 'orphan_stock' | 'orphan_copy' | 'orphan_template'>;
+  kind: Extract<
+    DifferenceKind,
+    'orphan_database' | 'orphan_stock' | 'orphan_copy' | 'orphan_template' | 'orphan_reference'
+  >;
   schema: string;
   orgId?: string;
   /** The last digits of the operation that made it. */
@@ -76,6 +80,7 @@ export function databaseOf(name: string, schemas: readonly string[]): Named | un
     if (org !== null) return { kind: 'orphan_database', schema, orgId: org.slice(1).join('-') };
     if (/^stock_[0-9a-f]{16}$/.test(rest)) return { kind: 'orphan_stock', schema };
     if (/^template_[0-9a-f]{16}(_draft)?$/.test(rest)) return { kind: 'orphan_template', schema };
+    if (/^reference_[0-9a-f]{16}$/.test(rest)) return { kind: 'orphan_reference', schema };
     const copy = /^(?:copy|old)_([0-9a-f]{16})$/.exec(rest);
     if (copy !== null) return { kind: 'orphan_copy', schema, digits: copy[1]! };
   }

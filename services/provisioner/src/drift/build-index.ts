@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { MINUTE_MS, SECOND_MS } from '@mad/process';
 import pg from 'pg';
+import type { TenantIndexRow } from '../db/entities/tenant-index.ts';
 import { parseIndex } from '../domain/index-definition.ts';
 
 const id = pg.escapeIdentifier;
@@ -9,6 +10,9 @@ const text = pg.escapeLiteral;
 const BUILD_WAIT_MS = 10 * MINUTE_MS;
 /** Here others would wait behind it. */
 const LOCK_WAIT_MS = 5 * SECOND_MS;
+const TERMINATE_MS = 5 * SECOND_MS;
+/** What a session that builds or drops indexes is called, by which another finds it. */
+const APPLICATION = 'mad-provisioner-indexes';
 
 interface Plain {
   unique: boolean;
@@ -44,7 +48,7 @@ export async function buildIndex(inside: pg.ClientBase, schema: string, definiti
 /** Runs what may take hours; ends it on the server as well when the signal aborts. */
 export async function untilGivenUp<T>(inside: pg.Client, signal: AbortSignal, fn: () => Promise<T>): Promise<T> {
   // Without it the server goes on with a statement that nobody waits for.
-  await inside.query(`SET client_connection_check_interval = '1s'`);
+  await inside.query(`SET client_connection_check_interval = '1s'; SET application_name = '${APPLICATION}'`);
   signal.throwIfAborted();
   const giveUp = (): void => void inside.end();
   signal.addEventListener('abort', giveUp);
@@ -55,9 +59,38 @@ export async function untilGivenUp<T>(inside: pg.Client, signal: AbortSignal, fn
   }
 }
 
-/** Drops an index while others read and write; nothing when there is none. */
-export async function dropIndex(inside: pg.ClientBase, schema: string, bareName: string): Promise<void> {
-  const name = `${id(schema)}.${id(bareName)}`;
+/**
+ * Ends the session of a run that was given up or died: what it is at may go on until the server misses its client.
+ * `client`: the provisioner's connection to the server.
+ */
+export async function endGivenUp(client: pg.ClientBase, database: string): Promise<void> {
+  await client.query(
+    `SELECT pg_terminate_backend(pid, $3) FROM pg_stat_activity
+     WHERE application_name = $1 AND datname = $2 AND usename = current_user`,
+    [APPLICATION, database, TERMINATE_MS],
+  );
+}
+
+/**
+ * Drops an index while others read and write, and all that an unfinished build of it left on partitions; nothing when there
+ * is none. `waitMs`: how long to wait for transactions that are older.
+ */
+export async function dropIndex(
+  inside: pg.ClientBase,
+  schema: string,
+  { table_name: table, name }: Pick<TenantIndexRow, 'table_name' | 'name'>,
+  waitMs = BUILD_WAIT_MS,
+): Promise<void> {
+  await dropOne(inside, `${id(schema)}.${id(name)}`, waitMs);
+  const { rows } = await inside.query<{ oid: string }>(
+    'SELECT inhrelid::text AS oid FROM pg_inherits WHERE inhparent = to_regclass($1) ORDER BY 1',
+    [`${id(schema)}.${id(table)}`],
+  );
+  // Those that were attached are gone with it.
+  for (const { oid } of rows) await dropOne(inside, `${id(schema)}.${ownName(name, oid)}`, waitMs);
+}
+
+async function dropOne(inside: pg.ClientBase, name: string, waitMs: number): Promise<void> {
   const { rows } = await inside.query<{ kind: string }>(
     'SELECT relkind AS kind FROM pg_class WHERE oid = to_regclass($1)',
     [name],
@@ -65,7 +98,7 @@ export async function dropIndex(inside: pg.ClientBase, schema: string, bareName:
   if (rows.length === 0) return;
   // The index of a partitioned table goes at once or not at all.
   const partitioned = rows[0]!.kind === 'I';
-  await wait(inside, partitioned ? LOCK_WAIT_MS : BUILD_WAIT_MS);
+  await wait(inside, partitioned ? LOCK_WAIT_MS : waitMs);
   await inside.query(`DROP INDEX ${partitioned ? '' : 'CONCURRENTLY'} ${name}`);
 }
 
@@ -90,7 +123,8 @@ async function build(inside: pg.ClientBase, { unique, name, bareName, table, res
   try {
     await inside.query(`CREATE ${unique ? 'UNIQUE ' : ''}INDEX CONCURRENTLY ${bareName} ON ${table} ${rest}`);
   } catch (error) {
-    // What is left of it would be kept up to date by every write, and used by no read.
+    // What is left of it would be kept up to date by every write, and used by no read. Where the session was given up,
+    // another one drops it.
     await inside.query(`DROP INDEX CONCURRENTLY IF EXISTS ${name}`).catch(() => undefined);
     throw error;
   }

@@ -5,12 +5,14 @@ import type pg from 'pg';
 import type { SchemaReferenceRow } from '../db/entities/tenant-index.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import { migrationsText, referenceName, versionOf, type ListedMigration } from '../domain/names.ts';
+import { NOBODY } from '../domain/plan.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import { buildDatabase } from '../servers/template.ts';
+import { rememberReference, forgetReference } from './reference-records.ts';
 import { dropDatabase, lockByName, unlockByName } from '../servers/tenant-database.ts';
 
-/** As long as the migrations take; another process may be at the same one. */
+/** As long as the migrations take; another process may be at one of the schema's. */
 const LOCK_WAIT_MS = 5 * MINUTE_MS;
 
 export interface ReferencesOptions {
@@ -74,9 +76,10 @@ export class References {
     };
     const before = await stored();
     if (before !== undefined) return before;
-    // The name is the list's: what a crash leaves goes when the next one builds the same.
     const name = referenceName(schema, digest);
-    await lockByName(client, `mad.reference.${name}`, LOCK_WAIT_MS);
+    // Cleaning up takes this lock too: nobody removes what is being made.
+    const lock = `mad.tenant.${schema}.${NOBODY}`;
+    await lockByName(client, lock, LOCK_WAIT_MS);
     try {
       const meanwhile = await stored();
       if (meanwhile !== undefined) return meanwhile;
@@ -90,7 +93,7 @@ export class References {
       );
       return objects;
     } finally {
-      await unlockByName(client, `mad.reference.${name}`);
+      await unlockByName(client, lock);
     }
   }
 
@@ -101,14 +104,20 @@ export class References {
     name: string,
     version: string,
   ): Promise<SchemaObject[]> {
-    const { connections, owners } = this.#options;
+    const { database, connections, owners } = this.#options;
+    const operationId = await rememberReference(database, { server, schema, name });
+    let failure = '';
     try {
       await buildDatabase(client, name, version, { connections, server, schema, owner: owners.of(schema) });
       return await connections.as(server, connections.adminLogin(server, name), (inside) =>
         schemaObjects(inside, schema),
       );
+    } catch (error) {
+      failure = error instanceof Error ? error.message : String(error);
+      throw error;
     } finally {
       await dropDatabase(client, name);
+      await forgetReference(database, operationId, failure);
     }
   }
 }

@@ -1,6 +1,6 @@
 import type { Database } from '@mad/postgres';
 import { Rounds, type Logger } from '@mad/process';
-import { goOnDropping } from '../indexes/go-on.ts';
+import { beginDrops } from '../indexes/left-over.ts';
 import { cleanUp, type CleanupOptions } from './cleanup.ts';
 import type { Runs } from './runs.ts';
 
@@ -10,7 +10,6 @@ export interface SweeperOptions extends CleanupOptions {
   database: Database;
   runs: Runs;
   logger: Logger;
-  /** How long a step may be silent before another run takes over, in milliseconds. */
   leaseMs: number;
   /** Time between two passes, in milliseconds. */
   everyMs: number;
@@ -34,7 +33,7 @@ export class Sweeper {
   }
 
   async #pass(signal: AbortSignal): Promise<void> {
-    const { database, runs } = this.#options;
+    const { database, runs, leaseMs } = this.#options;
     const undone = await database.asSystem((tx) =>
       tx.query<{ org_id: string; schema: string }>(
         `SELECT t.org_id, t.schema FROM provisioner.tenants t JOIN provisioner.operations o USING (operation_id)
@@ -44,7 +43,7 @@ export class Sweeper {
     );
     // Not waited for: a backup may take hours, and others have work to do meanwhile.
     for (const { org_id: orgId, schema } of undone) runs.resumeLater({ orgId, schema });
-    if (!signal.aborted) await goOnDropping(this.#options);
+    for (const held of await beginDrops(database, leaseMs)) void runs.carryOut(held);
     if (!signal.aborted) await cleanUp(this.#options);
   }
 }

@@ -3,6 +3,7 @@ import { SECOND_MS, uuidv7 } from '@mad/process';
 import type { Actor } from '@mad/rpc';
 import type { ServerRow } from '../db/entities/server.ts';
 import { schemaApp } from '../domain/names.ts';
+import { NOBODY } from '../domain/plan.ts';
 import { remedyOf, type Difference } from '../domain/reconcile.ts';
 import { cleanUp } from '../operations/cleanup.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
@@ -16,8 +17,6 @@ export interface RepairOptions extends LookOptions {
   cleanupGraceMs: number;
 }
 
-/** Where nothing of an organization is concerned. */
-const NOBODY = '00000000-0000-0000-0000-000000000000';
 const LOCK_WAIT_MS = 5 * SECOND_MS;
 /** A pass of cleaning up takes a hundred; what it does not get done the sweeper does. */
 const PASSES = 20;

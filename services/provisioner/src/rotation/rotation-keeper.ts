@@ -8,6 +8,7 @@ import { rewrapKeys } from '../secrets/rewrap.ts';
 
 /** A tenant whose rotation failed is left alone for this long, so that the others come to their turn. */
 const FAILED_REST = '1 hour';
+const FAILURE = 'looking after logins and keys failed';
 
 export interface RotationOptions extends RetirementOptions {
   runs: Runs;
@@ -31,7 +32,7 @@ export class RotationKeeper {
 
   constructor(options: RotationOptions) {
     this.#options = options;
-    this.#rounds = new Rounds({ ...options, failure: 'looking after logins and keys failed' }, () => this.#pass());
+    this.#rounds = new Rounds({ ...options, failure: FAILURE }, () => this.#pass());
   }
 
   close(): Promise<void> {
@@ -40,16 +41,30 @@ export class RotationKeeper {
 
   async #pass(): Promise<void> {
     const { database, logger, master, runs } = this.#options;
-    await rewrapKeys(database, master, logger);
-    await retireLogins(this.#options);
-    const held = await this.#begin();
-    await Promise.all(held.map((one) => runs.carryOut(one)));
+    // Ending what is over needs no key: a service that does not answer keeps no password alive.
+    await this.#apart('retiring logins', () => retireLogins(this.#options));
+    await this.#apart('sealing keys anew', () => rewrapKeys(database, master, logger));
+    await this.#apart('rotating logins', async () => {
+      const held = await this.#begin();
+      await Promise.all(held.map((one) => runs.carryOut(one)));
+    });
+  }
+
+  /** One part that fails keeps no other from its turn. */
+  async #apart(part: string, fn: () => Promise<unknown>): Promise<void> {
+    try {
+      await fn();
+    } catch (error) {
+      this.#options.logger.warn({ part, error }, FAILURE);
+    }
   }
 
   /** Begins what is due and allowed, oldest first. Suspended tenants wait: nobody gets in with their logins anyway. */
   async #begin(): Promise<Held[]> {
-    const { database, leaseMs, afterDays, perMinute } = this.#options;
+    const { database, master, leaseMs, afterDays, perMinute } = this.#options;
     if (afterDays === 0) return [];
+    // A new password must be sealed: begun while nobody can, a rotation would fail and rest for an hour.
+    await master.standing();
     return database.asSystem(async (tx) => {
       // Processes count one after the other.
       await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('mad.rotation', 0))`);

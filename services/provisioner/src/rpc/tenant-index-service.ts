@@ -22,7 +22,7 @@ export function tenantIndexService(context: ProvisionerContext): BoundService {
       const { row, held } = await database.asSystem(async (tx) => {
         const request = { leaseMs, actor: actorOf(callerOf(ctx)), params: { name, table, columns } };
         const begun = await beginWithIdle(tx, key, 'build_index', request);
-        // One that was never built, because its columns were not there, may be asked for anew.
+        // One whose build was given up and that nobody has dropped yet may be asked for anew.
         const [noted] = await tx.query<TenantIndexRow>(
           `INSERT INTO provisioner.tenant_indexes AS i (org_id, schema, name, table_name, columns, method)
            VALUES ($1, $2, $3, $4, $5, $6)
