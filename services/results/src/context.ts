@@ -7,6 +7,7 @@ import type { Tenants } from '@mad/tenancy';
 import type { ExportRunner } from './exports/runner.ts';
 import type { ObjectSweeper } from './objects/sweep.ts';
 import type { JobFeed } from './runs/job-feed.ts';
+import type { JobWatches } from './runs/job-watch.ts';
 
 /** What handlers may reach. Made once, by start.ts. */
 export interface Context extends ServiceDeps {
@@ -15,6 +16,7 @@ export interface Context extends ServiceDeps {
   /** Reads a lease that catalog signed; throws when it is none or has expired. */
   verifyLease: (token: string) => Promise<Lease>;
   feed: JobFeed;
+  watches: JobWatches;
   /** Structures of poses, and exports. */
   objects: ObjectStore;
   sweeper: ObjectSweeper;

@@ -23,6 +23,7 @@ import { ObjectSweeper } from './objects/sweep.ts';
 import { RetentionKeeper } from './retention-keeper.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
+import { JobWatches } from './runs/job-watch.ts';
 import { leaseVerifier } from './runs/lease.ts';
 
 /** Results, serving. */
@@ -87,6 +88,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       catalog: { jobs: createClient(JobService, catalog), queue: createClient(QueueService, catalog) },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
       feed,
+      watches: new JobWatches(tenants, feed),
       objects,
       sweeper,
       exports,
