@@ -4,6 +4,7 @@ import { createMetrics, MINUTE_MS, SECOND_MS, sleep, type Metrics } from '@mad/p
 import { JobState } from '@mad/proto/catalog';
 import { JobRunService, type WatchJobResponse } from '@mad/proto/results';
 import { grpcTransport } from '@mad/rpc';
+import { callsSoFar } from './support/calls.ts';
 import { onServer } from './support/tenant-database.ts';
 import { bearer, openWorld, rows, similarity, type Organization, type World } from './support/world.ts';
 
@@ -60,11 +61,7 @@ function follow(jobId: string, afterSeq = 0n): { seen: Seen; end: Promise<Seen> 
   return { seen, end };
 }
 
-/** Calls that had a connection to a tenant so far. */
-async function calls(): Promise<number> {
-  const text = await metrics.text();
-  return Number(/^tenant_connection_wait_seconds_count\{.*\} (\d+)$/m.exec(text)![1]);
-}
+const calls = () => callsSoFar(metrics);
 
 const upTo = (count: number): number[] => Array.from({ length: count }, (_one, index) => index + 1);
 
