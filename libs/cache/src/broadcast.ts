@@ -5,6 +5,8 @@ import type { PubSub } from './cache.ts';
 export interface Broadcast {
   /** Tells the other processes. Never fails and is not waited for: without Redis nobody hears it. */
   tell(hint: unknown): void;
+  /** Whether the others are heard now. */
+  live(): boolean;
   close(): Promise<void>;
 }
 
@@ -33,6 +35,7 @@ export async function openBroadcast(
       // An outage is logged by the connection, once; a hint that was lost is not worth a line.
       pubSub.publish(channel, envelope).catch(() => undefined);
     },
+    live: () => pubSub.live(),
     close: leave,
   };
 }

@@ -23,5 +23,7 @@ export interface PubSub {
   publish(channel: string, message: unknown): Promise<void>;
   /** Calls `handler` for every message from now on, until the returned function is called. A handler must not throw. */
   subscribe(channel: string, handler: (message: unknown) => void): Promise<Subscription>;
+  /** Whether what other processes publish arrives now; a connection that died without a word is noticed seconds later. */
+  live(): boolean;
   close(): Promise<void>;
 }

@@ -49,6 +49,8 @@ export function memoryPubSub(): PubSub {
         if (subscribers.size === 0 && channels.get(channel) === subscribers) channels.delete(channel);
       };
     },
+    // No other process is heard at any time.
+    live: () => false,
     async close() {
       channels.clear();
     },

@@ -108,10 +108,18 @@ export async function redisPubSub(url: string, options: RedisAdapterOptions = {}
     }
     for (const deliver of handlers.get(channel) ?? []) deliver(received.message);
   });
-  subscriber.on('ready', () => {
+  let listening = false;
+  const listenTo = async (names: readonly string[]): Promise<void> => {
     // What fails here fails with the connection, and the next one subscribes.
-    if (handlers.size > 0) subscriber.subscribe(...handlers.keys()).catch(() => undefined);
+    await subscriber.subscribe(...names).then(
+      () => (listening = true),
+      () => undefined,
+    );
+  };
+  subscriber.on('ready', () => {
+    if (handlers.size > 0) void listenTo([...handlers.keys()]);
   });
+  subscriber.on('close', () => (listening = false));
   // It only listens, so without a question now and then it would not notice that the other end is gone.
   const question = setInterval(() => {
     if (subscriber.status === 'ready') subscriber.ping().catch(() => undefined);
@@ -128,7 +136,7 @@ export async function redisPubSub(url: string, options: RedisAdapterOptions = {}
       const known = handlers.get(name) ?? new Set();
       handlers.set(name, known.add(deliver));
       // Without Redis nobody publishes either: it is asked for when Redis is there.
-      if (subscriber.status === 'ready') await subscriber.subscribe(name).catch(() => undefined);
+      if (subscriber.status === 'ready') await listenTo([name]);
       return async () => {
         known.delete(deliver);
         if (known.size > 0 || handlers.get(name) !== known) return;
@@ -136,6 +144,7 @@ export async function redisPubSub(url: string, options: RedisAdapterOptions = {}
         if (subscriber.status === 'ready') await subscriber.unsubscribe(name).catch(() => undefined);
       };
     },
+    live: () => listening,
     async close() {
       clearInterval(question);
       publisher.disconnect();

@@ -1,5 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { openBroadcast, openCache, readThrough, redisProbe, redisPubSub, type OpenCache } from '../src/index.ts';
+import {
+  memoryPubSub,
+  openBroadcast,
+  openCache,
+  readThrough,
+  redisProbe,
+  redisPubSub,
+  type OpenCache,
+} from '../src/index.ts';
 import { Redis } from 'ioredis';
 import { redisMissing, startRedis, type RedisServer } from '@mad/testing';
 
@@ -16,6 +24,12 @@ async function until(condition: () => Promise<boolean>): Promise<void> {
     await new Promise((settle) => setTimeout(settle, 25));
   }
 }
+
+test('within one process nobody else is heard', async () => {
+  const pubSub = memoryPubSub();
+  await pubSub.subscribe('c', () => undefined);
+  expect(pubSub.live()).toBe(false);
+});
 
 test('a Redis that was never there: opening, reading and closing work, and quickly', async () => {
   const began = Date.now();
@@ -108,11 +122,25 @@ withRedis(`an outage${missing === undefined ? '' : ` (skipped: ${missing})`}`, (
     const pubSub = await redisPubSub(server.url);
     const heard: unknown[] = [];
     await pubSub.subscribe('early', (message) => heard.push(message));
+    expect(pubSub.live()).toBe(false);
     await server.start();
     await until(async () => {
       await pubSub.publish('early', 1).catch(() => undefined);
       return heard.length > 0;
     });
+    expect(pubSub.live()).toBe(true);
+    await pubSub.close();
+  });
+
+  test('who listens knows whether others are heard', async () => {
+    const pubSub = await redisPubSub(server.url);
+    expect(pubSub.live()).toBe(false);
+    await pubSub.subscribe('c', () => undefined);
+    expect(pubSub.live()).toBe(true);
+    await server.stop();
+    await until(async () => !pubSub.live());
+    await server.start();
+    await until(async () => pubSub.live());
     await pubSub.close();
   });
 

@@ -71,6 +71,19 @@ export function reasonOf(error: unknown): string | undefined {
   return error instanceof ConnectError ? error.findDetails(ErrorInfoSchema)[0]?.reason : undefined;
 }
 
+/**
+ * Whether a message was refused for its size alone, by us or by the other end: it is as large the next time. grpc-js and
+ * Connect give this the same code as a server without room, and no reason.
+ */
+export function isMessageTooLarge(error: unknown): boolean {
+  return (
+    error instanceof ConnectError &&
+    error.code === Code.ResourceExhausted &&
+    reasonOf(error) === undefined &&
+    /larger than (?:max|configured)\b/.test(error.rawMessage)
+  );
+}
+
 /** The ErrorInfo metadata of an error, empty where it has none. */
 export function errorMetadataOf(error: unknown): Record<string, string> {
   return (error instanceof ConnectError ? error.findDetails(ErrorInfoSchema)[0]?.metadata : undefined) ?? {};

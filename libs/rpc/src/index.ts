@@ -21,6 +21,7 @@ export {
   errorMetadataOf,
   invalid,
   invalidFields,
+  isMessageTooLarge,
   notFound,
   reasonOf,
   retryAfterMsOf,

@@ -8,6 +8,7 @@ import type { ExportRunner } from './exports/runner.ts';
 import type { ObjectSweeper } from './objects/sweep.ts';
 import type { JobFeed } from './runs/job-feed.ts';
 import type { Waker } from './runs/waker.ts';
+import type { JobWatches } from './runs/job-watch.ts';
 
 /** What handlers may reach. Made once, by start.ts. */
 export interface Context extends ServiceDeps {
@@ -16,6 +17,7 @@ export interface Context extends ServiceDeps {
   /** Reads a lease that catalog signed; throws when it is none or has expired. */
   verifyLease: (token: string) => Promise<Lease>;
   feed: JobFeed;
+  watches: JobWatches;
   /** Structures of poses, and exports. */
   objects: ObjectStore;
   sweeper: ObjectSweeper;

@@ -23,6 +23,7 @@ import { ObjectSweeper } from './objects/sweep.ts';
 import { RetentionKeeper } from './retention-keeper.ts';
 import { routes } from './routes.ts';
 import { JobFeed } from './runs/job-feed.ts';
+import { JobWatches } from './runs/job-watch.ts';
 import { leaseVerifier } from './runs/lease.ts';
 import { Waker } from './runs/waker.ts';
 
@@ -92,6 +93,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       catalog: { jobs: createClient(JobService, catalog), queue },
       verifyLease: leaseVerifier(config.serviceKeys['catalog']!),
       feed,
+      watches: new JobWatches(tenants, feed),
       objects,
       sweeper,
       waker,

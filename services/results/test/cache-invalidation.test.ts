@@ -1,12 +1,15 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { createClient, type Client } from '@connectrpc/connect';
+import { Code, ConnectError, createClient, type Client } from '@connectrpc/connect';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { CachePolicy } from '@mad/proto/catalog';
 import { CacheService, ExportFormat, ExportService, type CachePredicateSchema } from '@mad/proto/results';
+import { errorMetadataOf, reasonOf } from '@mad/rpc';
 import { userToken } from '@mad/testing';
 import type { AuditRow } from '../src/db/entities/audit.ts';
+import { InvalidationCounts } from '../src/db/migrations/2026_11_26_1420_invalidation_counts.ts';
+import { resultsMigrations } from '../src/index.ts';
 import { firstBrokenLine } from '../src/runs/audit.ts';
 import { failureOf } from './support/errors.ts';
 import {
@@ -193,6 +196,54 @@ test('a repeat with the same request changes nothing; invalidations are listed a
     ['cache.undo_invalidation', { invalidation_id: two.invalidation!.invalidationId, restored: 1 }],
   ]);
   expect(firstBrokenLine(log.map((row) => ({ ...row, seq: Number(row.seq) })))).toBeUndefined();
+});
+
+test('a repeat is answered all that the first was, its items and exports too, also when they are more by now', async () => {
+  await newOrg();
+  const { jobId } = await run();
+  const { jobId: answered } = await run({ smiles: ['C', 'CC'] });
+  const exports = createClient(ExportService, world.transport);
+  const request = { orgId: org.orgId, format: ExportFormat.CSV };
+  await exports.createExport({ ...request, jobId: answered, requestId: uuidv7() }, as());
+  const requestId = uuidv7();
+  const first = await invalidate({ jobId }, { requestId });
+  expect(first).toMatchObject({ items: 2n, exports: 1n, invalidation: { entries: 3n, jobs: 1n } });
+  await exports.createExport({ ...request, jobId, requestId: uuidv7() }, as());
+  expect(await invalidate({ jobId }, { requestId })).toEqual(first);
+});
+
+test('a repeat that asks for something else is refused, naming what differs, and changes nothing', async () => {
+  await newOrg();
+  await run();
+  const requestId = uuidv7();
+  await invalidate({ smiles: 'C' }, { requestId });
+  const before = await state();
+  const again = async (predicate: Predicate, reason = 'the receptor was wrong') => {
+    const error = await invalidate(predicate, { requestId, reason }).then(
+      () => undefined,
+      (thrown: unknown) => ConnectError.from(thrown),
+    );
+    return [error?.code, reasonOf(error), errorMetadataOf(error)['fields']];
+  };
+  const reused = (fields: string) => [Code.AlreadyExists, 'REQUEST_ID_REUSED', fields];
+  expect(await again({ smiles: 'CC' })).toEqual(reused('predicate'));
+  expect(await again({ smiles: 'C', includePinned: true })).toEqual(reused('predicate'));
+  expect(await again({ smiles: 'C' }, 'another reason')).toEqual(reused('reason'));
+  expect(await again({ smiles: 'CC' }, 'another reason')).toEqual(reused('predicate,reason'));
+  expect(await again({ smiles: 'C' }, ' the receptor was wrong ')).toEqual([undefined, undefined, undefined]);
+  expect(await state()).toEqual(before);
+});
+
+test('in a tenant of the version before its counts were kept, invalidating works, and is listed', async () => {
+  org = await world.organization(resultsMigrations.slice(0, resultsMigrations.indexOf(InvalidationCounts)));
+  await run();
+  await run();
+  const requestId = uuidv7();
+  const first = await invalidate({ smiles: 'C' }, { requestId });
+  expect(first).toMatchObject({ items: 1n, exports: 0n, invalidation: { entries: 1n, jobs: 1n } });
+  expect((await invalidate({ smiles: 'C' }, { requestId })).invalidation).toEqual(first.invalidation);
+  const { invalidations } = await cache.listCacheInvalidations({ orgId: org.orgId }, as());
+  expect(invalidations).toEqual([first.invalidation]);
 });
 
 test('while jobs finish the same inputs, nothing waits in a circle and each entry is either taken or replaced', async () => {

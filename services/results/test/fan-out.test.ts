@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { createLogger, sleep } from '@mad/process';
+import { createLogger, createMetrics, SECOND_MS, sleep } from '@mad/process';
 import { redisMissing, startRedis, type RedisServer } from '@mad/testing';
+import { callsSoFar } from './support/calls.ts';
 import { bearer, openWorld, similarity, type Organization, type World } from './support/world.ts';
 
 /** Rows are looked at every second: a watcher that is woken sees a change far sooner than one that looks by itself. */
@@ -75,6 +76,7 @@ test('without Redis a watcher at another process sees every change by looking', 
 
 withRedis(`two processes of results and Redis${missing === undefined ? '' : ` (skipped: ${missing})`}`, () => {
   const lines: string[] = [];
+  const metrics = createMetrics('results');
   let redis: RedisServer;
   let world: World;
   let org: Organization;
@@ -82,7 +84,7 @@ withRedis(`two processes of results and Redis${missing === undefined ? '' : ` (s
   beforeAll(async () => {
     redis = await startRedis();
     const logger = createLogger('results', { level: 'info', destination: { write: (line) => lines.push(line) } });
-    world = await openWorld({ redisUrl: redis.url, logger });
+    world = await openWorld({ redisUrl: redis.url, logger, metrics });
     org = await world.organization();
   });
 
@@ -116,5 +118,21 @@ withRedis(`two processes of results and Redis${missing === undefined ? '' : ` (s
     const told = lines.slice(from).filter((line) => line.includes('Redis'));
     expect(told.filter((line) => line.includes('not available')).length).toBeLessThanOrEqual(3);
     expect(told.length).toBeLessThanOrEqual(6);
+  });
+
+  test('a job that does not move is looked at now and then while changes are heard, and every second when not', async () => {
+    const watch = await watched(world, org, 1);
+    const looks = async (): Promise<number> => {
+      const before = await callsSoFar(metrics);
+      await sleep(4 * SECOND_MS);
+      return (await callsSoFar(metrics)) - before;
+    };
+    expect(await looks()).toBeLessThanOrEqual(1);
+    await redis.stop();
+    await sleep(SECOND_MS);
+    expect(await looks()).toBeGreaterThanOrEqual(2);
+    await redis.start();
+    await watch.end();
+    expect(watch.failures).toEqual([]);
   });
 });

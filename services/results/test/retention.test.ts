@@ -52,7 +52,11 @@ test('a policy is kept with its version; a repeat changes nothing; what is wrong
   ];
   const set = await retention.set(rules, requestId);
   expect(set).toMatchObject({ version: 1, rules: [{ keepDays: 90, keepTopHits: 100 }, { pipelineId }] });
-  expect(await retention.set([], requestId)).toEqual(set);
+  expect(await retention.set(rules, requestId)).toEqual(set);
+  for (const other of [[], rules.toReversed(), [rules[0]!, { ...rules[1]!, keepDays: 1 }]]) {
+    const reused = { code: 'already_exists', reason: 'REQUEST_ID_REUSED' };
+    expect(await failureOf(retention.set(other, requestId))).toEqual(reused);
+  }
   expect(await retention.get()).toEqual(set);
   expect(await retention.set([])).toMatchObject({ version: 2, rules: [] });
   for (const [wrong, field] of [

@@ -134,6 +134,8 @@ const BAD_ROWS: Record<string, string> = {
   cache_invalidations_reason_check: `UPDATE cache_invalidations SET reason = ''`,
   cache_invalidations_entries_check: `UPDATE cache_invalidations SET entries = -1`,
   cache_invalidations_jobs_check: `UPDATE cache_invalidations SET jobs = -1`,
+  cache_invalidations_items_check: `UPDATE cache_invalidations SET items = -1`,
+  cache_invalidations_exports_check: `UPDATE cache_invalidations SET exports = -1`,
   cache_invalidations_undone_check: `UPDATE cache_invalidations SET undone_at = now()`,
   cache_invalidations_restored_check: `UPDATE cache_invalidations SET undone_at = now(), restored = -1`,
   cache_invalidation_entries_pkey: `INSERT INTO cache_invalidation_entries SELECT * FROM cache_invalidation_entries`,

@@ -2,6 +2,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { MINUTE_MS, SECOND_MS } from '@mad/process';
 import type { AppendResultsRequestSchema } from '@mad/proto/results';
+import { DEFAULT_READ_MAX_BYTES } from '@mad/rpc';
 import type { WorkerContext } from './context.ts';
 import type { ItemOutcome, Pose, ScoredItem } from './engines/engine.ts';
 import type { HeldTask } from './leased-task.ts';
@@ -11,10 +12,16 @@ import { patiently } from './patience.ts';
 const BATCH_ITEMS = 200;
 /** … or this many poses of them … */
 const BATCH_POSES = 20_000;
-/** … or so much text, structures among it … */
-const BATCH_TEXT = 1024 * 1024;
+/** … or so many bytes, structures among them … */
+const BATCH_BYTES = 1024 * 1024;
 /** … or when the oldest has waited this long, so that slow engines lose little when they die. */
 const BATCH_MS = SECOND_MS;
+/** Results takes 4 MiB a message. What is around the outcomes (ids, the lease, lengths) has room beside them. */
+const MOST_BYTES = DEFAULT_READ_MAX_BYTES - 64 * 1024;
+/** A pose without its structure: five numbers, three places, a length; and an outcome without its texts. */
+const POSE_BYTES = 64;
+const OUTCOME_BYTES = 64;
+const MAX_ERROR_MESSAGE = 4_000;
 /** A batch that takes longer is sent again: heartbeats would keep a hanging call's lease alive for ever. */
 const APPEND_TIMEOUT_MS = MINUTE_MS;
 const UNKNOWN_CONFIDENCE = -1;
@@ -25,6 +32,7 @@ type Batch = Pick<MessageInitShape<typeof AppendResultsRequestSchema>, 'scored' 
 interface Waiting {
   outcome: ItemOutcome;
   resultData: string;
+  bytes: number;
 }
 
 /**
@@ -39,7 +47,7 @@ export class OutcomeSender {
   #nextBatch: number;
   #waiting: Waiting[] = [];
   #poses = 0;
-  #text = 0;
+  #bytes = 0;
   #since = 0;
 
   /** `nextBatch` as results said when the execution started; `scoreUnits` is what the engine's scores are in. */
@@ -51,16 +59,15 @@ export class OutcomeSender {
   }
 
   async add(outcome: ItemOutcome): Promise<void> {
-    const resultData = outcome.status === 'scored' ? JSON.stringify(outcome.resultData) : '';
-    const text = resultData.length + structureText(outcome);
-    // Results takes 4 MiB a message: a large outcome does not go with what waits.
-    if (this.#text + text > 2 * BATCH_TEXT) await this.flush();
+    const waiting = fitting(outcome);
+    // A large outcome does not go with what waits.
+    if (this.#bytes + waiting.bytes > 2 * BATCH_BYTES) await this.flush();
     if (this.#waiting.length === 0) this.#since = Date.now();
-    this.#waiting.push({ outcome, resultData });
-    this.#poses += outcome.status === 'scored' ? (outcome.poses?.length ?? 0) : 0;
-    this.#text += text;
+    this.#waiting.push(waiting);
+    this.#poses += posesOf(waiting.outcome).length;
+    this.#bytes += waiting.bytes;
     this.#task.itemsDone += 1;
-    const full = this.#waiting.length >= BATCH_ITEMS || this.#poses >= BATCH_POSES || this.#text >= BATCH_TEXT;
+    const full = this.#waiting.length >= BATCH_ITEMS || this.#poses >= BATCH_POSES || this.#bytes >= BATCH_BYTES;
     if (full || Date.now() - this.#since >= BATCH_MS) await this.flush();
   }
 
@@ -70,7 +77,7 @@ export class OutcomeSender {
     const columns = columnsOf(this.#waiting, this.#scoreUnits);
     this.#waiting = [];
     this.#poses = 0;
-    this.#text = 0;
+    this.#bytes = 0;
     const task = this.#task;
     const batch = this.#nextBatch;
     const { nextBatch } = await patiently(() => {
@@ -108,7 +115,7 @@ function columnsOf(waiting: readonly Waiting[], scoreUnits: string): Batch {
     failed: {
       itemNo: failed.map(({ itemNo }) => itemNo),
       errorClass: failed.map(({ errorClass }) => errorClass),
-      errorMessage: failed.map(({ errorMessage }) => errorMessage.slice(0, 4_000)),
+      errorMessage: failed.map(({ errorMessage }) => errorMessage),
     },
     poses: {
       itemNo: poses.map(({ itemNo }) => itemNo),
@@ -123,10 +130,27 @@ function columnsOf(waiting: readonly Waiting[], scoreUnits: string): Batch {
   };
 }
 
-function structureText(outcome: ItemOutcome): number {
-  const poses = outcome.status === 'scored' ? (outcome.poses ?? []) : [];
-  return poses.reduce((sum, { molBlock = '' }) => sum + molBlock.length, 0);
+/** An outcome with the bytes it takes in a batch. One that takes more than a batch may is the failure of its item. */
+function fitting(outcome: ItemOutcome): Waiting {
+  const { itemNo } = outcome;
+  if (outcome.status === 'failed') {
+    const errorMessage = outcome.errorMessage.slice(0, MAX_ERROR_MESSAGE);
+    return { outcome: { ...outcome, errorMessage }, resultData: '', bytes: OUTCOME_BYTES + textBytes(errorMessage) };
+  }
+  const resultData = JSON.stringify(outcome.resultData);
+  const poses = posesOf(outcome);
+  const structures = poses.reduce((sum, { molBlock = '' }) => sum + textBytes(molBlock), 0);
+  const bytes = OUTCOME_BYTES + textBytes(resultData) + poses.length * POSE_BYTES + structures;
+  if (bytes <= MOST_BYTES) return { outcome, resultData, bytes };
+  const errorMessage = `what the engine said takes ${bytes} bytes with ${poses.length} poses, and ${MOST_BYTES} can be kept`;
+  return fitting({ itemNo, status: 'failed', errorClass: 'ENGINE_FAILED', errorMessage });
 }
+
+function posesOf(outcome: ItemOutcome): readonly Pose[] {
+  return outcome.status === 'scored' ? (outcome.poses ?? []) : [];
+}
+
+const textBytes = (text: string): number => Buffer.byteLength(text);
 
 const byRank = (a: Pose, b: Pose): number => a.replicate - b.replicate || a.poseRank - b.poseRank;
 

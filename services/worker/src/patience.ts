@@ -1,6 +1,6 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import { backoff, sleep } from '@mad/process';
-import { reasonOf, retryAfterMsOf } from '@mad/rpc';
+import { isMessageTooLarge, reasonOf, retryAfterMsOf } from '@mad/rpc';
 
 const PASSING = new Set([Code.Unavailable, Code.ResourceExhausted, Code.DeadlineExceeded]);
 const WAIT = { baseMs: 100, maxMs: 5_000 };
@@ -8,6 +8,7 @@ const WAIT = { baseMs: 100, maxMs: 5_000 };
 /** Whether the same call, under the same attempt, may succeed later. */
 export function isPassing(error: unknown): boolean {
   const { code } = ConnectError.from(error);
+  if (isMessageTooLarge(error)) return false;
   return PASSING.has(code) || (code === Code.Aborted && reasonOf(error) === 'TENANT_MOVED');
 }
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { spanned } from '@mad/process';
-import { reasonOf } from '@mad/rpc';
+import { isMessageTooLarge, reasonOf } from '@mad/rpc';
 import type { PlanArtifact, StartExecutionResponse } from '@mad/proto/results';
 import type { WorkerContext } from './context.ts';
 import { EngineError } from './engines/engine.ts';
@@ -22,9 +22,9 @@ export async function runTask(context: WorkerContext, task: HeldTask): Promise<T
     const work = await patiently(
       () => executions.startExecution({ ...task.named, worker: config.name }, { signal: task.signal }),
       task.signal,
-    );
-    if (work.alreadyFinished) return 'finished';
-    const failure = await runEngine(context, task, work);
+    ).catch(tooLargeToTake);
+    if (!(work instanceof EngineError) && work.alreadyFinished) return 'finished';
+    const failure = work instanceof EngineError ? work : await runEngine(context, task, work);
     const ending = failure ? { errorClass: failure.errorClass, errorMessage: failure.message.slice(0, 4_000) } : {};
     await patiently(
       () => executions.finishExecution({ ...task.named, ...ending }, { signal: task.signal }),
@@ -39,6 +39,12 @@ export async function runTask(context: WorkerContext, task: HeldTask): Promise<T
     }
     return end;
   }
+}
+
+/** Work that does not fit into a message is too large for every worker; and results has begun the execution by then. */
+function tooLargeToTake(error: unknown): EngineError {
+  if (!isMessageTooLarge(error)) throw error;
+  return new EngineError('ENGINE_FAILED', `its work cannot be taken: ${ConnectError.from(error).rawMessage}`);
 }
 
 /** Runs the engine; answers the failure of the task as a whole, undefined when its items have their outcomes. */
@@ -65,8 +71,8 @@ async function runEngine(
     return undefined;
   } catch (error) {
     task.signal.throwIfAborted();
-    // What results refuses of an engine's words is the engine's failure: it would say the same to the next worker.
-    if (error instanceof ConnectError && error.code === Code.InvalidArgument) {
+    // What results refuses of an engine's words, or cannot take, is the engine's failure: the next worker would send the same.
+    if (error instanceof ConnectError && (error.code === Code.InvalidArgument || isMessageTooLarge(error))) {
       return new EngineError('ENGINE_FAILED', `its results are refused: ${error.rawMessage}`, { cause: error });
     }
     if (error instanceof ConnectError) throw error;

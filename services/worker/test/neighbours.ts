@@ -116,8 +116,11 @@ export interface Neighbours {
   close(): Promise<void>;
 }
 
-/** Starts the neighbours of a worker; they let in services by their tokens, as the real ones do. */
-export async function startNeighbours(): Promise<Neighbours> {
+/**
+ * Starts the neighbours of a worker; they let in services by their tokens, as the real ones do. `readMaxBytes`: the largest
+ * message they take, when it is not the usual one.
+ */
+export async function startNeighbours(readMaxBytes?: number): Promise<Neighbours> {
   const tasks = new Map<string, PlannedTask>();
   const expected = new Map<string, number>();
   let renewals = 0;
@@ -151,6 +154,7 @@ export async function startNeighbours(): Promise<Neighbours> {
     host: '127.0.0.1',
     port: 0,
     drainMs: 0,
+    ...(readMaxBytes === undefined ? {} : { readMaxBytes }),
     logger: silent,
     interceptors: [
       accessInterceptor({ verifyUser: testVerifier(), verifyService: await testServiceVerifier(['worker']) }),

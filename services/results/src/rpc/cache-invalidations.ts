@@ -7,9 +7,12 @@ import { invalid, nextPageToken, orgOf, pageOf, userOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
 import type { CacheInvalidationRow } from '../db/entities/cache-invalidation.ts';
 import { predicateProblem, type CachePredicate } from '../domain/cache-predicate.ts';
+import { structBytes, textBytes } from '../domain/content.ts';
 import { countInvalidation, invalidate, readInvalidations, undoInvalidation } from '../runs/invalidate.ts';
 import { withoutNul } from '../runs/text.ts';
 import { isEntryCursor } from './cache-rows.ts';
+import { FIXED_BYTES } from './convert.ts';
+import { fillPage } from './fill-page.ts';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -33,10 +36,10 @@ export function cacheInvalidations({ tenants }: Context): Methods {
       const reason = withoutNul(request.reason).trim();
       if (reason === '') throw invalid('reason', 'is required: it stays in the audit log');
       const predicateJson = toJson(CachePredicateSchema, message) as object;
-      const { row, items, exports } = await tenants.transact(orgId, (tx) =>
+      const row = await tenants.transact(orgId, (tx) =>
         invalidate(tx, { id: request.requestId, predicate, predicateJson, reason, userId }),
       );
-      return { invalidation: invalidationMessage(row), items: BigInt(items), exports: BigInt(exports) };
+      return { invalidation: invalidationMessage(row), items: BigInt(row.items), exports: BigInt(row.exports) };
     },
 
     async undoCacheInvalidation({ invalidationId }, ctx) {
@@ -51,15 +54,30 @@ export function cacheInvalidations({ tenants }: Context): Methods {
       const isCursor = (value: JsonValue): boolean => isEntryCursor(value) && UUID.test((value as [string, string])[1]);
       const { size, cursor } = pageOf(request, { query, isCursor });
       const after = cursor as [string, string] | undefined;
-      const rows = await tenants.read(orgId, (tx) => readInvalidations(tx, after, size + 1));
-      const shown = rows.slice(0, size);
-      const last = shown.at(-1);
+      const { rows, more } = await tenants.read(orgId, (tx) =>
+        fillPage<ListedInvalidation>({
+          size,
+          read: (known, limit) => readInvalidations(tx, endOf(known.at(-1)) ?? after, limit),
+          bytesOf: invalidationBytes,
+        }),
+      );
       return {
-        invalidations: shown.map(invalidationMessage),
-        nextPageToken: rows.length > size ? nextPageToken(query, [last!.cursor, last!.invalidation_id]) : '',
+        invalidations: rows.map(invalidationMessage),
+        nextPageToken: more ? nextPageToken(query, endOf(rows.at(-1))!) : '',
       };
     },
   };
+}
+
+type ListedInvalidation = Awaited<ReturnType<typeof readInvalidations>>[number];
+
+function endOf(row: ListedInvalidation | undefined): [string, string] | undefined {
+  return row && [row.cursor, row.invalidation_id];
+}
+
+/** Bytes of an invalidation in an answer; a little more than it takes. */
+function invalidationBytes({ predicate, reason }: ListedInvalidation): number {
+  return FIXED_BYTES + structBytes(predicate) + textBytes(reason);
 }
 
 function predicateOf(message: PredicateMessage): CachePredicate {

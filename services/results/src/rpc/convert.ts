@@ -10,6 +10,7 @@ import type {
 } from '@mad/proto/results';
 import type { JobEventRow } from '../db/entities/job.ts';
 import type { DockingResultRow, TaskResultRow } from '../db/entities/work.ts';
+import { structBytes, textBytes } from '../domain/content.ts';
 import type { WorkStatus } from '../domain/work-item.ts';
 import { countersMessage, policyMessage, stateMessage, type JobImage, type JobTask } from '../runs/job-image.ts';
 
@@ -120,6 +121,20 @@ export type ItemRow = Pick<
 export const ITEM_COLUMNS = `task_id, item_no, molecule_id, smiles, status, input_signature, score, result_data,
   confidence_score, reused_from_job_id, reused_from_task_id, reused_from_item_no, extends_job_id, extends_item_no, error_class,
   error_message, molecular_weight, logp, tpsa, hbd, hba, rotatable_bonds, molecule_name`;
+
+/** What is in a message beside texts and JSON, at most: numbers, ids, tags and lengths. */
+export const FIXED_BYTES = 600;
+
+/** Bytes of an item in an answer, its best pose included; a little more than it takes. */
+export function itemBytes(row: ItemRow): number {
+  const { smiles, molecule_name: name, error_class: kind, error_message: message, result_data: data } = row;
+  return FIXED_BYTES + textBytes(smiles, name, kind, message) + (data === null ? 0 : structBytes(data));
+}
+
+/** Bytes of an event in an answer; a little more than it takes. */
+export function eventBytes({ event, detail, metadata }: JobEventRow): number {
+  return FIXED_BYTES + textBytes(event, detail) + structBytes(metadata);
+}
 
 /** What a work item shows besides its row; `rank` and `bestPose` in hits only. */
 export interface Shown {

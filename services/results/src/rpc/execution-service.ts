@@ -1,6 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
-import type { ObjectStore } from '@mad/object-store';
+import type { ServiceImpl } from '@connectrpc/connect';
 import { DAY_MS, SECOND_MS, uuidTime } from '@mad/process';
 import {
   FailedColumnsSchema,
@@ -11,7 +10,6 @@ import {
 } from '@mad/proto/results';
 import { callerOf, callOptions, invalid } from '@mad/rpc';
 import type { Context } from '../context.ts';
-import { readStructures } from '../objects/structures.ts';
 import { append, type Appended } from '../runs/append.ts';
 import { cancel } from '../runs/cancel.ts';
 import { fail, finish } from '../runs/finish.ts';
@@ -32,9 +30,10 @@ import { checkPlans, runParameters } from '../runs/plan.ts';
 import { reconcile } from '../runs/reconcile.ts';
 import { settle } from '../runs/settle.ts';
 import { giveUpStructures, storeStructures, type StoredStructures } from '../runs/pose-structures.ts';
-import { start, type ItemToRun } from '../runs/start.ts';
+import { start } from '../runs/start.ts';
 import type { NewJob } from '../runs/task-filling.ts';
 import { jsonText, withoutNul } from '../runs/text.ts';
+import { withPriors } from './prior-replicas.ts';
 
 /** A materialization may write millions of rows: it waits longer for its connection than a read. */
 const MATERIALIZE_WAIT_MS = 15 * SECOND_MS;
@@ -105,7 +104,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
         engine: plan.engine,
         parameters: runParameters(plan),
         artifacts: plan.artifacts,
-        items: await withStructures(context.objects, orgId, started.items),
+        items: await withPriors(context.objects, orgId, started.items),
         nextBatch: started.nextBatch,
       };
     },
@@ -205,21 +204,4 @@ function monthOfNew({ jobId }: MaterializeJobRequest): string {
   if (made.getTime() > Date.now() + MAX_AHEAD_MS)
     throw invalid('job_id', `was made in the future: ${made.toISOString()}`);
   return monthOf(jobId);
-}
-
-/** What is known of items, with its structures. Where one is lost, nothing is known: all of the item runs again. */
-async function withStructures(objects: ObjectStore, orgId: string, items: readonly ItemToRun[]) {
-  return Promise.all(
-    items.map(async ({ prior, ...item }) => {
-      if (prior === undefined) return item;
-      const places = prior.poses.map(({ place }) => place);
-      const structures = await readStructures(objects, orgId, places).catch((error: unknown) => {
-        if (error instanceof ConnectError && error.code === Code.DataLoss) return undefined;
-        throw error;
-      });
-      if (structures === undefined) return item;
-      const poses = prior.poses.map((pose, index) => ({ ...pose, molBlock: structures[index] ?? '' }));
-      return { ...item, prior: { resultData: prior.resultData, poses } };
-    }),
-  );
 }

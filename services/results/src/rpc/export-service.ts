@@ -1,8 +1,8 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import type { JsonObject, JsonValue, MessageInitShape } from '@bufbuild/protobuf';
-import { Code, type ServiceImpl } from '@connectrpc/connect';
+import type { ServiceImpl } from '@connectrpc/connect';
 import { ExportFormat, ExportState, type ExportSchema, type ExportService } from '@mad/proto/results';
-import { invalid, nextPageToken, notFound, orgOf, pageOf, rpcError, userOf } from '@mad/rpc';
+import { invalid, nextPageToken, notFound, orgOf, pageOf, userOf } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { Context } from '../context.ts';
 import type { ExportEntityRow, ExportPartRow } from '../db/entities/export.ts';
@@ -12,6 +12,7 @@ import { readFailure } from '../objects/lost-object.ts';
 import { dropObjectsOfOwner, objectKey } from '../objects/object-notes.ts';
 import { appendAudit } from '../runs/audit.ts';
 import { requireJob } from '../runs/job-image.ts';
+import { refuseReuse } from '../runs/request-reused.ts';
 import { holdOffRetention } from '../runs/retention-lock.ts';
 import { isEntryCursor, type EntryCursor } from './cache-rows.ts';
 import { requireFilter, requireKnownRanks } from './filter.ts';
@@ -168,16 +169,14 @@ async function earlier(
   const [row] = await tx.query<ExportEntityRow>(`SELECT ${EXPORT_COLUMNS_SQL} FROM exports WHERE export_id = $1`, [
     request.requestId,
   ]);
-  const differing = Object.entries({
+  refuseReuse(request.requestId, {
     job_id: row!.job_id !== request.jobId,
     task_id: row!.task_id !== taskId,
     format: row!.format !== format,
     filter: row!.filter !== request.filter,
     best_per_molecule: row!.best_per_molecule !== request.bestPerMolecule,
-  }).flatMap(([field, differs]) => (differs ? [field] : []));
-  if (differing.length === 0) return row!;
-  const message = `request_id: an earlier request with it differs in ${differing.join(', ')}`;
-  throw rpcError(Code.AlreadyExists, 'ALREADY_EXISTS', message, { fields: differing.join(',') });
+  });
+  return row!;
 }
 
 function exportMessage(

@@ -1,8 +1,9 @@
 import type { TenantTx } from '@mad/tenancy';
 import type { ExportRow } from '../domain/export-row.ts';
 import type { JobTask } from '../runs/job-image.ts';
-import { ITEM_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
-import { IS_HIT, readHits, type HitCursor, type HitQuery } from './hit-rows.ts';
+import { ITEM_COLUMNS, itemBytes, type ItemRow, type PoseRow } from './convert.ts';
+import { fillPage } from './fill-page.ts';
+import { IS_HIT, orderOf, readHits, type HitCursor, type HitQuery } from './hit-rows.ts';
 import { readBestPoses } from './result-rows.ts';
 
 /** A hit as it is taken away, and its best pose. */
@@ -22,21 +23,32 @@ export async function readExportPage(
   return { hits: await withPoses(tx, jobId, task, rows), next };
 }
 
-/** Hits by their numbers, best first. */
+/** A page of the hits among some items, best first, with their best poses. */
 export async function readExportItems(
   tx: TenantTx,
   jobId: string,
   task: JobTask,
-  itemNos: readonly number[],
-): Promise<ExportedHit[]> {
-  const { taskId, plan } = task;
-  const direction = plan.lowerIsBetter ? 'ASC' : 'DESC';
-  const rows = await tx.query<ItemRow>(
-    `SELECT ${ITEM_COLUMNS} FROM task_results WHERE job_id = $1 AND task_id = $2 AND item_no = ANY ($3::int[]) AND ${IS_HIT}
-      ORDER BY score ${direction}, item_no ${direction}`,
-    [jobId, taskId, itemNos],
-  );
-  return withPoses(tx, jobId, task, rows);
+  { itemNos, after, size }: { itemNos: readonly number[]; after: HitCursor | undefined; size: number },
+): Promise<{ hits: ExportedHit[]; next: HitCursor | undefined }> {
+  const { comparison, direction, start } = orderOf(task);
+  const { rows, more } = await fillPage<ItemRow>({
+    size,
+    read: (known, limit) => {
+      const last = known.at(-1);
+      const place = last === undefined ? (after ?? start) : [last.score, last.item_no];
+      return tx.query<ItemRow>(
+        `SELECT ${ITEM_COLUMNS} FROM task_results
+          WHERE job_id = $1 AND task_id = $2 AND item_no = ANY ($3::int[]) AND ${IS_HIT}
+            AND (score, item_no) ${comparison} ($4::float8, $5::int)
+          ORDER BY score ${direction}, item_no ${direction} LIMIT $6`,
+        [jobId, task.taskId, itemNos, place[0], place[1], limit],
+      );
+    },
+    bytesOf: itemBytes,
+  });
+  const last = rows.at(-1);
+  const next: HitCursor | undefined = more ? [last!.score!, last!.item_no, 0] : undefined;
+  return { hits: await withPoses(tx, jobId, task, rows), next };
 }
 
 async function withPoses(

@@ -2,7 +2,8 @@ import type { TenantTx } from '@mad/tenancy';
 import { leavesOutBetter, type HitFilter } from '../domain/hit-filter.ts';
 import type { JobTask } from '../runs/job-image.ts';
 import { planned } from '../runs/planned.ts';
-import { ITEM_COLUMNS, type ItemRow } from './convert.ts';
+import { ITEM_COLUMNS, itemBytes, type ItemRow } from './convert.ts';
+import { fillPage } from './fill-page.ts';
 
 /** Where a page of hits ends. The rank is 0 where it is not known. */
 export type HitCursor = [score: number, itemNo: number, rank: number];
@@ -50,7 +51,7 @@ export function orderOf({ plan }: JobTask): { comparison: string; direction: str
 /**
  * A page of the task's hits, best first, straight from the index that holds only those, after `after` and stable while more
  * arrive: who was seen is not seen again. Filters beyond the score's are looked up hit by hit, `MOST_EXAMINED` a page at
- * most, so a page may be short, or empty, and go on.
+ * most, so a page may be short, or empty, and go on; it is short as well where its hits are large.
  */
 export async function readHits(tx: TenantTx, jobId: string, task: JobTask, query: HitQuery): Promise<HitPage<HitRow>> {
   const { filter, bestPerMolecule } = query;
@@ -69,9 +70,19 @@ export async function readHits(tx: TenantTx, jobId: string, task: JobTask, query
     const parts = conditions.map(({ sql, value, cast }) => `${sql} ${param(value)}${cast}`);
     return { fits: [...parts, ...(bestPerMolecule ? [IS_FIRST_OF_MOLECULE] : [])].join(' AND ') };
   });
-  const items = await readItemsOf(tx, jobId, task.taskId, page.rows);
-  return { ...page, rows: page.rows.map(({ item_no, rank }) => ({ ...items.get(item_no)!, rank })) };
+  const { rows, more } = await fillPage<HitRow>({
+    size: page.rows.length,
+    read: async ({ length }, limit) => {
+      const places = page.rows.slice(length, length + limit);
+      const items = await readItemsOf(tx, jobId, task.taskId, places);
+      return places.map(({ item_no, rank }) => ({ ...items.get(item_no)!, rank }));
+    },
+    bytesOf: itemBytes,
+  });
+  return { rows, next: more ? cursorAt(rows.at(-1)!) : page.next };
 }
+
+const cursorAt = ({ score, item_no: itemNo, rank }: HitRow): HitCursor => [score!, itemNo, rank];
 
 /** Items by their numbers. */
 async function readItemsOf(
@@ -103,18 +114,25 @@ async function readUnfiltered(
   const [score, itemNo, rank] = after ?? start;
   const left = (filter.maxRank ?? Infinity) - rank;
   if (left <= 0) return { rows: [], next: undefined };
-  const params: unknown[] = [jobId, task.taskId, score, itemNo, Math.min(size + 1, left)];
-  const bounds = boundsOf(filter, endedBy, (value) => `$${params.push(value)}`);
-  const found = await tx.query<ItemRow>(
-    `SELECT ${ITEM_COLUMNS} FROM task_results
-      WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT} AND (score, item_no) ${comparison} ($3::float8, $4::int)${bounds}
-      ORDER BY score ${direction}, item_no ${direction} LIMIT $5`,
-    params,
-  );
   const ranked = !leavesOutBetter(filter, task.plan.lowerIsBetter);
-  const rows = found.slice(0, size).map((row, index) => ({ ...row, rank: ranked ? rank + index + 1 : 0 }));
-  const last = rows.at(-1);
-  return { rows, next: found.length > size ? [last!.score!, last!.item_no, last!.rank] : undefined };
+  const { rows, more } = await fillPage<HitRow>({
+    size,
+    read: async (known, limit) => {
+      const last = known.at(-1);
+      const place = [last?.score ?? score, last?.item_no ?? itemNo];
+      const params: unknown[] = [jobId, task.taskId, ...place, Math.min(limit, left - known.length)];
+      const bounds = boundsOf(filter, endedBy, (value) => `$${params.push(value)}`);
+      const found = await tx.query<ItemRow>(
+        `SELECT ${ITEM_COLUMNS} FROM task_results
+          WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT} AND (score, item_no) ${comparison} ($3::float8, $4::int)${bounds}
+          ORDER BY score ${direction}, item_no ${direction} LIMIT $5`,
+        params,
+      );
+      return found.map((row, index) => ({ ...row, rank: ranked ? rank + known.length + index + 1 : 0 }));
+    },
+    bytesOf: itemBytes,
+  });
+  return { rows, next: more ? cursorAt(rows.at(-1)!) : undefined };
 }
 
 /** What is asked of each hit `t` that is looked at: whether it fits, and perhaps a number to find with it. */

@@ -2,15 +2,34 @@ import type { ServiceImpl } from '@connectrpc/connect';
 import { WorkStatus, type JobRunService } from '@mad/proto/results';
 import { invalid, nextPageToken, orgOf, pageOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
+import type { JobEventRow } from '../db/entities/job.ts';
+import { readEvents } from '../runs/job-events.ts';
 import { requireJob } from '../runs/job-image.ts';
-import { dropTime, eventMessage, jobRunMessage, poseMessage, statusOf, workItemMessage } from './convert.ts';
+import {
+  dropTime,
+  eventBytes,
+  eventMessage,
+  itemBytes,
+  jobRunMessage,
+  poseMessage,
+  statusOf,
+  workItemMessage,
+} from './convert.ts';
 import { isInt32, shapeOf } from './cursor.ts';
+import { fillPage } from './fill-page.ts';
 import { requireFilter, requireKnownRanks } from './filter.ts';
-import { invalidatedAmong, type ShownItem } from './invalidated.ts';
+import { invalidatedAmong } from './invalidated.ts';
 import { readHits, type HitCursor } from './hit-rows.ts';
 import { scoringTask, taskNamed } from './job-tasks.ts';
-import { readBestPoses, readItems, readPoses, sourceOf, type PoseCursor } from './result-rows.ts';
-import { readEvents, watchJob } from './watch-job.ts';
+import {
+  readBestPoses,
+  readItemsOfTasks,
+  readPoses,
+  sourceOf,
+  type ListedItem,
+  type PoseCursor,
+} from './result-rows.ts';
+import { watchJob } from './watch-job.ts';
 
 /** What a job computed, read from its organization's own database. */
 export function jobRunService(context: Context): ServiceImpl<typeof JobRunService> {
@@ -73,30 +92,23 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       return tenants.read(orgId, async (tx) => {
         const job = await requireJob(tx, request.jobId);
         if (request.taskId !== '') taskNamed(job, request.taskId);
-        const found: (ShownItem & { index: number; scoreUnits: string })[] = [];
-        // Task by task: within one, the primary key gives the order.
-        for (const [index, { taskId, plan }] of job.tasks.entries()) {
-          if (index < taskIndex || found.length > size) continue;
-          if (request.taskId !== '' && request.taskId !== taskId) continue;
-          const rows = await readItems(tx, {
-            jobId: request.jobId,
-            taskId,
-            after: index === taskIndex ? itemNo : 0,
-            status: statusOf(request.status),
-            errorClass,
-            limit: size + 1 - found.length,
-          });
-          const { task, scoreUnits } = plan;
-          found.push(...rows.map((row) => ({ row, index, jobId: request.jobId, task, scoreUnits })));
-        }
-        const shown = found.slice(0, size);
+        const which = { taskId: request.taskId, status: statusOf(request.status), errorClass };
+        const { rows: shown, more } = await fillPage<ListedItem>({
+          size,
+          read: (known, limit) => {
+            const last = known.at(-1);
+            const after = { index: last?.index ?? taskIndex, itemNo: last?.row.item_no ?? itemNo };
+            return readItemsOfTasks(tx, job, which, after, limit);
+          },
+          bytesOf: ({ row }) => itemBytes(row),
+        });
         const last = shown.at(-1);
         const invalidated = await invalidatedAmong(tx, shown);
         return {
           items: shown.map(({ row, scoreUnits }) =>
             workItemMessage(row, { scoreUnits, invalidated: invalidated.has(row) }),
           ),
-          nextPageToken: found.length > size ? nextPageToken(query, [last!.index, last!.row.item_no]) : '',
+          nextPageToken: more ? nextPageToken(query, [last!.index, last!.row.item_no]) : '',
           resultsDropTime: dropTime(job),
         };
       });
@@ -127,16 +139,15 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
       const { size, cursor } = pageOf(request, { query, isCursor: isInt32 });
       return tenants.read(orgId, async (tx) => {
         const job = await requireJob(tx, request.jobId);
-        const rows = await readEvents(
-          tx,
-          request.jobId,
-          (cursor as number | undefined) ?? Number(request.afterSeq),
-          size + 1,
-        );
-        const shown = rows.slice(0, size);
+        const after = (cursor as number | undefined) ?? Number(request.afterSeq);
+        const { rows, more } = await fillPage<JobEventRow>({
+          size,
+          read: (known, limit) => readEvents(tx, request.jobId, known.at(-1)?.seq_no ?? after, limit),
+          bytesOf: eventBytes,
+        });
         return {
-          events: shown.map(eventMessage),
-          nextPageToken: rows.length > size ? nextPageToken(query, shown.at(-1)!.seq_no) : '',
+          events: rows.map(eventMessage),
+          nextPageToken: more ? nextPageToken(query, rows.at(-1)!.seq_no) : '',
           resultsDropTime: dropTime(job),
         };
       });

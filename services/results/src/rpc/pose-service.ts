@@ -3,6 +3,7 @@ import type { PoseService } from '@mad/proto/results';
 import { invalid, notFound, orgOf } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { Context } from '../context.ts';
+import { CONTENT_BYTES } from '../domain/content.ts';
 import { sdfRecord } from '../domain/sdf.ts';
 import { readStructure, readStructures } from '../objects/structures.ts';
 import { requireJob } from '../runs/job-image.ts';
@@ -13,8 +14,10 @@ import type { HitCursor } from './hit-rows.ts';
 import { scoringTask } from './job-tasks.ts';
 import { sourceOf, type PoseSource } from './result-rows.ts';
 
-/** Hits in one piece of a file of poses. */
+/** Hits read at once for a file of poses. */
 const PAGE = 200;
+/** Structures read before what they make is sent. */
+const STRUCTURES = 50;
 
 /** The 3D structures of docked poses. */
 export function poseService(context: Context): ServiceImpl<typeof PoseService> {
@@ -55,41 +58,46 @@ export function poseService(context: Context): ServiceImpl<typeof PoseService> {
       const { signal } = ctx;
       let poses = 0;
       let without = 0;
-      const piece = async (hits: readonly ExportedHit[]) => {
-        const structures = await readStructures(
-          objects,
-          orgId,
-          hits.map(({ pose }) => pose),
-        );
+      const recordsOf = async (hits: readonly ExportedHit[]): Promise<Buffer> => {
+        const places = hits.map(({ pose }) => pose);
+        const structures = await readStructures(objects, orgId, places);
         const records = hits.flatMap(({ row }, index) => {
           const structure = structures[index];
           return structure === undefined ? [] : [sdfRecord(row, structure)];
         });
         poses += records.length;
         without += hits.length - records.length;
-        return {
-          content: Buffer.from(records.join('')),
-          poses: BigInt(poses),
-          withoutStructure: BigInt(without),
-        };
+        return Buffer.from(records.join(''));
       };
       const task = await tenants.read(orgId, async (tx) => scoringTask(await requireJob(tx, jobId), taskId));
       requireKnownRanks(filter, task.plan.lowerIsBetter);
-      if (itemNos.length > 0) {
-        const hits = await tenants.read(orgId, (tx) => readExportItems(tx, jobId, task, itemNos), { signal });
-        yield await piece(hits);
-        return;
-      }
+      const readPage = (tx: TenantTx, after: HitCursor | undefined) =>
+        itemNos.length > 0
+          ? readExportItems(tx, jobId, task, { itemNos, after, size: PAGE })
+          : readExportPage(tx, jobId, task, { filter, bestPerMolecule, after, size: PAGE });
       // A connection is held for the rows of a page only, never while the caller reads.
       let after: HitCursor | undefined;
       do {
-        const query = { filter, bestPerMolecule, after, size: PAGE };
-        const page = await tenants.read(orgId, (tx) => readExportPage(tx, jobId, task, query), { signal });
-        yield await piece(page.hits);
+        const from = after;
+        const page = await tenants.read(orgId, (tx) => readPage(tx, from), { signal });
+        // Of a page without hits too: its counts are the sign that the search goes on.
+        for (let start = 0; start === 0 || start < page.hits.length; start += STRUCTURES) {
+          const records = await recordsOf(page.hits.slice(start, start + STRUCTURES));
+          for (const content of messagesOf(records)) {
+            yield { content, poses: BigInt(poses), withoutStructure: BigInt(without) };
+          }
+        }
         after = page.next;
       } while (after !== undefined);
     },
   };
+}
+
+/** A piece of a file in parts that fit into a message; one at least. Where it is cut does not matter. */
+function* messagesOf(piece: Buffer): Generator<Buffer> {
+  for (let start = 0; start === 0 || start < piece.length; start += CONTENT_BYTES) {
+    yield piece.subarray(start, start + CONTENT_BYTES);
+  }
 }
 
 /** A pose by its place; with 0 and 0 the best one. Only of a finished item. */

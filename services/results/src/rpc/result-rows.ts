@@ -4,20 +4,50 @@ import type { TenantTx } from '@mad/tenancy';
 import type { WorkStatus } from '../domain/work-item.ts';
 import type { JobImage } from '../runs/job-image.ts';
 import { ITEM_COLUMNS, POSE_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
+import type { ShownItem } from './invalidated.ts';
 
-/** Which of a task's items to list: `status` and `errorClass` (empty for any) where set. */
+/** Which of a job's items to list: `taskId`, `status` and `errorClass` (empty for any) where set. */
 export interface ItemQuery {
-  jobId: string;
   taskId: string;
-  after: number;
   status: WorkStatus | undefined;
   errorClass: string;
-  limit: number;
+}
+
+/** An item of a page with the place of its task among the job's. */
+export interface ListedItem extends ShownItem {
+  index: number;
+  scoreUnits: string;
+}
+
+/** A job's items task by task, in input order: within a task, the primary key gives the order. */
+export async function readItemsOfTasks(
+  tx: TenantTx,
+  job: JobImage,
+  query: ItemQuery,
+  after: { index: number; itemNo: number },
+  limit: number,
+): Promise<ListedItem[]> {
+  const { job_id: jobId } = job.row;
+  const found: ListedItem[] = [];
+  for (const [index, { taskId, plan }] of job.tasks.entries()) {
+    if (index < after.index || found.length === limit) continue;
+    if (query.taskId !== '' && query.taskId !== taskId) continue;
+    const from = index === after.index ? after.itemNo : 0;
+    const rows = await readItems(tx, jobId, { ...query, taskId }, from, limit - found.length);
+    const { task, scoreUnits } = plan;
+    found.push(...rows.map((row) => ({ row, index, jobId, task, scoreUnits })));
+  }
+  return found;
 }
 
 /** A task's items in input order; those of one kind of error from the index that holds only failed ones. */
-export async function readItems(tx: TenantTx, query: ItemQuery): Promise<ItemRow[]> {
-  const { jobId, taskId, after, status, errorClass, limit } = query;
+async function readItems(
+  tx: TenantTx,
+  jobId: string,
+  { taskId, status, errorClass }: ItemQuery,
+  after: number,
+  limit: number,
+): Promise<ItemRow[]> {
   if (errorClass !== '') {
     return tx.query<ItemRow>(
       `SELECT ${ITEM_COLUMNS} FROM task_results

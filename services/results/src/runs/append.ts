@@ -3,6 +3,7 @@ import { fromJson, type JsonValue } from '@bufbuild/protobuf';
 import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
 import { invalid, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
+import { problemOfContent } from '../domain/content.ts';
 import { decideBatch, mayReport } from '../domain/execution.ts';
 import { confidenceOf, type Problem } from '../domain/outcome.ts';
 import { problemOf, type ResultBatch, type Scored } from '../domain/result-batch.ts';
@@ -128,7 +129,9 @@ function resultData(batch: number, { resultData: texts }: Scored): (string | nul
       const description = 'must be a JSON object without NUL characters and lone surrogates';
       throw refused(batch, { column: 'scored.result_data', row, description });
     }
-    return storable;
+    const problem = problemOfContent(storable.value);
+    if (problem !== undefined) throw refused(batch, { column: 'scored.result_data', row, description: problem });
+    return storable.text;
   });
 }
 

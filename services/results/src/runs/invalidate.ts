@@ -1,12 +1,16 @@
+import { isDeepStrictEqual } from 'node:util';
 import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { CacheInvalidationRow } from '../db/entities/cache-invalidation.ts';
 import { conditionOf, type CachePredicate } from '../domain/cache-predicate.ts';
 import { appendAudit } from './audit.ts';
 import { planned } from './planned.ts';
+import { refuseReuse } from './request-reused.ts';
 import { holdOffRetention } from './retention-lock.ts';
 
-const COLUMNS = `invalidation_id, predicate, reason, entries, jobs, created_by, created_at, undone_by, undone_at, restored`;
+/** The counts are not there in a tenant of the version before them. */
+const COLUMNS = `invalidation_id, predicate, reason, entries, jobs, created_by, created_at, undone_by, undone_at, restored,
+  coalesce((to_jsonb(i) -> 'items')::int, 0) AS items, coalesce((to_jsonb(i) -> 'exports')::int, 0) AS exports`;
 /** An invalidation is of no one job. */
 const NO_JOB = '00000000-0000-0000-0000-000000000000';
 
@@ -57,18 +61,24 @@ export interface NewInvalidation {
 
 /**
  * Takes the results that the predicate means out of the cache and notes which they were. Entries are locked in the order
- * of their keys, as everybody locks them. One of this id that is there already is answered as it is.
+ * of their keys, as everybody locks them. One of this id that is there already is answered as it is; ALREADY_EXISTS when it
+ * was made for something else.
  */
 export async function invalidate(
   tx: TenantTx,
   { id, predicate, predicateJson, reason, userId }: NewInvalidation,
-): Promise<{ row: CacheInvalidationRow; items: number; exports: number }> {
+): Promise<CacheInvalidationRow> {
   const made = await tx.execute(
     `INSERT INTO cache_invalidations (invalidation_id, predicate, reason, entries, jobs, created_by)
       VALUES ($1, $2, $3, 0, 0, $4) ON CONFLICT (invalidation_id) DO NOTHING`,
     [id, JSON.stringify(predicateJson), reason, userId],
   );
-  if (made === 0) return { row: await requireInvalidation(tx, id), items: 0, exports: 0 };
+  if (made === 0) {
+    const first = await requireInvalidation(tx, id);
+    const other = { predicate: !isDeepStrictEqual(first.predicate, predicateJson), reason: first.reason !== reason };
+    refuseReuse(id, other);
+    return first;
+  }
   const { sql, params } = conditionOf(predicate, 2);
   const [touched] = await planned<Touched>(
     tx,
@@ -85,9 +95,24 @@ export async function invalidate(
     entries,
     jobs,
   ]);
+  if (await keepsCounts(tx)) {
+    await tx.execute('UPDATE cache_invalidations SET items = $2, exports = $3 WHERE invalidation_id = $1', [
+      id,
+      items,
+      exports,
+    ]);
+  }
   const metadata = { invalidation_id: id, entries, jobs, reason };
   await appendAudit(tx, { userId, action: 'cache.invalidate', jobId: NO_JOB, outcome: 'ok', metadata });
-  return { row: await requireInvalidation(tx, id), items, exports };
+  return { ...(await requireInvalidation(tx, id)), items, exports };
+}
+
+/** Whether the tenant has columns for them: it does from the version after SERVED_FROM on. */
+async function keepsCounts(tx: TenantTx): Promise<boolean> {
+  const columns = await tx.query(
+    `SELECT FROM pg_attribute WHERE attrelid = 'cache_invalidations'::regclass AND attname = 'exports'`,
+  );
+  return columns.length > 0;
 }
 
 /**
@@ -126,7 +151,7 @@ async function requireInvalidation(
   lock: '' | 'FOR UPDATE' = '',
 ): Promise<CacheInvalidationRow> {
   const [row] = await tx.query<CacheInvalidationRow>(
-    `SELECT ${COLUMNS} FROM cache_invalidations WHERE invalidation_id = $1 ${lock}`,
+    `SELECT ${COLUMNS} FROM cache_invalidations i WHERE invalidation_id = $1 ${lock}`,
     [id],
   );
   if (row === undefined) throw notFound('cache invalidation', id);
@@ -141,7 +166,7 @@ export async function readInvalidations(
 ): Promise<(CacheInvalidationRow & { cursor: string })[]> {
   return tx.query(
     `SELECT ${COLUMNS}, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS cursor
-      FROM cache_invalidations
+      FROM cache_invalidations i
       WHERE $1::timestamptz IS NULL OR (created_at, invalidation_id) < ($1, $2::uuid)
       ORDER BY created_at DESC, invalidation_id DESC LIMIT $3`,
     [after?.[0] ?? null, after?.[1] ?? null, limit],

@@ -18,7 +18,7 @@ export class JobFeed {
 
   /** Opens the feed; other processes are reached through `pubSub`. */
   static async open(pubSub: PubSub): Promise<JobFeed> {
-    // One listener per watcher; there may be many.
+    // One listener per job that is watched; there may be many.
     const emitter = new EventEmitter().setMaxListeners(0);
     const others = await openBroadcast(pubSub, CHANNEL, (job) => {
       if (typeof job === 'string' && job.includes('/')) emitter.emit(job);
@@ -38,6 +38,11 @@ export class JobFeed {
     const job = eventOf(orgId, jobId);
     this.#emitter.on(job, listener);
     return () => this.#emitter.off(job, listener);
+  }
+
+  /** Whether a change in another process is heard of now. */
+  get live(): boolean {
+    return this.#others.live();
   }
 
   close(): Promise<void> {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { RetentionCounts, RetentionPolicyRow, RetentionRunRow } from '../db/entities/retention.ts';
@@ -5,6 +6,7 @@ import { idsOfMonth, limitsAt, type Limits, type RetentionRule } from '../domain
 import { appendAudit } from './audit.ts';
 import { monthOf } from './partitions.ts';
 import { planned } from './planned.ts';
+import { refuseReuse } from './request-reused.ts';
 import { lockRetention } from './retention-lock.ts';
 import {
   CANDIDATES,
@@ -34,7 +36,9 @@ export async function currentPolicy(tx: TenantTx): Promise<RetentionPolicyRow | 
   return row;
 }
 
-/** Puts a policy in force. One of this id that is there already is answered as it is. */
+/**
+ * Puts a policy in force. One of this id that is there already is answered as it is; ALREADY_EXISTS when it has other rules.
+ */
 export async function setPolicy(
   tx: TenantTx,
   { id, rules, userId }: { id: string; rules: readonly RetentionRule[]; userId: string },
@@ -43,7 +47,10 @@ export async function setPolicy(
   const [known] = await tx.query<RetentionPolicyRow>(`SELECT ${POLICY} FROM retention_policies WHERE policy_id = $1`, [
     id,
   ]);
-  if (known !== undefined) return known;
+  if (known !== undefined) {
+    refuseReuse(id, { rules: !isDeepStrictEqual(known.rules, rules) });
+    return known;
+  }
   const [made] = await tx.query<RetentionPolicyRow>(
     `INSERT INTO retention_policies (policy_id, version, rules, set_by)
       VALUES ($1, (SELECT coalesce(max(version), 0) + 1 FROM retention_policies), $2, $3) RETURNING ${POLICY}`,

@@ -38,6 +38,9 @@ export interface PriorPose {
   place: StructurePlace;
 }
 
+/** Items whose first replicas are read for one answer; it has no room for more. */
+const MOST_PRIORS = 1_000;
+
 /** What a worker gets: work, or, when it has ended, what catalog must be told again. */
 export type Started =
   | { ended: false; job: JobImage; task: JobTask; items: ItemToRun[]; nextBatch: number }
@@ -79,7 +82,7 @@ export async function start(tx: TenantTx, id: string, attempt: number, worker: s
   };
 }
 
-/** What is known of the execution's items. A source that has lost something since is none. */
+/** What is known of the execution's first items. A source that has lost something since is none. */
 async function readPriors(tx: TenantTx, id: string): Promise<Map<number, Prior>> {
   const rows = await tx.query<{ item_no: number; result_data: JsonObject; poses: Prior['poses'] | null }>(
     `SELECT t.item_no, s.result_data, (
@@ -89,8 +92,9 @@ async function readPriors(tx: TenantTx, id: string): Promise<Map<number, Prior>>
         FROM docking_results d WHERE d.job_id = s.job_id AND d.task_id = s.task_id AND d.item_no = s.item_no) AS poses
       FROM task_results t JOIN task_results s
         ON s.job_id = t.extends_job_id AND s.task_id = t.extends_task_id AND s.item_no = t.extends_item_no
-      WHERE t.task_execution_id = $1 AND t.status = 'pending' AND s.status = 'scored' AND s.result_data IS NOT NULL`,
-    [id],
+      WHERE t.task_execution_id = $1 AND t.status = 'pending' AND s.status = 'scored' AND s.result_data IS NOT NULL
+      ORDER BY t.item_no LIMIT $2`,
+    [id, MOST_PRIORS],
   );
   return new Map(rows.map((row) => [row.item_no, { resultData: row.result_data, poses: row.poses ?? [] }]));
 }

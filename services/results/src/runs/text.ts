@@ -15,14 +15,15 @@ export function jsonText(object: object): string | undefined {
   return NOT_STORABLE.test(text) ? undefined : text;
 }
 
-/** The text of a JSON object as jsonb can keep it; undefined when it is none. */
-export function storableObject(text: string): string | undefined {
+/** The text of a JSON object as jsonb can keep it, and what it says; undefined when it is none. */
+export function storableObject(text: string): { text: string; value: object } | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
     if (value === null || typeof value !== 'object' || Array.isArray(value)) return undefined;
     // Written anew: numbers beyond what JavaScript holds would be beyond jsonb's as well.
-    return jsonText(value);
+    const storable = jsonText(value);
+    return storable === undefined ? undefined : { text: storable, value };
   } catch {
     return undefined;
   }

@@ -6,10 +6,11 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, type Client, type Transport } from '@connectrpc/connect';
 import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
 import type { MigrationClass } from '@mad/postgres';
-import { createLogger, MINUTE_MS, uuidv7, type Logger } from '@mad/process';
+import { createLogger, MINUTE_MS, uuidv7, type Logger, type Metrics } from '@mad/process';
 import { CachePolicy } from '@mad/proto/catalog';
 import { TenantState } from '@mad/proto/provisioner';
 import {
+  CacheService,
   ExecutionService,
   ExportService,
   JobRunService,
@@ -104,6 +105,7 @@ export interface World {
   statistics: Client<typeof JobStatisticsService>;
   poses: Client<typeof PoseService>;
   exports: Client<typeof ExportService>;
+  cache: Client<typeof CacheService>;
   /** For results in a process of its own, on the same databases and objects. */
   environment: Record<string, string>;
   /** Where objects are. */
@@ -154,12 +156,16 @@ export async function openWorld({
   cacheTtlDays,
   exportPartRows = 1000,
   statementTimeoutMs = MINUTE_MS,
+  tenantInFlight = 256,
+  metrics,
 }: {
   redisUrl?: string;
   logger?: Logger;
   cacheTtlDays?: number;
   exportPartRows?: number;
   statementTimeoutMs?: number;
+  tenantInFlight?: number;
+  metrics?: Metrics;
 } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
@@ -184,7 +190,7 @@ export async function openWorld({
         servicePrivateJwk: keys.private.results,
         serviceKeys: keys.public,
         tenantPoolMax: 4,
-        tenantInFlight: 256,
+        tenantInFlight,
         tenantsOpen: 100,
         tenantIdleMs: MINUTE_MS,
         statementTimeoutMs,
@@ -196,7 +202,7 @@ export async function openWorld({
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
       },
-      { logger: logger ?? createLogger('results', { level: 'error' }) },
+      { logger: logger ?? createLogger('results', { level: 'error' }), metrics },
     );
   let results = await open();
   const others: RunningResults[] = [];
@@ -220,6 +226,7 @@ export async function openWorld({
       statistics: createClient(JobStatisticsService, transport),
       poses: createClient(PoseService, transport),
       exports: createClient(ExportService, transport),
+      cache: createClient(CacheService, transport),
       transport,
     };
   };

@@ -13,6 +13,8 @@ export interface CacheInvalidationRow {
   undone_by: string;
   undone_at: Date | null;
   restored: number | null;
+  items: number;
+  exports: number;
 }
 
 export const CacheInvalidationEntity = new EntitySchema<CacheInvalidationRow>({
@@ -29,6 +31,16 @@ export const CacheInvalidationEntity = new EntitySchema<CacheInvalidationRow>({
     undone_by: { type: 'text', default: '', comment: 'PII: the user who undid it' },
     undone_at: { type: 'timestamptz', nullable: true },
     restored: { type: 'integer', nullable: true },
+    items: {
+      type: 'integer',
+      default: 0,
+      comment: 'Internal: items in other jobs that its results had answered; 0 where it was not noted yet',
+    },
+    exports: {
+      type: 'integer',
+      default: 0,
+      comment: 'Internal: exports of the tasks its results were of or had answered; 0 where it was not noted yet',
+    },
   },
 });
 
