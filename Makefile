@@ -54,7 +54,7 @@ migrate: install ## bring the metadata database to the newest version
 migrate-results: install ## bring every tenant's database to the newest version
 	@$(MAD) migrate-results
 
-backup: install ## back up every organization's database, or one: make backup ORG=acme
+backup: install ## back up every organization's database and the metadata, or one organization: make backup ORG=acme
 	@$(MAD) backup create $(or $(ORG),--all)
 
 restore: install ## put a backup in its database's place: make restore BACKUP=<id> (mad backup list)

@@ -13,3 +13,9 @@ export async function allPages<P extends { nextPageToken: string }, T>(
   } while (pageToken !== '' && found.length < limit);
   return found.slice(0, limit);
 }
+
+/** What services give in one page at most. */
+const MAX_PAGE_SIZE = 1000;
+
+/** The size of the pages in which `limit` entries are fetched. */
+export const pageSizeFor = (limit: number): number => Math.min(Math.max(limit, 1), MAX_PAGE_SIZE);

@@ -156,6 +156,21 @@ describe('tables', () => {
       ).find(({ part }) => part === 'Key service');
     expect(withKeys(true, { key_service: 7.6 })).toMatchObject({ state: 'healthy', latency_ms: 8 });
     expect(withKeys(false, {})).toMatchObject({ state: 'unavailable', latency_ms: null });
+    const time = '2026-11-26T03:00:00.000Z';
+    const backedUp = (found: { time: string | null; overdue: boolean; error: string }): unknown =>
+      partsOf(
+        {
+          status: 'ready',
+          degraded: false,
+          checks: { databases: {}, metadata_db: true, metadata_backup: found, org_databases: {} },
+          latency_ms: {},
+        },
+        5,
+      ).find(({ part }) => part === 'Metadata backup')!.state;
+    expect(backedUp({ time, overdue: false, error: '' })).toBe(`of ${time}`);
+    expect(backedUp({ time, overdue: true, error: '' })).toBe(`overdue: the last is of ${time}`);
+    expect(backedUp({ time: null, overdue: false, error: '' })).toBe('none yet');
+    expect(backedUp({ time: null, overdue: false, error: 'it does not answer' })).toBe('it does not answer');
   });
 });
 

@@ -5,11 +5,12 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { lastBaseBackupAttempt, listBaseBackups, readBaseBackupPolicy, takeBaseBackup } from '@mad/embedded-postgres';
 import type { PutBack, TableDifference } from '@mad/postgres';
-import { createLogger, readEnv, runMain, type Logger } from '@mad/process';
-import { readTenantSchemas } from '@mad/provisioner';
+import { createLogger, readEnv, runMain, type Logger, type Running, type ServiceDeps } from '@mad/process';
+import { readMetadataBackupPolicy, readTenantSchemas } from '@mad/provisioner';
 import { writeComposeSecrets } from './compose-secrets.ts';
 import { bootstrap, migrateMetadata, migratorUrl } from './databases.ts';
 import { environmentOf } from './environment.ts';
+import { installedPlace, namesInstalled } from './installed-place.ts';
 import {
   backUpMetadata,
   databaseUrl,
@@ -18,6 +19,7 @@ import {
   verifyMetadata,
   type MetadataPlace,
 } from './metadata-backup.ts';
+import { MetadataBackupKeeper } from './metadata-backup-keeper.ts';
 import { backUpThePast } from './point-in-time.ts';
 import type { Ports } from './ports.ts';
 import { prepareServer, type ServerPasswords } from './prepare-server.ts';
@@ -68,6 +70,7 @@ const verbs: Record<string, () => Promise<void>> = {
   secrets,
   environment,
   'metadata-backup': metadataBackup,
+  'metadata-keep': () => runMain('metadata-backup', keepMetadata),
   'metadata-verify': metadataVerify,
   'metadata-restore': metadataRestore,
   'metadata-restore-organization': metadataRestoreOrganization,
@@ -135,8 +138,16 @@ async function migrate(): Promise<void> {
 }
 
 async function metadataBackup(): Promise<void> {
-  const made = await onMetadata(backUpMetadata);
+  const { keep } = readEnv(process.env, readMetadataBackupPolicy);
+  const made = await onMetadata((place) => backUpMetadata(place, { keep }));
   answer(made, `${made.archive}: ${made.rows} rows, ${made.sizeBytes} bytes; keys by themselves in ${made.keys}`);
+}
+
+/** Archives the metadata by the clock, until it is told to end: for a system whose services run elsewhere. */
+function keepMetadata({ logger, metrics }: Required<ServiceDeps>): Promise<Running> {
+  const place = installedPlace(process.env);
+  const policy = readEnv(process.env, readMetadataBackupPolicy);
+  return Promise.resolve(new MetadataBackupKeeper({ place, ...policy, logger, metrics }));
 }
 
 async function metadataVerify(): Promise<void> {
@@ -229,7 +240,9 @@ function answer(value: unknown, said: string): void {
   process.stdout.write(`${values.json ? JSON.stringify(value) : said}\n`);
 }
 
+/** On the metadata of the local system, or of the one whose databases the settings name. */
 async function onMetadata<T>(fn: (place: MetadataPlace) => Promise<T>): Promise<T> {
+  if (namesInstalled(process.env)) return fn(installedPlace(process.env));
   const known = await readSecrets(home);
   if (!known) throw new Error(`${home} holds no local system; run: mad up`);
   return withPostgres(home, (adminUrl, port) => {

@@ -79,9 +79,15 @@ export interface MetadataBackup {
   sizeBytes: number;
 }
 
-/** Archives the metadata database, and its keys by themselves. */
-export async function backUpMetadata(place: MetadataPlace): Promise<MetadataBackup> {
-  const options = { ...opened(place), url: databaseUrl(place.adminUrl, place.database) };
+/** What of a place is needed to archive it. */
+export type ArchivedPlace = Omit<MetadataPlace, 'migrateUrl' | 'erasureKeys'>;
+
+/** Archives the metadata database, and its keys by themselves; `keep` archives of metadata stay, this one included. */
+export async function backUpMetadata(
+  place: ArchivedPlace,
+  more: { keep?: number; signal?: AbortSignal } = {},
+): Promise<MetadataBackup> {
+  const options = { ...opened(place), url: databaseUrl(place.adminUrl, place.database), ...more };
   const { key, keysKey, written } = await archiveMetadata(options, schemas);
   const rows = written.manifest.tables.reduce((sum, table) => sum + table.rows, 0);
   return { archive: key, keys: keysKey, rows, sizeBytes: written.sizeBytes };
@@ -160,7 +166,7 @@ async function eraseAgain(place: MetadataPlace, database: string): Promise<numbe
   }
 }
 
-function opened({ master, objectStoreUrl }: MetadataPlace): { master: MasterKeys; objects: ObjectStore } {
+function opened({ master, objectStoreUrl }: ArchivedPlace): { master: MasterKeys; objects: ObjectStore } {
   return { master, objects: openObjectStore(objectStoreUrl) };
 }
 

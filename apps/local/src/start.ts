@@ -21,13 +21,20 @@ import {
   type Metrics,
   type ServiceDeps,
 } from '@mad/process';
-import { readProvisionerConfig, readTenantSchemas, startProvisioner } from '@mad/provisioner';
+import {
+  readMasterKeys,
+  readMetadataBackupPolicy,
+  readProvisionerConfig,
+  readTenantSchemas,
+  startProvisioner,
+} from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
 import { readWorkerConfig, startWorker } from '@mad/worker';
 import pg from 'pg';
 import { BaseBackupKeeper } from './base-backup-keeper.ts';
 import { bootstrap, migrateMetadata, migratorUrl, seedAdministrator } from './databases.ts';
 import { environmentOf, urlOf, type Environment, type PostgresPlace } from './environment.ts';
+import { MetadataBackupKeeper } from './metadata-backup-keeper.ts';
 import { choosePorts, type Ports } from './ports.ts';
 import { ensureSecrets, type Secrets } from './secrets.ts';
 
@@ -151,9 +158,21 @@ export async function startLocal(options: LocalOptions): Promise<LocalSystem> {
       startGateway(readGatewayConfig(environment), { ...deps, metricsText: () => mergedMetricsText(metrics) }),
     );
     ports.gateway = gateway.port;
+    const own = createMetrics('local');
+    metrics.push(own);
+    const archives = new MetadataBackupKeeper({
+      ...readEnv(environment, readMetadataBackupPolicy),
+      place: {
+        adminUrl: postgres.adminUrl,
+        database: METADATA,
+        master: readEnv(environment, readMasterKeys),
+        objectStoreUrl: environment['OBJECT_STORE_URL']!,
+      },
+      logger,
+      metrics: own,
+    });
+    closers.push(() => archives.close());
     if (await keepsLog(postgres.adminUrl)) {
-      const own = createMetrics('local');
-      metrics.push(own);
       const keeper = new BaseBackupKeeper({
         ...readEnv(options.outer ?? {}, readBaseBackupPolicy),
         dataDir: join(options.home, 'postgres'),

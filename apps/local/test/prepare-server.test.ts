@@ -35,6 +35,14 @@ async function asProvisioner(password: string): Promise<string> {
   return rows[0]!.able;
 }
 
+async function asSuperuser<R extends pg.QueryResultRow>(sql: string): Promise<R[]> {
+  const client = new pg.Client(clientOptions(server.adminUrl));
+  await client.connect();
+  const { rows } = await client.query<R>(sql);
+  await client.end();
+  return rows;
+}
+
 async function prepared(known?: ServerPasswords): Promise<{ passwords: ServerPasswords; warnings: string[] }> {
   const warnings: string[] = [];
   const options = { schemas: ['results'], known, warn: (message: string) => warnings.push(message) };
@@ -55,4 +63,23 @@ test('a new server gets the logins, with passwords nobody chose; what it lacks i
   expect(await asProvisioner(passwords.provisioner_password)).toBe('true true false');
   expect((await prepared(passwords)).passwords).toEqual(passwords);
   expect(await asProvisioner(passwords.provisioner_password)).toBe('true true false');
+});
+
+test('a server an earlier release prepared gets what this one needs: reserved connections for migrations and backups', async () => {
+  const known = { provisioner_password: 'only-for-this-test-p', migrator_password: 'only-for-this-test-m' };
+  await prepared(known);
+  await asSuperuser('REVOKE pg_use_reserved_connections FROM mad_migrator');
+  const uses = `SELECT r.rolname AS login, pg_has_role(r.oid, 'pg_use_reserved_connections', 'usage') AS uses
+    FROM pg_roles r WHERE r.rolname IN ('mad_migrator', 'mad_provisioner_admin') ORDER BY 1`;
+  expect((await asSuperuser<{ uses: boolean }>(uses))[0]!.uses).toBe(false);
+  await prepared(known);
+  expect(await asSuperuser(uses)).toEqual([
+    { login: 'mad_migrator', uses: true },
+    { login: 'mad_provisioner_admin', uses: true },
+  ]);
+  // That, and nothing else of its memberships.
+  const inherited = await asSuperuser(
+    `SELECT pg_get_userbyid(roleid) AS role FROM pg_auth_members WHERE member = 'mad_migrator'::regrole AND inherit_option`,
+  );
+  expect(inherited).toEqual([{ role: 'pg_use_reserved_connections' }]);
 });

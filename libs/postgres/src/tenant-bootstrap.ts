@@ -39,6 +39,8 @@ export async function bootstrapTenantServer(adminUrl: string, options: TenantSer
     await client.query(
       `GRANT pg_signal_backend, pg_use_reserved_connections, pg_create_subscription TO ${id(PROVISIONER)}`,
     );
+    // Backups, moves and migrations as well: the migrator inherits nothing else.
+    await client.query(`GRANT pg_use_reserved_connections TO ${id(MIGRATOR)} WITH INHERIT TRUE`);
     await readStatistics(client, PROVISIONER);
     // Since Postgres 16, CREATEROLE alone neither assigns nor becomes roles that another made.
     await client.query(`GRANT ${app} TO ${id(PROVISIONER)} WITH ADMIN TRUE, INHERIT FALSE, SET TRUE`);

@@ -1,6 +1,7 @@
+import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { createClient, type Transport } from '@connectrpc/connect';
 import type { RedisProbe } from '@mad/cache';
-import { TenantService, type GetFleetHealthResponse } from '@mad/proto/provisioner';
+import { TenantService, type GetFleetHealthResponse, type MetadataBackupHealth } from '@mad/proto/provisioner';
 import { SECOND_MS } from '@mad/process';
 
 /** Readiness in the seeds' shape: one entry per database server, tenants counted by state, never one by one. */
@@ -14,6 +15,8 @@ export interface Readiness {
     metadata_db: boolean;
     /** Whether the key service that holds the master key answers; only where there is one. */
     key_service?: boolean;
+    /** When the metadata database was archived (ISO; null: never), or why that is not known. */
+    metadata_backup?: { time: string | null; overdue: boolean; error: string };
     /** Tenants by state, e.g. {"READY": 12}. */
     org_databases: Record<string, number>;
   };
@@ -71,7 +74,7 @@ export function readinessOf(fleet: GetFleetHealthResponse): Readiness {
   const tenants = Object.entries(fleet.tenantsByState).map(([state, count]) => [state, Number(count)] as const);
   const anyServer = servers.length === 0 || servers.some(([, healthy]) => healthy);
   const allServers = servers.every(([, healthy]) => healthy);
-  const { keyService } = fleet;
+  const { keyService, metadataBackup } = fleet;
   const sickTenants = tenants.some(([state, count]) => SICK.has(state) && count > 0);
   return {
     status: metadata && anyServer ? 'ready' : 'not_ready',
@@ -80,6 +83,7 @@ export function readinessOf(fleet: GetFleetHealthResponse): Readiness {
       databases: { metadata, ...Object.fromEntries(servers) },
       metadata_db: metadata,
       ...(keyService === undefined ? {} : { key_service: keyService.healthy }),
+      ...(metadataBackup === undefined ? {} : { metadata_backup: archived(metadataBackup) }),
       org_databases: Object.fromEntries(tenants),
     },
     latency_ms: {
@@ -88,4 +92,8 @@ export function readinessOf(fleet: GetFleetHealthResponse): Readiness {
       ...(keyService?.healthy ? { key_service: keyService.latencyMs } : {}),
     },
   };
+}
+
+function archived({ backupTime, overdue, error }: MetadataBackupHealth): Readiness['checks']['metadata_backup'] {
+  return { time: backupTime === undefined ? null : timestampDate(backupTime).toISOString(), overdue, error };
 }

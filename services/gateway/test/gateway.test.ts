@@ -1,6 +1,7 @@
 import { connect } from 'node:net';
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { Code, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
 import { JobService } from '@mad/proto/catalog';
@@ -216,6 +217,20 @@ describe('probes', () => {
     expect(response.status).toBe(200);
     expect(await response.json()).toMatchObject({ status: 'ready', degraded: true, checks: { key_service: false } });
     Object.assign(fleet, { keyService: undefined });
+  });
+
+  test('when the metadata was archived is told, and makes nothing unready', async () => {
+    const at = new Date('2026-11-26T03:00:00Z');
+    Object.assign(fleet, { metadataBackup: { backupTime: timestampFromDate(at), overdue: true, error: '' } });
+    expect(await (await get('/ready')).json()).toMatchObject({
+      status: 'ready',
+      degraded: false,
+      checks: { metadata_backup: { time: at.toISOString(), overdue: true, error: '' } },
+    });
+    Object.assign(fleet, { metadataBackup: { overdue: false, error: '' } });
+    const never = { time: null, overdue: false, error: '' };
+    expect(await (await get('/ready')).json()).toMatchObject({ checks: { metadata_backup: never } });
+    Object.assign(fleet, { metadataBackup: undefined });
   });
 
   test('one sick tenant or server degrades and stays ready; none left is not ready', async () => {

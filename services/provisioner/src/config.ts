@@ -42,6 +42,8 @@ export interface ProvisionerConfig {
   sweepMs: number;
   /** How often each server is looked at: whether it answers, its sessions, its bytes. */
   serverSampleMs: number;
+  /** Organizations with metrics of their own; 0: none. */
+  topTenants: number;
   /** How often rows are compared with servers and object store. */
   reconcileMs: number;
   /** How often each tenant's database is looked at for drift, in hours; 0: only when asked for. */
@@ -64,6 +66,8 @@ export interface ProvisionerConfig {
   objectStoreUrl: string;
   /** Of organizations that have no policy of their own. */
   backupPolicy: BackupPolicy;
+  /** Of the metadata database: after so long without an archive, health says that one is overdue. */
+  metadataBackupPolicy: BackupPolicy;
   /** How long the database a restore replaced is kept unless the request says. */
   replacedKeepMs: number;
 }
@@ -107,6 +111,7 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
       stepLeaseMs: r.integer('PROVISIONER_STEP_LEASE_MS', { default: 30 * SECOND_MS, min: 100 }),
       sweepMs: r.integer('PROVISIONER_SWEEP_MS', { default: 5 * SECOND_MS, min: 50 }),
       serverSampleMs: r.integer('PROVISIONER_SERVER_SAMPLE_MS', { default: 10 * SECOND_MS, min: 100 }),
+      topTenants: r.integer('PROVISIONER_TOP_TENANTS', { default: 20, min: 0, max: 1_000 }),
       reconcileMs: r.integer('PROVISIONER_RECONCILE_MS', { default: 60 * MINUTE_MS, min: 100 }),
       driftEveryHours: r.integer('PROVISIONER_DRIFT_EVERY_HOURS', { default: 24, min: 0, max: 8_760 }),
       stockSize: r.integer('PROVISIONER_STOCK_SIZE', { default: 2, min: 0, max: 1_000 }),
@@ -118,12 +123,21 @@ export function readProvisionerConfig(env: Env): ProvisionerConfig {
         everyHours: r.integer('PROVISIONER_BACKUP_EVERY_HOURS', { default: 24, min: 0, max: 8_760 }),
         keep: r.integer('PROVISIONER_BACKUP_KEEP', { default: 7, min: 1, max: 1_000 }),
       },
+      metadataBackupPolicy: readMetadataBackupPolicy(r),
       replacedKeepMs: r.integer('PROVISIONER_REPLACED_KEEP_MS', { default: 7 * DAY_MS, min: 0 }),
       rotateAfterDays: r.integer('PROVISIONER_ROTATE_AFTER_DAYS', { default: 30, min: 0, max: 3_650 }),
       rotatePerMinute: r.integer('PROVISIONER_ROTATE_PER_MINUTE', { default: 30, min: 1, max: 6_000 }),
       rotateGraceMs: r.integer('PROVISIONER_ROTATE_GRACE_MS', { default: 10 * MINUTE_MS, min: 0 }),
     };
   });
+}
+
+/** How often the metadata database is archived by the clock, and how many of these archives are kept. */
+export function readMetadataBackupPolicy(r: EnvReader): BackupPolicy {
+  return {
+    everyHours: r.integer('PROVISIONER_METADATA_BACKUP_EVERY_HOURS', { default: 24, min: 0, max: 8_760 }),
+    keep: r.integer('PROVISIONER_METADATA_BACKUP_KEEP', { default: 7, min: 1, max: 1_000 }),
+  };
 }
 
 /**

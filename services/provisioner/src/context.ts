@@ -37,6 +37,8 @@ export interface ProvisionerContext {
   replacedKeepMs: number;
   /** Of organizations that have none of their own. */
   backupPolicy: BackupPolicy;
+  /** Of the metadata database. */
+  metadataBackupPolicy: BackupPolicy;
   /** The region of organizations that name none. */
   defaultRegion: string;
   logger: Logger;

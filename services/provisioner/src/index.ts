@@ -2,6 +2,7 @@ export { ArchiveError, type ArchiveFault } from './backups/archive-error.ts';
 export {
   archiveMetadata,
   KEYS_FOLDER,
+  lastMetadataArchive,
   listMetadataArchives,
   loadMetadata,
   rewriteKeys,
@@ -22,6 +23,7 @@ export {
   settleProvisionerRows,
 } from './backups/organization-rows.ts';
 export { archivable, archivePast, type PastOptions } from './backups/past.ts';
+export type { BackupPolicy } from './backups/schedule.ts';
 export { signErasure } from './erasure/signature.ts';
 export { erasuresToReplay, replayErasure, type Statements } from './erasure/replay.ts';
 export { parseMasterKeys } from './secrets/local-keys.ts';
@@ -29,6 +31,7 @@ export type { MasterKeys } from './secrets/master-keys.ts';
 export {
   parseServers,
   readMasterKeys,
+  readMetadataBackupPolicy,
   readProvisionerConfig,
   readTenantSchemas,
   type ProvisionerConfig,

@@ -10,6 +10,7 @@ import { openObjectStore } from '@mad/object-store';
 import { openBoss, openDatabase, postgresErrorInterceptor } from '@mad/postgres';
 import type { ServiceDeps } from '@mad/process';
 import { serveRpc, type RpcServer } from '@mad/rpc';
+import { registerMetadataBackupMetrics } from './backups/metadata-metrics.ts';
 import { scheduleBackups } from './backups/schedule.ts';
 import type { ProvisionerConfig } from './config.ts';
 import type { ProvisionerContext } from './context.ts';
@@ -29,6 +30,7 @@ import { sealRegistration, upsertServer } from './servers/registration.ts';
 import { SchemaOwners } from './servers/schema-owners.ts';
 import { registerFleetMetrics } from './servers/tenant-metrics.ts';
 import { ServerWatch } from './servers/server-watch.ts';
+import { TopTenants } from './servers/top-tenants.ts';
 import { ServerConnections } from './servers/server-connections.ts';
 import { ShareKeeper } from './shares/share-keeper.ts';
 import { StockKeeper } from './stock/stock-keeper.ts';
@@ -173,7 +175,16 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
   const changes = new ChangeFeed(database, logger);
   await deliverAuditEvents(boss, identity);
 
-  if (deps.metrics) registerFleetMetrics(deps.metrics, database);
+  if (deps.metrics) {
+    registerFleetMetrics(deps.metrics, database);
+    registerMetadataBackupMetrics(deps.metrics, objects);
+    if (config.topTenants > 0) {
+      const at = { database, connections, logger };
+      const { topTenants: count, serverSampleMs: everyMs } = config;
+      const top = new TopTenants({ context: at, metrics: deps.metrics, count, everyMs });
+      open.defer(() => top.close());
+    }
+  }
 
   const { defaultRegion, replacedKeepMs, backupPolicy } = config;
   const backups = { database, runs, objects, owners, leaseMs, backupPolicy, logger };
@@ -197,6 +208,7 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     replacedKeepMs,
     cleanupGraceMs: config.cleanupGraceMs,
     backupPolicy,
+    metadataBackupPolicy: config.metadataBackupPolicy,
     defaultRegion,
     logger,
   };

@@ -27,18 +27,27 @@ async function ensure(): Promise<string> {
 
 const running = async (sql: string): Promise<number> => (await mad.rows.query<{ n: number }>(sql)).rows[0]!.n;
 
-/** What the clock does every five minutes; returns when all it began has ended. */
-async function tick(): Promise<void> {
-  await mad.rows.query(`INSERT INTO provisioner_boss.job (name, data) VALUES ('backup-schedule', '{}')`);
+const left = (sql: string): Promise<number> => running(`SELECT (${sql})::int AS n`);
+
+const LOOKS = `SELECT count(*) FROM provisioner_boss.job
+  WHERE name = 'backup-schedule' AND state < 'completed' AND start_after <= now()`;
+const OPERATIONS = `SELECT count(*) FROM provisioner.operations WHERE state = 'running'`;
+
+async function ended(...whats: string[]): Promise<void> {
   for (const until = performance.now() + WAIT_MS; performance.now() < until; await delay(50)) {
-    const left = await running(
-      `SELECT (SELECT count(*) FROM provisioner_boss.job WHERE name = 'backup-schedule' AND state < 'completed'
-           AND start_after <= now())::int
-         + (SELECT count(*) FROM provisioner.operations WHERE state = 'running')::int AS n`,
-    );
-    if (left === 0) return;
+    const counts = await Promise.all(whats.map(left));
+    if (counts.every((count) => count === 0)) return;
   }
   throw new Error('the clock never came to rest');
+}
+
+const strike = (): Promise<unknown> =>
+  mad.rows.query(`INSERT INTO provisioner_boss.job (name, data) VALUES ('backup-schedule', '{}')`);
+
+/** What the clock does every five minutes; returns when all it began has ended. */
+async function tick(): Promise<void> {
+  await strike();
+  await ended(LOOKS, OPERATIONS);
 }
 
 const backupsOf = async (orgId: string): Promise<Backup[]> => (await mad.backups().listBackups({ orgId })).backups;
@@ -92,20 +101,63 @@ test('every tenant is backed up when it is due, by its own policy, and only as m
   expect(stored.filter((entry) => entry.isFile())).toHaveLength(kept);
 }, 120_000);
 
-test('backups are tried by restoring them, the tenant that was tried the longest ago first', async () => {
-  const orgs = [await ensure(), await ensure()];
-  for (const orgId of orgs) await mad.backups().setBackupPolicy({ orgId, everyHours: 24, keep: 2 });
-  // One try at each look; every tenant of this file gets its turn.
-  for (let look = 0; look < 8; look += 1) await tick();
-  for (const orgId of orgs) {
-    const [newest] = await backupsOf(orgId);
-    expect(newest).toMatchObject({ verifyTime: expect.anything(), verifyError: '' });
-  }
-  const before = await running(`SELECT count(*)::int AS n FROM provisioner.operations WHERE kind = 'verify_backup'`);
+const triesBegun = (): Promise<number> =>
+  running(`SELECT count(*)::int AS n FROM provisioner.operations WHERE kind = 'verify_backup'`);
+
+test('one look tries every backup that is due, one at a time, the tenant that was tried the longest ago first', async () => {
+  const orgs = await Promise.all(Array.from({ length: 4 }, ensure));
+  // The first look backs up all of them and tries them as well: a look goes on until nothing is due.
   await tick();
-  expect(await running(`SELECT count(*)::int AS n FROM provisioner.operations WHERE kind = 'verify_backup'`)).toBe(
-    before,
+  const newest = async (): Promise<Backup[]> =>
+    Promise.all(orgs.map(async (orgId) => (await backupsOf(orgId)).find(({ scheduled }) => scheduled)!));
+  for (const backup of await newest()) {
+    expect(backup).toMatchObject({ state: BackupState.READY, verifyTime: expect.anything(), verifyError: '' });
+  }
+  const begun = await triesBegun();
+  await tick();
+  expect(await triesBegun()).toBe(begun);
+
+  // A week later, the third one's last try the longest ago.
+  await mad.rows.query(
+    `UPDATE provisioner.operations SET started_at = started_at - interval '8 days' WHERE kind = 'verify_backup'`,
   );
+  await mad.rows.query(
+    `UPDATE provisioner.backups SET tried_at = tried_at - CASE org_id WHEN $1 THEN 30 ELSE 8 END * interval '1 day'`,
+    [orgs[2]],
+  );
+  await tick();
+  const { rows } = await mad.rows.query<{ org_id: string; started_at: Date; ended_at: Date }>(
+    `SELECT org_id, started_at, ended_at FROM provisioner.operations
+     WHERE kind = 'verify_backup' AND started_at > now() - interval '1 day' ORDER BY started_at, operation_id`,
+  );
+  expect(rows.map(({ org_id: orgId }) => orgId)).toEqual(expect.arrayContaining(orgs));
+  expect(rows[0]!.org_id).toBe(orgs[2]);
+  // The next one begins when the one before has ended.
+  for (const [index, row] of rows.slice(1).entries()) {
+    expect(row.started_at.getTime()).toBeGreaterThanOrEqual(rows[index]!.ended_at.getTime());
+  }
+}, 120_000);
+
+test('while a try of an earlier look is at work no other is begun, and backups are made nevertheless', async () => {
+  const orgId = await ensure();
+  // One that nobody here carries out: another process's.
+  const { rows } = await mad.rows.query<{ operation_id: string }>(
+    `INSERT INTO provisioner.operations (operation_id, org_id, schema, kind) VALUES (gen_random_uuid(), $1, $2, 'verify_backup')
+     RETURNING operation_id`,
+    [uuidv7(), SCHEMA],
+  );
+  const begun = await triesBegun();
+  await strike();
+  await ended(LOOKS);
+  expect((await backupsOf(orgId))[0]!.state).toBe(BackupState.READY);
+  expect((await backupsOf(orgId))[0]!.verifyTime).toBeUndefined();
+  expect(await triesBegun()).toBe(begun);
+  await mad.rows.query(
+    `UPDATE provisioner.operations SET state = 'succeeded', ended_at = now() WHERE operation_id = $1`,
+    [rows[0]!.operation_id],
+  );
+  await tick();
+  expect((await backupsOf(orgId))[0]).toMatchObject({ verifyTime: expect.anything(), verifyError: '' });
 }, 120_000);
 
 test('the newest backup that was proven whole outlives the number that is kept', () => {

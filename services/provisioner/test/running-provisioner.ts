@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createClient, type Client, type ConnectError, type Interceptor } from '@connectrpc/connect';
 import { bootstrapTenantServer, clientOptions, type MigrationClass } from '@mad/postgres';
+import { createMetrics, type Metrics } from '@mad/process';
 import type { AuditEvent } from '@mad/proto/identity';
 import {
   BackupService,
@@ -76,6 +77,8 @@ export interface RunningProvisioner {
   erasures(): Client<typeof ErasureService>;
   /** The folder of the object store. */
   objectsFolder: string;
+  /** What its metrics say; only where they were asked for. */
+  metricsText(): Promise<string>;
   /** A transport whose calls carry the token. */
   as(token: () => Promise<string>): GrpcTransport;
   /** The transport of a service, e.g. for `openTenants`. */
@@ -95,6 +98,8 @@ export interface RunOptions {
   environment?: Record<string, string>;
   /** Do not start provisioner: the test does. */
   idle?: boolean;
+  /** Measure what it does. */
+  metrics?: boolean;
 }
 
 /**
@@ -141,6 +146,7 @@ export async function runProvisioner({
   migrations,
   environment,
   idle,
+  metrics: measured,
 }: RunOptions): Promise<RunningProvisioner> {
   const cluster = testCluster();
   const password = (role: string): string => new URL(cluster.url(role, 'postgres')).password;
@@ -189,6 +195,7 @@ export async function runProvisioner({
 
   const transports: GrpcTransport[] = [];
   let running: RpcServer | undefined;
+  let metrics: Metrics | undefined;
   const address = (): string => `127.0.0.1:${running!.port}`;
   const as = (token: () => Promise<string>): GrpcTransport => {
     const transport = grpcTransport(address(), { interceptors: [bearerOf(token)] });
@@ -272,8 +279,10 @@ export async function runProvisioner({
         as(() => platformToken({ permissions: ['platform.erasures.read'] })),
       ),
     objectsFolder,
+    metricsText: () => metrics!.text(),
     async start() {
-      running = await startProvisioner(readProvisionerConfig(settings), { logger: silent });
+      metrics = measured ? createMetrics('provisioner') : undefined;
+      running = await startProvisioner(readProvisionerConfig(settings), { logger: silent, metrics });
     },
     async stop() {
       await running?.close();

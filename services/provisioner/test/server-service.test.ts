@@ -86,7 +86,10 @@ describe('registering', () => {
       [{ port }, /^refused: it does not answer$/],
       [{ provisionerPassword: 'wrong' }, /^refused: it does not let mad_provisioner_admin in with this password$/],
       [{ migratorPassword: 'wrong' }, /^refused: it does not let mad_migrator in with this password$/],
-      [{ connectionBudget: 9_999 }, /^refused: it allows \d+ connections, budget and reserve need 9999$/],
+      [
+        { connectionBudget: 9_999 },
+        /^refused: it allows \d+ connections beside those it reserves, budget and reserve need 10004$/,
+      ],
     ] as const) {
       const error = await failure(
         servers().registerServer({ ...registration('refused', 'r-check', { check: true }), ...more }),
@@ -97,6 +100,9 @@ describe('registering', () => {
     }
     const { servers: listed } = await servers().listServers({});
     expect(listed.map(({ name }) => name)).not.toContain('refused');
+    // A repeat that says no reserve is measured with the one that stays.
+    const again = registration('checked', 'r-check', { check: true, connectionBudget: 9_999 });
+    expect((await failure(servers().registerServer(again))).rawMessage).toMatch(/budget and reserve need 10002$/);
   });
 
   test('the configuration brings address and passwords at each start, and leaves what an operator set', async () => {

@@ -1,8 +1,11 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
-import { uuidv7 } from '@mad/process';
+import { HOUR_MS, uuidv7 } from '@mad/process';
 import { TenantState, type Route } from '@mad/proto/provisioner';
 import { reasonOf, violationsOf } from '@mad/rpc';
 import { badTokens, platformToken, serviceToken, testCluster, userToken } from '@mad/testing';
@@ -303,6 +306,33 @@ describe('GetFleetHealth', () => {
     ]);
     expect(health.tenantsByState['READY']).toBeGreaterThan(0n);
     expect(health.metadataLatencyMs).toBeGreaterThan(0);
+  });
+
+  test('tells when the metadata was archived, by whomever, and when that is longer ago than the clock has it', async () => {
+    const stands = async () => {
+      // It is asked for anew.
+      await mad.stop();
+      await mad.start();
+      return (await mad.tenants('gateway').getFleetHealth({})).metadataBackup!;
+    };
+    const archivedAt = async (hoursAgo: number): Promise<Date> => {
+      const at = new Date(Math.floor(Date.now() / 1_000) * 1_000 - hoursAgo * HOUR_MS);
+      const name = `${at.toISOString().replace(/[-:]|\.\d+/g, '')}-${uuidv7()}`;
+      await mkdir(join(mad.objectsFolder, 'metadata'), { recursive: true });
+      await writeFile(join(mad.objectsFolder, 'metadata', name), '');
+      return at;
+    };
+    expect(await stands()).toMatchObject({ backupTime: undefined, overdue: false, error: '' });
+    const old = await archivedAt(27);
+    const late = await stands();
+    expect([timestampDate(late.backupTime!), late.overdue]).toEqual([old, true]);
+    const recent = await archivedAt(25);
+    const soon = await stands();
+    expect([timestampDate(soon.backupTime!), soon.overdue]).toEqual([recent, false]);
+    await rm(join(mad.objectsFolder, 'metadata'), { recursive: true });
+    await writeFile(join(mad.objectsFolder, 'metadata'), 'in the way');
+    expect(await stands()).toMatchObject({ backupTime: undefined, error: 'the object store does not answer' });
+    await rm(join(mad.objectsFolder, 'metadata'));
   });
 });
 

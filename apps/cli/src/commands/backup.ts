@@ -17,9 +17,10 @@ import type { Api } from '../api.ts';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT, reportOf } from '../failure.ts';
 import { jsonOf, table, type Output } from '../output.ts';
-import { allPages } from '../pages.ts';
+import { allPages, pageSizeFor } from '../pages.ts';
 import { orgIdOf } from '../organization-id.ts';
 import { asPlatform } from '../session.ts';
+import type { Settings } from '../settings.ts';
 import { watchOperation } from '../watch-operation.ts';
 import { askLocal } from '../local-system.ts';
 import { localVerb, refuseRemote } from './database.ts';
@@ -29,9 +30,11 @@ export function backupCommands(mad: Command, env: Env): void {
   const backup = mad.command('backup').description("backups of the organizations' databases");
   backup
     .command('create [organization]')
-    .description('back up one organization (slug or id), or with --all every one that has a database')
+    .description(
+      'back up one organization (slug or id), or with --all every one that has a database and then the metadata of the local system',
+    )
     .option('--schema <schema>', 'the tenant schema', 'results')
-    .option('--all', 'every organization; one that fails keeps no other from its backup')
+    .option('--all', 'every organization, then the metadata; one that fails keeps no other from its backup')
     .action(
       action<{ schema: string; all?: true }>(env, async ({ settings, output, options }, organization) => {
         const { api } = await asPlatform(settings);
@@ -40,7 +43,7 @@ export function backupCommands(mad: Command, env: Env): void {
           throw new CommandFailure('name one organization, or say --all', EXIT.usage);
         }
         const orgIds = options.all ? await everybody(api, schema) : [await orgIdOf(api, organization)];
-        const outcomes: { org_id: string; backup: unknown; error: string }[] = [];
+        const outcomes: Outcome[] = [];
         const rows: (string | number)[][] = [];
         for (const orgId of orgIds) {
           try {
@@ -53,6 +56,15 @@ export function backupCommands(mad: Command, env: Env): void {
             rows.push(['', orgId, 'failed', 0, 0, '', '', reportOf(error).error]);
           }
         }
+        if (options.all && settings.remote)
+          output.note('the metadata is archived where its database is: deploy/README.md');
+        else if (options.all) {
+          // Last: it knows of the backups before it.
+          const outcome = await metadataToo(settings);
+          outcomes.push(outcome);
+          const { archive = '', rows: count = 0, sizeBytes = 0 } = outcome.metadata ?? {};
+          rows.push([archive, 'metadata', outcome.error ? 'failed' : 'ready', count, sizeBytes, '', '', outcome.error]);
+        }
         output.answer(options.all ? outcomes : outcomes[0]!.backup, table(HEADINGS, rows));
         if (outcomes.some(({ error }) => error !== '')) process.exitCode = EXIT.failed;
       }),
@@ -61,12 +73,16 @@ export function backupCommands(mad: Command, env: Env): void {
     .command('list')
     .description('backups, newest first')
     .option('--org-id <id>', "one organization's", '')
-    .option('--limit <n>', 'how many at most, 1–1000', Number, 50)
+    .option('--limit <n>', 'at most this many', Number, 50)
     .action(
       action<{ orgId: string; limit: number }>(env, async ({ settings, output, options }) => {
         const { api } = await asPlatform(settings);
-        const request = { orgId: options.orgId, pageSize: options.limit };
-        const { backups } = await api.client(BackupService).listBackups(request);
+        const request = { orgId: options.orgId, pageSize: pageSizeFor(options.limit) };
+        const backups = await allPages(
+          (pageToken) => api.client(BackupService).listBackups({ ...request, pageToken }),
+          (page) => page.backups,
+          options.limit,
+        );
         output.answer(
           backups.map((one) => jsonOf(BackupSchema, one)),
           table(HEADINGS, backups.map(row)),
@@ -270,6 +286,23 @@ async function restore(api: Api, output: Output, backupId: string, keepHours: nu
   const last = await watchOperation(api, output, operation!.operationId);
   const { replaced_database: replaced } = (last.result ?? {}) as { replaced_database?: string };
   answerEnd(output, last, `${backupId} is restored; ${replaced} holds what it replaced`);
+}
+
+/** What came of one organization's backup, or of the metadata's. */
+interface Outcome {
+  org_id: string;
+  backup: unknown;
+  metadata?: { archive: string; keys: string; rows: number; sizeBytes: number } | null;
+  error: string;
+}
+
+async function metadataToo({ home }: Settings): Promise<Outcome> {
+  try {
+    const made = (await askLocal(['metadata-backup', '--home', home])) as NonNullable<Outcome['metadata']>;
+    return { org_id: '', backup: null, metadata: made, error: '' };
+  } catch (error) {
+    return { org_id: '', backup: null, metadata: null, error: reportOf(error).error };
+  }
 }
 
 async function create(api: Api, output: Output, orgId: string, schema: string): Promise<Backup> {

@@ -22,6 +22,7 @@ interface Readiness {
     metadata_db: boolean;
     /** Only where a key service holds the master key. */
     key_service?: boolean;
+    metadata_backup?: { time: string | null; overdue: boolean; error: string };
     org_databases: Record<string, number>;
   };
   latency_ms: Record<string, number>;
@@ -75,7 +76,7 @@ export function partsOf({ checks, latency_ms, status }: Readiness, gatewayMs: nu
   const tenants = Object.entries(checks.org_databases).filter(([, count]) => count > 0);
   const sick = tenants.some(([state]) => state === 'FAILED');
   const redis = checks.databases.redis;
-  const keys = checks.key_service;
+  const { key_service: keys, metadata_backup: backup } = checks;
   return [
     { part: 'Gateway', state: status === 'ready' ? 'healthy' : 'not ready', latency_ms: gatewayMs },
     ...servers.map(([name, ok]) => ({
@@ -89,6 +90,7 @@ export function partsOf({ checks, latency_ms, status }: Readiness, gatewayMs: nu
       latency_ms: measured('redis'),
     },
     { part: 'Metadata DB', state: checks.metadata_db ? 'ready' : 'unreachable', latency_ms: measured('metadata') },
+    ...(backup === undefined ? [] : [{ part: 'Metadata backup', state: backupText(backup), latency_ms: null }]),
     ...(keys === undefined
       ? []
       : [{ part: 'Key service', state: keys ? 'healthy' : 'unavailable', latency_ms: measured('key_service') }]),
@@ -101,4 +103,10 @@ export function partsOf({ checks, latency_ms, status }: Readiness, gatewayMs: nu
       latency_ms: null,
     },
   ];
+}
+
+function backupText({ time, overdue, error }: NonNullable<Readiness['checks']['metadata_backup']>): string {
+  if (error !== '') return error;
+  if (time === null) return 'none yet';
+  return overdue ? `overdue: the last is of ${time}` : `of ${time}`;
 }

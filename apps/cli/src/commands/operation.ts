@@ -5,6 +5,7 @@ import { OperationSchema, OperationService, OperationState, type Operation } fro
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
 import { jsonOf, table } from '../output.ts';
+import { allPages, pageSizeFor } from '../pages.ts';
 import { asPlatform } from '../session.ts';
 import { watchOperation } from '../watch-operation.ts';
 
@@ -17,17 +18,18 @@ export function operationCommands(mad: Command, env: Env): void {
     .option('--state <state>', 'running, succeeded, failed or cancelled')
     .option('--kind <kind>', 'e.g. provision or migrate', '')
     .option('--org-id <id>', "one organization's", '')
-    .option('--limit <n>', 'how many at most, 1–1000', Number, 50)
+    .option('--limit <n>', 'at most this many', Number, 50)
     .action(
       action<{ state?: string; kind: string; orgId: string; limit: number }>(env, async (invocation) => {
         const { settings, output, options } = invocation;
         const { api } = await asPlatform(settings);
-        const { operations } = await api.client(OperationService).listOperations({
-          pageSize: options.limit,
-          kind: options.kind,
-          orgId: options.orgId,
-          state: stateOf(options.state),
-        });
+        const { kind, orgId, limit } = options;
+        const request = { pageSize: pageSizeFor(limit), kind, orgId, state: stateOf(options.state) };
+        const operations = await allPages(
+          (pageToken) => api.client(OperationService).listOperations({ ...request, pageToken }),
+          (page) => page.operations,
+          limit,
+        );
         output.answer(
           operations.map((one) => jsonOf(OperationSchema, one)),
           table(

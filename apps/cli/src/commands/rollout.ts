@@ -19,7 +19,7 @@ import type { Api } from '../api.ts';
 import { action } from '../command.ts';
 import { CommandFailure, EXIT } from '../failure.ts';
 import { jsonOf, table, type Output } from '../output.ts';
-import { allPages } from '../pages.ts';
+import { allPages, pageSizeFor } from '../pages.ts';
 import { progressBar } from '../progress.ts';
 import { asPlatform } from '../session.ts';
 import { runsLeft, watchRollout } from '../watch-rollout.ts';
@@ -217,12 +217,16 @@ export function rolloutCommands(db: Command, env: Env): void {
     .command('list')
     .description('rollouts, newest first')
     .option('--schema <schema>', 'only of this tenant schema', '')
-    .option('--limit <n>', 'how many at most, 1–1000', Number, 50)
+    .option('--limit <n>', 'at most this many', Number, 50)
     .action(
       action<{ schema: string; limit: number }>(env, async ({ settings, output, options }) => {
         const { api } = await asPlatform(settings);
-        const request = { schema: options.schema, pageSize: options.limit };
-        const { rollouts } = await api.client(RolloutService).listRollouts(request);
+        const request = { schema: options.schema, pageSize: pageSizeFor(options.limit) };
+        const rollouts = await allPages(
+          (pageToken) => api.client(RolloutService).listRollouts({ ...request, pageToken }),
+          (page) => page.rollouts,
+          options.limit,
+        );
         const rows = rollouts.map((one) => [
           one.rolloutId,
           one.schema,

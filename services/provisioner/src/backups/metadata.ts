@@ -20,8 +20,10 @@ export const METADATA_FOLDER = 'metadata';
 export const KEYS_FOLDER = 'metadata-keys';
 
 const NOBODY = '00000000-0000-0000-0000-000000000000';
-/** Archives of metadata that are kept; of keys only the newest is, so that a destroyed key is in none. */
+/** Archives of metadata that are kept where nothing else is said; of keys only the newest is, so that a destroyed key is in none. */
 const KEEP = 7;
+/** When an archive was made, in its object's key. */
+const STAMP = /^[^/]+\/(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-.*$/;
 
 /**
  * What an archive of metadata does not hold: the keys themselves and what they seal, and what must not come to life again.
@@ -57,15 +59,21 @@ export function listMetadataArchives(objects: ObjectStore): Promise<string[]> {
   return objects.list(METADATA_FOLDER);
 }
 
+/** The moment of the newest archive of metadata, to the second; undefined when there is none. */
+export async function lastMetadataArchive(objects: ObjectStore): Promise<Date | undefined> {
+  const newest = (await listMetadataArchives(objects)).findLast((key) => STAMP.test(key));
+  return newest === undefined ? undefined : new Date(newest.replace(STAMP, '$1-$2-$3T$4:$5:$6Z'));
+}
+
 /**
- * Archives the metadata database as it is at one moment, and its keys by themselves; then removes what is older than is
- * kept. Returns the objects' keys.
+ * Archives the metadata database as it is at one moment, and its keys by themselves; then removes what is older than the
+ * newest `keep`, this one included. Returns the objects' keys.
  */
 export async function archiveMetadata(
-  options: MetadataOptions,
+  options: MetadataOptions & { keep?: number },
   schemas: readonly MetadataSchema[],
 ): Promise<{ key: string; keysKey: string; written: Written }> {
-  const { url, objects } = options;
+  const { url, objects, keep = KEEP } = options;
   return withClient(url, async (client, role) => {
     await prepareSession(client, role);
     // Until the session ends.
@@ -98,16 +106,16 @@ export async function archiveMetadata(
         schemas: plan.schemas.filter(({ name }) => names.includes(name)),
         tables: plan.tables.filter(wanted),
       });
+    // The keys in one archive of the metadata's moment, by themselves; first, since metadata are of no use without.
+    const { key: keysKey } = await write(KEYS_FOLDER, isKey, ['provisioner']);
+    await removeOld(objects, KEYS_FOLDER, 1);
     const { key, written } = await write(
       METADATA_FOLDER,
       isKept,
       schemas.map(({ name }) => name),
     );
-    // The keys in one archive of the metadata's moment, by themselves.
-    const { key: keysKey } = await write(KEYS_FOLDER, isKey, ['provisioner']);
     await client.query('COMMIT');
-    await removeOld(objects, METADATA_FOLDER, KEEP);
-    await removeOld(objects, KEYS_FOLDER, 1);
+    await removeOld(objects, METADATA_FOLDER, keep);
     return { key, keysKey, written };
   });
 }

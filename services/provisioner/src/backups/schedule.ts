@@ -13,11 +13,13 @@ import { removeWithdrawn, withdraw } from './removal.ts';
 export const BACKUP_QUEUE = 'backup-schedule';
 const EVERY_FIVE_MINUTES = '*/5 * * * *';
 /** A look goes on until nothing is due, this long at most: the next one begins where it stopped. */
-const LOOK_MS = 4 * MINUTE_MS;
+const LOOK_MS = 4.5 * MINUTE_MS;
+/** Of these, backups have so long before tries have a turn as well. */
+const BACKUPS_MS = 3.5 * MINUTE_MS;
 /** Under way at once, as many as a process carries out: one that only waits for its turn would keep its tenant busy. */
 const AT_ONCE = 2;
 const BATCH = 50;
-/** Tried at each look at most: a try costs as much as a restore. */
+/** Tries under way at once: one costs as much as a restore, and the rest of what a process carries out is left to backups. */
 const TRIES_AT_ONCE = 1;
 /** A tenant's newest backup is tried again after so long. */
 const TRY_EVERY = '7 days';
@@ -48,10 +50,11 @@ export async function scheduleBackups(boss: Boss, options: ScheduleOptions): Pro
   await boss.schedule(BACKUP_QUEUE, EVERY_FIVE_MINUTES);
 }
 
-/** Makes the backups that are due, tries one that was made before, and removes what nobody keeps. */
+/** Makes the backups that are due, then tries such as were made before, and removes what nobody keeps. */
 async function doWhatIsDue(options: ScheduleOptions, signal: AbortSignal): Promise<void> {
-  await makeDue(options, signal);
-  await beginTries(options);
+  const over = AbortSignal.timeout(LOOK_MS);
+  await makeDue(options, AbortSignal.any([signal, AbortSignal.timeout(BACKUPS_MS)]));
+  await tryDue(options, AbortSignal.any([signal, over]));
   await retire(options);
 }
 
@@ -72,35 +75,22 @@ const DUE_SQL = `
     AND coalesce(last.asked, '-infinity') <= now() - interval '${RETRY_AFTER}'
   ORDER BY last.made NULLS FIRST, t.created_at LIMIT ${BATCH}`;
 
-async function makeDue(options: ScheduleOptions, signal: AbortSignal): Promise<void> {
+async function makeDue(options: ScheduleOptions, over: AbortSignal): Promise<void> {
   const { database, owners, leaseMs, backupPolicy } = options;
-  const over = AbortSignal.timeout(LOOK_MS);
-  const seen = new Set<string>();
-  for (;;) {
-    const due = await database.asSystem((tx) =>
-      tx.query<TenantKey>(DUE_SQL, [owners.schemas, backupPolicy.everyHours]),
-    );
-    // What could not be begun is due still: the next look tries it again.
-    const fresh = due.filter(({ orgId, schema }) => !seen.has(`${orgId} ${schema}`));
-    if (fresh.length === 0) return;
-    const worker = async (): Promise<void> => {
-      for (let key = fresh.shift(); key !== undefined; key = fresh.shift()) {
-        if (signal.aborted || over.aborted) return;
-        seen.add(`${key.orgId} ${key.schema}`);
-        const mine = key;
-        const beginOne = async (): Promise<Held> => {
-          const request = { leaseMs, actor: ACTOR, scheduled: true };
-          return (await database.asSystem((tx) => beginBackup(tx, mine, request))).held;
-        };
-        await undertake(options, mine, beginOne, AbortSignal.any([signal, over]));
-      }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, worker));
-    if (signal.aborted || over.aborted) return;
-  }
+  await undertakeAll(options, over, {
+    atOnce: AT_ONCE,
+    due: () => database.asSystem((tx) => tx.query<TenantKey>(DUE_SQL, [owners.schemas, backupPolicy.everyHours])),
+    begin: async (key) => {
+      const request = { leaseMs, actor: ACTOR, scheduled: true };
+      return (await database.asSystem((tx) => beginBackup(tx, key, request))).held;
+    },
+  });
 }
 
-/** The newest whole backup of each tenant, the one whose tenant was tried the longest ago first. */
+/**
+ * The newest whole backup of each tenant, the one whose tenant was tried the longest ago first. One that could not be tried,
+ * say because its server is away, lets the others go before.
+ */
 const TRIES_SQL = `
   SELECT "orgId", newest.schema, "backupId" FROM (
     SELECT DISTINCT ON (b.org_id, b.schema) b.org_id AS "orgId", b.schema, b.backup_id AS "backupId",
@@ -110,15 +100,53 @@ const TRIES_SQL = `
   JOIN provisioner.tenants t ON t.org_id = "orgId" AND t.schema = newest.schema
   WHERE t.state IN ('ready', 'read_only', 'suspended') AND t.step IS NULL
     AND coalesce(tried_at, '-infinity') < now() - interval '${TRY_EVERY}'
-  ORDER BY tried_at NULLS FIRST LIMIT ${TRIES_AT_ONCE}`;
+    AND NOT EXISTS (SELECT FROM provisioner.operations o WHERE o.org_id = t.org_id AND o.schema = t.schema
+      AND o.kind = 'verify_backup' AND o.started_at > now() - interval '${RETRY_AFTER}')
+  ORDER BY tried_at NULLS FIRST LIMIT ${BATCH}`;
 
-async function beginTries(options: ScheduleOptions): Promise<void> {
+/** Tries that an earlier look left at work count: whoever began them waits no more. */
+const TRIES_RUNNING_SQL = `
+  SELECT count(*)::int AS n FROM provisioner.operations
+  WHERE kind = 'verify_backup' AND state = 'running' AND actor_kind = $1`;
+
+async function tryDue(options: ScheduleOptions, over: AbortSignal): Promise<void> {
   const { database, leaseMs } = options;
-  const due = await database.asSystem((tx) => tx.query<TenantKey & { backupId: string }>(TRIES_SQL));
-  for (const { backupId, ...key } of due) {
-    const beginTry = (): Promise<Held> =>
-      database.asSystem((tx) => beginWithBackup(tx, backupId, 'verify_backup', { leaseMs, actor: ACTOR }));
-    await undertake(options, key, beginTry, AbortSignal.abort());
+  const [running] = await database.asSystem((tx) => tx.query<{ n: number }>(TRIES_RUNNING_SQL, [ACTOR.actorKind]));
+  await undertakeAll(options, over, {
+    atOnce: TRIES_AT_ONCE - running!.n,
+    due: () => database.asSystem((tx) => tx.query<TenantKey & { backupId: string }>(TRIES_SQL)),
+    begin: ({ backupId }) =>
+      database.asSystem((tx) => beginWithBackup(tx, backupId, 'verify_backup', { leaseMs, actor: ACTOR })),
+  });
+}
+
+/** What is due of one kind, and how it is begun. */
+interface Due<K extends TenantKey> {
+  atOnce: number;
+  due: () => Promise<K[]>;
+  begin: (key: K) => Promise<Held>;
+}
+
+/** Begins all that is due, so many at once, until nothing is left or the signal says that it is enough. */
+async function undertakeAll<K extends TenantKey>(
+  options: ScheduleOptions,
+  over: AbortSignal,
+  { atOnce, due, begin }: Due<K>,
+): Promise<void> {
+  if (atOnce <= 0) return;
+  const seen = new Set<string>();
+  while (!over.aborted) {
+    // What could not be begun is due still: the next look tries it again.
+    const fresh = (await due()).filter(({ orgId, schema }) => !seen.has(`${orgId} ${schema}`));
+    if (fresh.length === 0) return;
+    const worker = async (): Promise<void> => {
+      for (let key = fresh.shift(); key !== undefined && !over.aborted; key = fresh.shift()) {
+        seen.add(`${key.orgId} ${key.schema}`);
+        const mine = key;
+        await undertake(options, mine, () => begin(mine), over);
+      }
+    };
+    await Promise.all(Array.from({ length: atOnce }, worker));
   }
 }
 
@@ -139,7 +167,7 @@ async function undertake(
     enough.removeEventListener('abort', leave);
   } catch (error) {
     // Busy, or erased meanwhile: the next look sees what it is then.
-    logger.info({ org_id: key.orgId, schema: key.schema, error }, 'a backup that was due was not begun');
+    logger.info({ org_id: key.orgId, schema: key.schema, error }, 'what was due of a backup was not begun');
   }
 }
 

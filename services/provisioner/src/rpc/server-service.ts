@@ -44,6 +44,17 @@ export function serverService(context: ProvisionerContext): BoundService {
     return recordPlatformAudit(tx, boss, { ...fact, ...actorOf(callerOf(ctx)) });
   };
 
+  /** What a registration leaves as it is, or gets. */
+  const reserveOf = async (name: string): Promise<number> => {
+    const [known] = await database.asSystem((tx) =>
+      tx.query<Pick<ServerRow, 'reserved_connections'>>(
+        'SELECT reserved_connections FROM provisioner.database_servers WHERE name = $1',
+        [name],
+      ),
+    );
+    return known?.reserved_connections ?? SERVER_DEFAULTS.reservedConnections;
+  };
+
   return bind(ServerService, {
     async registerServer(request, ctx) {
       const { name, host, port, region, sslmode } = request;
@@ -60,7 +71,10 @@ export function serverService(context: ProvisionerContext): BoundService {
         provisionerPassword: request.provisionerPassword,
         migratorPassword: request.migratorPassword,
       };
-      if (request.check) await checkServer(connections, registration);
+      if (request.check) {
+        const reservedConnections = request.reservedConnections ?? (await reserveOf(name));
+        await checkServer(connections, { ...registration, reservedConnections });
+      }
       const secrets = await sealRegistration(master, registration);
       const row = await database.asSystem(async (tx) => {
         await upsertServer(tx, registration, secrets);

@@ -9,8 +9,11 @@ const LOGIN_REFUSED = new Set(['28P01', '28000']);
  * Looks whether a server can hold tenants, with the logins of its registration. Throws FAILED_PRECONDITION that says what is
  * wrong: it does not answer, it lets a login not in, it was not prepared, or its limit leaves no room for budget and reserve.
  */
-export async function checkServer(connections: ServerConnections, server: ServerRegistration): Promise<void> {
-  const { provisionerPassword, migratorPassword } = server;
+export async function checkServer(
+  connections: ServerConnections,
+  server: ServerRegistration & { reservedConnections: number },
+): Promise<void> {
+  const { provisionerPassword, migratorPassword, connectionBudget, reservedConnections } = server;
   const logins = [
     { user: 'mad_provisioner_admin', password: provisionerPassword },
     { user: 'mad_migrator', password: migratorPassword },
@@ -20,14 +23,21 @@ export async function checkServer(connections: ServerConnections, server: Server
     const { rows } = await connections.as(server, admin!, (client) =>
       client.query<{ createdb: boolean; createrole: boolean; room: number }>(
         `SELECT rolcreatedb AS createdb, rolcreaterole AS createrole,
-           current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS room
+           current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+             - current_setting('reserved_connections')::int AS room
          FROM pg_roles WHERE rolname = current_user`,
       ),
     );
     const { createdb, createrole, room } = rows[0]!;
     if (!createdb || !createrole) throw refusal(server, 'it was not prepared for tenants: see the runbook');
-    const wanted = server.connectionBudget + (server.reservedConnections ?? 0);
-    if (room < wanted) throw refusal(server, `it allows ${room} connections, budget and reserve need ${wanted}`);
+    const wanted = connectionBudget + reservedConnections;
+    // Whoever may use those the server reserves takes others first: a tenant must find its own beside them.
+    if (room < wanted) {
+      throw refusal(
+        server,
+        `it allows ${room} connections beside those it reserves, budget and reserve need ${wanted}`,
+      );
+    }
   } catch (error) {
     throw explained(server, admin!.user, error);
   }

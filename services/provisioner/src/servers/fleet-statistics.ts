@@ -20,7 +20,11 @@ export interface Place {
 }
 
 /** The metadata database and every server, by name; only `wanted` where one is named. Throws NOT_FOUND for another. */
-export async function placesOf(context: ProvisionerContext, wanted: string, signal?: AbortSignal): Promise<Place[]> {
+export async function placesOf(
+  context: Pick<ProvisionerContext, 'database' | 'connections'>,
+  wanted: string,
+  signal?: AbortSignal,
+): Promise<Place[]> {
   const { database, connections } = context;
   const servers = await database.asSystem((tx) => tx.query<ServerRow>(SERVERS_SQL), { signal });
   const metadata: Place = {
@@ -41,7 +45,7 @@ export async function placesOf(context: ProvisionerContext, wanted: string, sign
 
 /** The answer of each place, or why it has none: one that is away must not keep the others' from being seen. */
 export async function askEach<T>(
-  { logger }: ProvisionerContext,
+  { logger }: Pick<ProvisionerContext, 'logger'>,
   places: readonly Place[],
   look: (place: Place) => Promise<T>,
 ): Promise<{ place: Place; found?: T; unavailable: string }[]> {
