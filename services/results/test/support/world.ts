@@ -154,12 +154,15 @@ export async function openWorld({
   cacheTtlDays,
   exportPartRows = 1000,
   statementTimeoutMs = MINUTE_MS,
+  objectStoreUrl,
 }: {
   redisUrl?: string;
   logger?: Logger;
   cacheTtlDays?: number;
   exportPartRows?: number;
   statementTimeoutMs?: number;
+  /** Instead of `objectFolder`. */
+  objectStoreUrl?: string;
 } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
@@ -171,6 +174,7 @@ export async function openWorld({
   };
   const neighbours = await serveNeighbours(around);
   const objectFolder = await mkdtemp(join(tmpdir(), 'mad-results-objects-'));
+  const storeUrl = objectStoreUrl ?? pathToFileURL(objectFolder).href;
   const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'worker']);
   const address = `127.0.0.1:${neighbours.port}`;
   const open = (): Promise<RunningResults> =>
@@ -192,7 +196,7 @@ export async function openWorld({
         retentionGraceHours: 24,
         node: 'mad-results-test',
         exportPartRows,
-        objectStoreUrl: pathToFileURL(objectFolder).href,
+        objectStoreUrl: storeUrl,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
       },
@@ -253,7 +257,7 @@ export async function openWorld({
       IDENTITY_ADDRESS: address,
       RESULTS_SERVICE_KEY: JSON.stringify(keys.private.results),
       MAD_SERVICE_KEYS: JSON.stringify(keys.public),
-      OBJECT_STORE_URL: pathToFileURL(objectFolder).href,
+      OBJECT_STORE_URL: storeUrl,
       RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
     },
     address: () => `127.0.0.1:${results.port}`,
