@@ -1,18 +1,23 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { mkdir, open } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { Disk, type DriveDirectory, type DriveFile } from 'flydrive';
 import { FSDriver } from 'flydrive/drivers/fs';
 import { checkKey, ObjectNotFoundError, type ObjectStore } from './object-store.ts';
 
-/** Where the drafts of streamed content of one key are, so that deleting the key finds what a dead writer left. */
-const draftsOf = (key: string): string => `drafts/${createHash('sha256').update(key).digest('hex')}`;
+const DRAFTS = 'drafts';
 
-/** Objects as files below a folder, which is made when missing. */
+/** How the drafts of one key begin, so that deleting the key finds what a dead writer left. */
+const draftsOf = (key: string): string => createHash('sha256').update(key).digest('hex');
+
+/**
+ * Objects as files below a folder, which is made when missing. All of it must be one file system, and one with hard links: an
+ * object is written aside, and a link gives it its name when it is whole and on the disk.
+ */
 export function fileStore(folder: URL): ObjectStore {
   const disk = new Disk(new FSDriver({ location: folder, visibility: 'private' }));
   const requireObject = async (key: string): Promise<void> => {
@@ -33,41 +38,44 @@ export function fileStore(folder: URL): ObjectStore {
     return entries;
   };
   const pathOf = (key: string): string => fileURLToPath(new URL(key, `${folder.href.replace(/\/$/, '')}/`));
-  return {
-    async putIfAbsent(key, content) {
-      if (await disk.exists(checkKey(key))) return false;
-      // Written aside and renamed: whoever dies while writing leaves no half object under the key.
-      const draft = `drafts/${randomUUID()}`;
-      try {
-        await disk.put(draft, content);
-        await disk.move(draft, key);
-      } catch (error) {
-        await disk.delete(draft).catch(() => undefined);
-        throw error;
-      }
-      return true;
-    },
-    async putStreamIfAbsent(key, content) {
-      // It may fail before anybody reads it, which is told to whoever does.
-      content.on('error', () => undefined);
-      if (await disk.exists(checkKey(key))) {
-        content.destroy();
+
+  const putIfAbsent = async (key: string, content: Readable): Promise<boolean> => {
+    // It may fail before anybody reads it, which is told to whoever does.
+    content.on('error', () => undefined);
+    const path = pathOf(checkKey(key));
+    const draft = pathOf(`${DRAFTS}/${draftsOf(key)}-${randomUUID()}`);
+    try {
+      if (await disk.exists(key)) {
+        // Its writer may have died before it did.
+        await syncFolder(dirname(path));
         return false;
       }
-      const draft = `${draftsOf(key)}/${randomUUID()}`;
-      const path = pathOf(draft);
-      try {
-        await mkdir(dirname(path), { recursive: true });
-        await pipeline(content, createWriteStream(path, { mode: 0o600, flush: true }));
-        await disk.move(draft, key);
-      } finally {
-        await disk.delete(draft).catch(() => undefined);
-      }
-      return true;
-    },
+      await makeFolder(dirname(path));
+      await mkdir(dirname(draft), { recursive: true });
+      await pipeline(content, createWriteStream(draft, { flags: 'wx', mode: 0o600, flush: true }));
+      // Of several writers one makes the link. A rename would take the name from another, and a copy could end half-way.
+      const isFirst = await link(draft, path).then(
+        () => true,
+        async (error: unknown) => {
+          if (codeOf(error) === 'EEXIST' && (await disk.exists(key))) return false;
+          throw error;
+        },
+      );
+      await syncFolder(dirname(path));
+      return isFirst;
+    } finally {
+      content.destroy();
+      await rm(draft, { force: true }).catch(() => undefined);
+    }
+  };
+
+  return {
+    putIfAbsent: (key, content) => putIfAbsent(key, Readable.from([content])),
+    putStreamIfAbsent: putIfAbsent,
     async get(key) {
       await requireObject(key);
-      return disk.getBytes(key);
+      // The driver's own gives an empty object as 64 KiB of the process's memory.
+      return readFile(pathOf(key));
     },
     async getRange(key, offset, length) {
       await requireObject(key);
@@ -99,8 +107,37 @@ export function fileStore(folder: URL): ObjectStore {
       }
     },
     async delete(key) {
-      await disk.delete(checkKey(key));
-      await disk.deleteAll(draftsOf(key));
+      const drafts = draftsOf(checkKey(key));
+      // First: who has no draft any more cannot publish it behind our back.
+      const folder = pathOf(DRAFTS);
+      const names = await readdir(folder).catch((error: unknown) => {
+        if (codeOf(error) === 'ENOENT') return [];
+        throw error;
+      });
+      for (const name of names) {
+        // In older stores the drafts of a key are in a folder.
+        if (name.startsWith(drafts)) await rm(`${folder}/${name}`, { recursive: true, force: true });
+      }
+      await disk.delete(key);
     },
   };
+}
+
+const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;
+
+/** Makes a folder with all that is missing above it, on the disk. */
+async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true });
+  if (first === undefined) return;
+  for (let made = folder; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made));
+}
+
+/** Has the names in a folder on the disk. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }

@@ -6,12 +6,12 @@ import type { Readable } from 'node:stream';
  * in segments parted by `/`.
  */
 export interface ObjectStore {
-  /** Keeps the content unless the key has one already. True when it was written by this call. */
-  putIfAbsent(key: string, content: Uint8Array): Promise<boolean>;
   /**
-   * The same for content of any size, piece by piece; it is on the disk when this resolves. Rejects with what `content`
-   * fails with, and then nothing is kept.
+   * Keeps the content unless the key has one already. True when it was written by this call. What has the key is on the disk
+   * when this resolves.
    */
+  putIfAbsent(key: string, content: Uint8Array): Promise<boolean>;
+  /** The same for content of any size, piece by piece. Rejects with what `content` fails with, and then nothing is kept. */
   putStreamIfAbsent(key: string, content: Readable): Promise<boolean>;
   /** The whole content. Throws ObjectNotFoundError. */
   get(key: string): Promise<Uint8Array>;

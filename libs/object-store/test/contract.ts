@@ -15,6 +15,13 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       expect(streamed.equals(content)).toBe(true);
     });
 
+    test('gives back nothing of what is empty', async () => {
+      const store = await open();
+      expect(await store.putIfAbsent('orgs/a/x/empty', Buffer.alloc(0))).toBe(true);
+      expect(await store.get('orgs/a/x/empty')).toHaveLength(0);
+      expect(await buffer(await store.stream('orgs/a/x/empty'))).toHaveLength(0);
+    });
+
     test('gives back a part, and less where the content ends', async () => {
       const store = await open();
       await store.putIfAbsent('orgs/a/x/parts', Buffer.from('0123456789'));

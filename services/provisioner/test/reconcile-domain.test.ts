@@ -13,10 +13,12 @@ import {
   compareObjects,
   compareServer,
   databaseOf,
+  isJudged,
   loginOf,
   type ServerFacts,
   type ServerIntent,
 } from '../src/domain/reconcile.ts';
+import { listObjects } from '../src/reconcile/look.ts';
 
 const ORG = '01900000-0000-7000-8000-000000000001';
 const OTHER = '01900000-0000-7000-8000-000000000002';
@@ -174,6 +176,56 @@ describe('the object store', () => {
     expect(await compareObjects({ archives: [noted], erased: new Set() }, [archive], there(true))).toEqual([]);
     // Deleted between the listing and the rows.
     expect(await compareObjects({ archives: [], erased: new Set() }, [archive], there(false))).toEqual([]);
+  });
+
+  test('of however many objects those are remembered that may differ, and all are counted', async () => {
+    const MANY = 200_000;
+    const mine = [archive, `orgs/${ORG}/backups/${OPERATION}/11ff`, `orgs/${OTHER}/artifacts/bb`];
+    const walked: string[] = [];
+    async function* walk(folder: string): AsyncGenerator<string> {
+      walked.push(folder);
+      for (let number = 0; number < MANY; number += 1) yield `orgs/${ORG}/poses/${OPERATION}/${number}`;
+      yield* mine;
+      yield 'orgs/strange';
+    }
+    expect(await listObjects({ walk }, new Set([OTHER]))).toEqual({ judged: mine, count: MANY + 4 });
+    expect(walked).toEqual(['orgs']);
+  });
+
+  test('whatever keys it has, those that are remembered differ as all of them do (any keys)', async () => {
+    const orgId = fc.constantFrom(ORG, OTHER, OPERATION);
+    const rest = fc.constantFrom(
+      'artifacts/aa',
+      `backups/${ORG}/00ff`,
+      `backups/${OTHER}/11ff`,
+      'backups/x',
+      'exports/a/b',
+    );
+    const key = fc.oneof(
+      fc.tuple(orgId, rest).map(([org, below]) => `orgs/${org}/${below}`),
+      fc.string().map((name) => `orgs/${name}`),
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        fc.uniqueArray(key),
+        fc.uniqueArray(key),
+        fc.uniqueArray(orgId),
+        fc.boolean(),
+        async (keys, archived, gone, present) => {
+          const archives = archived.map((one) => ({ ...noted, key: one }));
+          const erased = new Set(gone);
+          const remembered = keys.filter((one) => isJudged(one, erased));
+          const listed = new Set(keys);
+          const isThere = (one: string) => Promise.resolve(listed.has(one) && present);
+          const found = (some: string[]) => compareObjects({ archives, erased }, some, isThere);
+          const orphans = async (some: string[]) =>
+            (await found(some)).filter(({ kind }) => kind === 'orphan_archive' || kind === 'orphan_object');
+          expect(await orphans(remembered)).toEqual(await orphans(keys));
+          // Looked for again where the key was not remembered.
+          if (present) expect(await found(remembered)).toEqual(await found(keys));
+        },
+      ),
+    );
   });
 
   test('has lost archives that are whole by their rows', async () => {

@@ -136,6 +136,7 @@ describe('what is made by hand', () => {
     ].sort();
     const found = await fleet.inspectFleet({});
     expect(kindsOf(found.differences)).toEqual(expected);
+    expect(found.objects).toBe(3);
     expect(found.differences.every(({ repairable, whatToDo }) => repairable && whatToDo !== '')).toBe(true);
 
     const repaired = await fleet.repairFleet({});

@@ -81,7 +81,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
     const objects = sealedStore(openObjectStore(config.objectStoreUrl), objectKeys(provisioner));
     const sweeper = new ObjectSweeper(tenants, objects, logger);
     open.defer(() => sweeper.close());
-    const exports = new ExportRunner({ tenants, objects }, logger);
+    const exports = new ExportRunner({ tenants, objects, sweeper }, logger);
     open.defer(() => exports.close());
 
     const queue = createClient(QueueService, catalog);

@@ -5,6 +5,7 @@ import { openProxy, testCluster, type Fault, type Proxy } from '@mad/testing';
 import { columnsOf, type Outcome } from './support/columns.ts';
 import { failureOf } from './support/errors.ts';
 import { newSmiles } from './support/smiles.ts';
+import { atomAt } from './support/structures.ts';
 import { onServer } from './support/tenant-database.ts';
 import { docking, openWorld, rows, type BatchInit, type Organization, type World } from './support/world.ts';
 
@@ -119,6 +120,44 @@ describe('a connection that is reset', () => {
     },
     120_000,
   );
+});
+
+test('structures of a batch are kept whose commit was not heard of', async () => {
+  const startedBatch = async () => {
+    const { id, jobId } = await startedJob();
+    await world.start(org, id);
+    const poses = [{ replicate: 1, poseRank: 1, score: -7, rawScore: -9, rmsdLb: 0, rmsdUb: 0, molBlock: atomAt(1) }];
+    const columns = columnsOf([{ itemNo: 1, score: -7, poses }], 'kcal/mol');
+    return { id, jobId, batch: { ...(await world.lease(org, id, 1)), batch: 1, ...columns } };
+  };
+  const clean = await startedBatch();
+  const before = proxy.passed.server;
+  await world.stream([clean.batch]);
+  const bytes = proxy.passed.server - before;
+  await world.finish(org, clean.id);
+  let unheard = 0;
+  // The answer to COMMIT, 18 bytes, is the last that comes; a connection that is new is told some more before.
+  for (let more = -48; more <= 96; more += 6) {
+    const { id, jobId, batch } = await startedBatch();
+    proxy.break({ kind: 'cut', from: 'server', afterBytes: bytes + more });
+    const failure = await failureOf(world.stream([batch]));
+    proxy.break({ kind: 'cut', from: 'server', afterBytes: Number.POSITIVE_INFINITY });
+    const [taken] = await rows<{ batches: number }>(
+      org,
+      'SELECT batches FROM task_executions WHERE task_execution_id = $1',
+      [id],
+    );
+    if (failure !== undefined && taken!.batches === 1) unheard += 1;
+    await world.stream([batch]);
+    const noted = await rows(
+      org,
+      'SELECT o.state FROM docking_results d JOIN stored_objects o ON o.object_id = d.pose_object WHERE d.job_id = $1',
+      [jobId],
+    );
+    expect(noted).toEqual([{ state: 'kept' }]);
+    await world.finish(org, id);
+  }
+  expect(unheard).toBeGreaterThan(0);
 });
 
 test('a statement that takes too long is told so and changes nothing; the same stream goes on afterwards', async () => {

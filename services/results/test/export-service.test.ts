@@ -379,6 +379,10 @@ describe('an export that cannot be, or is not wanted any more', () => {
     const exportId = await beginExport(world.exports, org, { jobId, format: ExportFormat.SDF });
     const { export: failed } = await endedExport(world.exports, org, jobId, exportId);
     expect(failed).toMatchObject({ state: ExportState.FAILED, error: expect.stringContaining('missing') });
+    for (let round = 0; (await rows(org, `SELECT FROM stored_objects WHERE owner_id = $1`, [exportId])).length > 0;) {
+      if ((round += 1) > 200) throw new Error('what it began is still noted');
+      await sleep(25);
+    }
     // Without structures it can be taken away.
     await exported({ jobId, format: ExportFormat.CSV });
   });

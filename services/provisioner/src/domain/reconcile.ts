@@ -158,9 +158,14 @@ export interface ObjectIntent {
 const ARCHIVE = /^orgs\/([0-9a-f-]{36})\/backups\/[0-9a-f-]{36}\/[0-9a-f]+$/;
 const OF_ORGANIZATION = /^orgs\/([0-9a-f-]{36})\//;
 
+/** True for a key that `compareObjects` can find a difference in: all others need not be remembered. */
+export function isJudged(key: string, erased: ReadonlySet<string>): boolean {
+  return ARCHIVE.test(key) || erased.has(OF_ORGANIZATION.exec(key)?.[1] ?? '');
+}
+
 /**
- * The differences of the object store. `keys` were listed before the rows were read: a key is noted before it gets content,
- * so that what is listed without being noted never will be. `isThere` looks again.
+ * The differences of the object store. `keys` are those that are judged; they were listed before the rows were read: a key is
+ * noted before it gets content, so that what is listed without being noted never will be. `isThere` looks again.
  */
 export async function compareObjects(
   { archives, erased }: ObjectIntent,

@@ -7,6 +7,7 @@ import { migrationsText, templateName } from '../domain/names.ts';
 import {
   compareObjects,
   compareServer,
+  isJudged,
   type Difference,
   type ObjectIntent,
   type ServerFacts,
@@ -45,14 +46,16 @@ export async function look(options: LookOptions): Promise<Look> {
     const facts = servers.map(async (server) => [server.name, await factsOf(options, server)] as const);
     return new Map(await Promise.all(facts));
   };
+  // Before the walk: of an organization that is erased meanwhile objects may be listed that are about to go.
+  const erased = await erasedOf(database);
   // Everything outside is written down before it is made: what is seen first has its row by then, if it ever has.
-  const keys = await Array.fromAsync(objects.walk('orgs'));
+  const { judged, count } = await listObjects(objects, erased);
   const before = await seen();
-  const { intents, live, objectIntent } = await intentOf(options, await templatesOf(options));
+  const { intents, live, archives } = await intentOf(options, await templatesOf(options));
   const after = await seen();
   const differences: Difference[] = [];
   const unreachable: string[] = [];
-  const looked = { databases: 0, roles: 0, objects: keys.length };
+  const looked = { databases: 0, roles: 0, objects: count };
   for (const { name } of servers) {
     const [first, second] = [before.get(name), after.get(name)];
     if (first === undefined || second === undefined) {
@@ -64,9 +67,30 @@ export async function look(options: LookOptions): Promise<Look> {
     const intent = intents.get(name) ?? emptyIntent(name);
     differences.push(...compareServer(intent, first, second, { schemas: owners.schemas, live }));
   }
-  differences.push(...(await compareObjects(objectIntent, keys, (key) => objects.exists(key))));
+  differences.push(...(await compareObjects({ archives, erased }, judged, (key) => objects.exists(key))));
   if (differences.length > 0) logger.warn({ differences: differences.length }, 'rows and servers differ');
   return { differences, unreachable, looked };
+}
+
+async function erasedOf(database: Database): Promise<Set<string>> {
+  const rows = await database.asSystem((tx) =>
+    tx.query<{ orgId: string }>('SELECT org_id AS "orgId" FROM provisioner.erasure_records'),
+  );
+  return new Set(rows.map(({ orgId }) => orgId));
+}
+
+/** Counts the objects of all organizations, and keeps the keys that are judged: there may be millions of others. */
+export async function listObjects(
+  objects: Pick<ObjectStore, 'walk'>,
+  erased: ReadonlySet<string>,
+): Promise<{ judged: string[]; count: number }> {
+  const judged: string[] = [];
+  let count = 0;
+  for await (const key of objects.walk('orgs')) {
+    count += 1;
+    if (isJudged(key, erased)) judged.push(key);
+  }
+  return { judged, count };
 }
 
 /** Undefined where the server does not answer. */
@@ -139,7 +163,6 @@ async function intentOf({ database }: LookOptions, current: ReadonlyMap<string, 
          completed_at IS NOT NULL AND deleting_at IS NULL AS whole
        FROM provisioner.backups WHERE object_key <> ''`,
     );
-    const erased = await tx.query<{ orgId: string }>('SELECT org_id AS "orgId" FROM provisioner.erasure_records');
     const names = new Set([...tenants, ...recorded, ...stock].map(({ server }) => server));
     const intents = new Map<string, ServerIntent>();
     for (const server of names) {
@@ -154,11 +177,7 @@ async function intentOf({ database }: LookOptions, current: ReadonlyMap<string, 
       const inUse = new Set(of(recorded).map(({ name }) => name));
       intents.set(server, { server, tenants: of(tenants), recorded: inUse, stock: of(stock), templates });
     }
-    return {
-      intents,
-      live: new Set(live.map(({ digits }) => digits)),
-      objectIntent: { archives, erased: new Set(erased.map(({ orgId }) => orgId)) },
-    };
+    return { intents, live: new Set(live.map(({ digits }) => digits)), archives };
   });
 }
 

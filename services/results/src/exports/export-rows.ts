@@ -37,8 +37,8 @@ export function isAbandoned({ state, lease_until: until }: ExportEntityRow, now:
 }
 
 /**
- * Takes the export for `owner`; undefined when it has ended, is gone, or somebody else writes it. What a process that died
- * was writing is given up: its part is begun anew.
+ * Takes the export for `owner`; undefined when it has ended, is gone, or somebody else writes it. The part that a process that
+ * died was writing is begun anew.
  */
 export async function takeExport(tx: TenantTx, exportId: string, owner: string): Promise<ExportEntityRow | undefined> {
   const [row] = await tx.query<ExportEntityRow>(
@@ -47,11 +47,6 @@ export async function takeExport(tx: TenantTx, exportId: string, owner: string):
       RETURNING ${EXPORT_COLUMNS_SQL}`,
     [exportId, owner],
   );
-  if (row !== undefined) {
-    await tx.execute(`UPDATE stored_objects SET state = 'dropped' WHERE owner_id = $1 AND state = 'writing'`, [
-      exportId,
-    ]);
-  }
   return row;
 }
 

@@ -7,6 +7,7 @@ import type { ExportEntityRow } from '../db/entities/export.ts';
 import { parseFilter, type HitFilter } from '../domain/hit-filter.ts';
 import { keepObject, noteObject, objectKey } from '../objects/object-notes.ts';
 import { readStructures } from '../objects/structures.ts';
+import type { ObjectSweeper } from '../objects/sweep.ts';
 import { readExportPage, type ExportedHit } from '../rpc/hit-export.ts';
 import { taskNamed } from '../rpc/job-tasks.ts';
 import { requireJob, type JobTask } from '../runs/job-image.ts';
@@ -22,6 +23,7 @@ const RENEW_MS = 5 * SECOND_MS;
 export interface ExportWriterDeps {
   tenants: Tenants;
   objects: ObjectStore;
+  sweeper: ObjectSweeper;
 }
 
 /** Who writes: the lease's owner, until the signal says that the process ends. */
@@ -69,7 +71,7 @@ interface PartToWrite {
 
 /** Writes one part; returns where the next one goes on. */
 async function writePart(deps: ExportWriterDeps, writer: ExportWriter, part: PartToWrite): Promise<Cursor | 'end'> {
-  const { tenants, objects } = deps;
+  const { tenants, objects, sweeper } = deps;
   const { orgId, owner, signal } = writer;
   const { row, partNo } = part;
   const exportId = row.export_id;
@@ -101,21 +103,31 @@ async function writePart(deps: ExportWriterDeps, writer: ExportWriter, part: Par
       yield piece;
     }
   }
-  await objects.putStreamIfAbsent(objectKey(orgId, object), Readable.from(pieces(), { objectMode: false }));
-  const { rows, next } = hits;
-  await tenants.transact(orgId, async (tx) => {
-    if (!(await keepObject(tx, object.objectId, size))) throw new ExportLost('the part took too long and was given up');
+  const content = Readable.from(pieces(), { objectMode: false });
+  let isPut = false;
+  try {
+    await objects.putStreamIfAbsent(objectKey(orgId, object), content);
+    isPut = true;
     const written = {
       export_id: exportId,
       part_no: partNo,
       object_id: object.objectId,
-      rows,
+      rows: hits.rows,
       size_bytes: size,
       sha256: hash.digest('hex'),
     };
-    await addPart(tx, owner, written, next ?? null);
-  });
-  return next ?? 'end';
+    await tenants.transact(orgId, async (tx) => {
+      if (!(await keepObject(tx, object.objectId, size))) {
+        throw new ExportLost('the part took too long and was given up');
+      }
+      await addPart(tx, owner, written, hits.next ?? null);
+    });
+  } catch (error) {
+    // What the store failed to say may yet come: that stays noted.
+    if (isPut || content.errored !== null) await sweeper.giveUp(orgId, object);
+    throw error;
+  }
+  return hits.next ?? 'end';
 }
 
 /** The hits of one part, page by page. A connection is held for the rows of a page only. */

@@ -40,20 +40,30 @@ export async function keepObject(tx: TenantTx, objectId: string, sizeBytes: numb
   return kept === 1;
 }
 
-/** Gives up objects of an execution: what its lost attempts have written. They are removed by the next sweep. */
+/**
+ * Gives up objects of executions, which are locked: what lost attempts have written. They are removed by the next sweep. What
+ * is being written stays noted: it may come at any moment, and its writer gives it up or the sweeper does once none can be at it.
+ */
 export async function dropObjectsOfExecutions(tx: TenantTx, executionIds: readonly string[]): Promise<void> {
   await tx.execute(
-    `UPDATE stored_objects SET state = 'dropped' WHERE task_execution_id = ANY ($1::uuid[]) AND state <> 'dropped'`,
+    `UPDATE stored_objects SET state = 'dropped' WHERE task_execution_id = ANY ($1::uuid[]) AND state = 'kept'`,
     [executionIds],
   );
 }
 
-/** Gives up all objects of a job or an export. They are removed by the next sweep. */
+/** The same for all objects of an export, which is locked. */
 export async function dropObjectsOfOwner(tx: TenantTx, ownerId: string): Promise<void> {
-  await tx.execute(`UPDATE stored_objects SET state = 'dropped' WHERE owner_id = $1 AND state <> 'dropped'`, [ownerId]);
+  await tx.execute(`UPDATE stored_objects SET state = 'dropped' WHERE owner_id = $1 AND state = 'kept'`, [ownerId]);
 }
 
-/** Gives up one object. */
-export async function dropObject(tx: TenantTx, objectId: string): Promise<void> {
-  await tx.execute(`UPDATE stored_objects SET state = 'dropped' WHERE object_id = $1`, [objectId]);
+/**
+ * Gives up an object by the word of its writer, who is done with it. Where its note is gone, it is noted again. One that was
+ * kept stays: its writer did not hear of a commit.
+ */
+export async function dropObject(tx: TenantTx, { objectId, purpose, ownerId }: NotedObject): Promise<void> {
+  await tx.execute(
+    `INSERT INTO stored_objects AS o (object_id, purpose, owner_id, state) VALUES ($1, $2, $3, 'dropped')
+      ON CONFLICT (object_id) DO UPDATE SET state = 'dropped' WHERE o.state = 'writing'`,
+    [objectId, purpose, ownerId],
+  );
 }

@@ -1,7 +1,7 @@
 import type { ObjectStore } from '@mad/object-store';
 import { MINUTE_MS, type Logger } from '@mad/process';
 import type { Tenants } from '@mad/tenancy';
-import { objectKey, type NotedObject } from './object-notes.ts';
+import { dropObject, objectKey, type NotedObject } from './object-notes.ts';
 
 /** An object is written within a minute or given up; so long after it was noted nobody is still at it. */
 export const WRITING_MOST_MS = 10 * MINUTE_MS;
@@ -13,6 +13,7 @@ export class ObjectSweeper {
   readonly #tenants: Tenants;
   readonly #objects: ObjectStore;
   readonly #logger: Logger;
+  readonly #asked = new Set<string>();
   readonly #running = new Map<string, Promise<void>>();
 
   constructor(tenants: Tenants, objects: ObjectStore, logger: Logger) {
@@ -26,11 +27,25 @@ export class ObjectSweeper {
    * not woken: whoever has just given something up, or begins a job, asks for it.
    */
   soon(orgId: string): void {
+    // A round that is under way may have looked before.
+    this.#asked.add(orgId);
     if (this.#running.has(orgId)) return;
-    const round = this.sweep(orgId)
-      .catch((error: unknown) => this.#logger.warn({ org_id: orgId, error }, 'objects were not swept'))
-      .finally(() => this.#running.delete(orgId));
-    this.#running.set(orgId, round as Promise<void>);
+    this.#running.set(orgId, this.#sweepWhileAsked(orgId));
+  }
+
+  async #sweepWhileAsked(orgId: string): Promise<void> {
+    while (this.#asked.delete(orgId)) {
+      await this.sweep(orgId).catch((error: unknown) =>
+        this.#logger.warn({ org_id: orgId, error }, 'objects were not swept'),
+      );
+    }
+    this.#running.delete(orgId);
+  }
+
+  /** Has an object removed whose writer is done with it and has no use for it. Does its best: what it leaves is found by its note. */
+  async giveUp(orgId: string, object: NotedObject): Promise<void> {
+    await this.#tenants.transact(orgId, (tx) => dropObject(tx, object)).catch(() => undefined);
+    this.soon(orgId);
   }
 
   /** Removes what is to go; returns how many objects went. */

@@ -29,7 +29,7 @@ import { ensurePartitions, monthOf, transactOnJob } from '../runs/partitions.ts'
 import { checkPlans, runParameters } from '../runs/plan.ts';
 import { reconcile } from '../runs/reconcile.ts';
 import { settle } from '../runs/settle.ts';
-import { giveUpStructures, storeStructures, type StoredStructures } from '../runs/pose-structures.ts';
+import { storeStructures } from '../runs/pose-structures.ts';
 import { start } from '../runs/start.ts';
 import type { NewJob } from '../runs/task-filling.ts';
 import { jsonText, withoutNul } from '../runs/text.ts';
@@ -48,11 +48,6 @@ const NO_POSES = create(PoseColumnsSchema);
 /** The payload side of a job: made by catalog's word, run by workers. */
 export function executionService(context: Context): ServiceImpl<typeof ExecutionService> {
   const { tenants, catalog, verifyLease, feed, logger, cacheTtlDays, sweeper, waker } = context;
-  /** Does its best: what it leaves, the sweeper finds by its note. */
-  const giveUp = async (orgId: string, structures: StoredStructures): Promise<void> => {
-    await giveUpStructures(tenants, orgId, structures).catch(() => undefined);
-    sweeper.soon(orgId);
-  };
   const answer = (job: JobImage, runnable: Runnable[]) => ({ progress: progressOf(job), runnable });
 
   return {
@@ -124,7 +119,7 @@ export function executionService(context: Context): ServiceImpl<typeof Execution
             append(tx, { id, attempt, batch, scored, failed, poses, structures }),
           );
         } catch (error) {
-          if (structures !== undefined) await giveUp(orgId, structures);
+          if (structures !== undefined) await sweeper.giveUp(orgId, structures.object);
           throw error;
         }
       }

@@ -5,7 +5,7 @@ import type { ObjectStore } from '@mad/object-store';
 import type { TenantTx, Tenants } from '@mad/tenancy';
 import { decideBatch, mayReport } from '../domain/execution.ts';
 import type { Poses } from '../domain/result-batch.ts';
-import { dropObject, keepObject, noteObject, objectKey, type NotedObject } from '../objects/object-notes.ts';
+import { keepObject, noteObject, objectKey, type NotedObject } from '../objects/object-notes.ts';
 import { WRITING_MOST_MS } from '../objects/sweep.ts';
 import { lockExecution } from './execution.ts';
 
@@ -68,9 +68,4 @@ export async function storeStructures(
 /** In the transaction that takes the batch: its object stays. False when it was given up meanwhile. */
 export async function keepStructures(tx: TenantTx, { object, size }: StoredStructures): Promise<boolean> {
   return keepObject(tx, object.objectId, size);
-}
-
-/** Gives up the object of a batch that was refused. */
-export async function giveUpStructures(tenants: Tenants, orgId: string, { object }: StoredStructures): Promise<void> {
-  await tenants.transact(orgId, (tx) => dropObject(tx, object.objectId));
 }

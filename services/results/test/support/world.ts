@@ -158,6 +158,7 @@ export async function openWorld({
   statementTimeoutMs = MINUTE_MS,
   tenantInFlight = 256,
   metrics,
+  objectStoreUrl,
 }: {
   redisUrl?: string;
   logger?: Logger;
@@ -166,6 +167,8 @@ export async function openWorld({
   statementTimeoutMs?: number;
   tenantInFlight?: number;
   metrics?: Metrics;
+  /** Instead of `objectFolder`. */
+  objectStoreUrl?: string;
 } = {}): Promise<World> {
   const around: Neighbourhood = {
     routes: new Map(),
@@ -177,6 +180,7 @@ export async function openWorld({
   };
   const neighbours = await serveNeighbours(around);
   const objectFolder = await mkdtemp(join(tmpdir(), 'mad-results-objects-'));
+  const storeUrl = objectStoreUrl ?? pathToFileURL(objectFolder).href;
   const keys = await testServiceKeys(['identity', 'catalog', 'results', 'provisioner', 'worker']);
   const address = `127.0.0.1:${neighbours.port}`;
   const open = (): Promise<RunningResults> =>
@@ -198,7 +202,7 @@ export async function openWorld({
         retentionGraceHours: 24,
         node: 'mad-results-test',
         exportPartRows,
-        objectStoreUrl: pathToFileURL(objectFolder).href,
+        objectStoreUrl: storeUrl,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
       },
@@ -260,7 +264,7 @@ export async function openWorld({
       IDENTITY_ADDRESS: address,
       RESULTS_SERVICE_KEY: JSON.stringify(keys.private.results),
       MAD_SERVICE_KEYS: JSON.stringify(keys.public),
-      OBJECT_STORE_URL: pathToFileURL(objectFolder).href,
+      OBJECT_STORE_URL: storeUrl,
       RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
     },
     address: () => `127.0.0.1:${results.port}`,
