@@ -5,6 +5,7 @@ import { dropIndex, untilGivenUp } from '../drift/build-index.ts';
 import { asOwnerInside } from '../drift/look.ts';
 import { lockHeld, noteResult, type Held } from '../operations/lease.ts';
 import type { Step } from '../provisioning/steps.ts';
+import { databaseExists } from '../servers/tenant-database.ts';
 import { buildOwnIndex } from './own-indexes.ts';
 
 /** What operations with an index are told. */
@@ -43,9 +44,12 @@ export const INDEX_STEPS = {
     });
   },
 
-  async drop_index({ database, connections }, _client, { tenant, server }, held) {
+  async drop_index({ database, connections }, client, { tenant, server }, held) {
     const { orgId, schema } = held;
-    await asOwnerInside(connections, server, tenant, (inside) => dropIndex(inside, schema, nameOf(held)));
+    // A database that was lost has none, and the one that is restored gets none.
+    if (await databaseExists(client, tenant.database_name)) {
+      await asOwnerInside(connections, server, tenant, (inside) => dropIndex(inside, schema, nameOf(held)));
+    }
     await database.asSystem(async (tx) => {
       await lockHeld(tx, held);
       await tx.execute('DELETE FROM provisioner.tenant_indexes WHERE org_id = $1 AND schema = $2 AND name = $3', [
