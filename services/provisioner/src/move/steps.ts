@@ -14,7 +14,15 @@ import { moveParams } from './move-params.ts';
 import { ONLINE_STEPS, stopReceiving, stopSending } from './online-steps.ts';
 import { makeMissingPartitions } from './partitions.ts';
 import { onEnd, systemOf } from './places.ts';
-import { beginGivingBack, beginMoving, giveBack, leaveBehind, rememberAt, switchServer, type Leaving } from './records.ts';
+import {
+  beginGivingBack,
+  beginMoving,
+  giveBack,
+  leaveBehind,
+  rememberAt,
+  switchServer,
+  type Leaving,
+} from './records.ts';
 import { RowsOfDatabase } from './rows.ts';
 
 export const loginsOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
