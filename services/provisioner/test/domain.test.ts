@@ -1,7 +1,15 @@
 import { describe, expect, test } from '@jest/globals';
 import { uuidv7 } from '@mad/process';
 import { databaseName, loginName, MAX_SCHEMA_LENGTH, migrationsText, templateName } from '../src/domain/names.ts';
-import { firstStep, mayCleanUp, objectsOf, PLANS, stepAfter, type OperationKind } from '../src/domain/plan.ts';
+import {
+  firstStep,
+  mayCleanUp,
+  objectsOf,
+  PLANS,
+  stateAfter,
+  stepAfter,
+  type OperationKind,
+} from '../src/domain/plan.ts';
 import { ensureAnswer, freezeAnswer, resumeAnswer, suspendAnswer, TENANT_STATES } from '../src/domain/tenant-state.ts';
 
 describe('plans', () => {
@@ -12,6 +20,14 @@ describe('plans', () => {
     }
     expect(seen).toEqual(PLANS[kind].steps);
     expect(() => stepAfter(kind, kind === 'migrate' ? 'verify' : 'migrate')).toThrow(RangeError);
+  });
+
+  test('a restore gives a tenant back in the state it was in', () => {
+    for (const state of ['ready', 'suspended', 'read_only']) expect(stateAfter('restore', { state })).toBe(state);
+    // As it was noted by a release before.
+    expect(stateAfter('restore', {})).toBe('ready');
+    expect(stateAfter('freeze', { state: 'suspended' })).toBe('read_only');
+    expect(stateAfter('backup', {})).toBeUndefined();
   });
 
   test('every object a tenant gets is named before it is made', () => {
@@ -105,5 +121,14 @@ describe('states', () => {
     expect(freezeAnswer('read_only', 'open_connections')).toBe('wait');
     expect(freezeAnswer('moving', null)).toBe('wait');
     expect(freezeAnswer('erased', null)).toBe('nothing');
+  });
+  test('what is shut is shut, whatever else is done with it; what is restored may have to be resumed', () => {
+    for (const step of ['write_archive', 'load_copy', 'renew_login']) {
+      expect(suspendAnswer('suspended', step)).toBe('nothing');
+      expect(freezeAnswer('read_only', step)).toBe('nothing');
+      expect(resumeAnswer('suspended', step)).toBe('wait');
+    }
+    for (const step of ['open_writes', 'open_connections']) expect(suspendAnswer('suspended', step)).toBe('wait');
+    expect(resumeAnswer('restoring', 'swap_in')).toBe('wait');
   });
 });

@@ -25,8 +25,13 @@ export function noteMigrations(schema: string): MigrationClass[] {
   return [create, stars];
 }
 
-/** The owner of a tenant schema, as a service of its own. */
-export async function serveSchemaOwner(schema: string, migrations: MigrationClass[], port = 0): Promise<RpcServer> {
+/** The owner of a tenant schema, as a service of its own. Each request waits for what `gate` makes of it. */
+export async function serveSchemaOwner(
+  schema: string,
+  migrations: MigrationClass[],
+  port = 0,
+  gate: (message: unknown) => Promise<void> = () => Promise.resolve(),
+): Promise<RpcServer> {
   return serveRpc({
     service: schema,
     host: '127.0.0.1',
@@ -35,6 +40,10 @@ export async function serveSchemaOwner(schema: string, migrations: MigrationClas
     services: [tenantSchemaService({ schema, migrations, logger: silent })],
     interceptors: [
       accessInterceptor({ verifyUser: testVerifier(), verifyService: await testServiceVerifier(['provisioner']) }),
+      (next) => async (request) => {
+        if (!request.stream) await gate(request.message);
+        return next(request);
+      },
     ],
     logger: silent,
     drainMs: 0,

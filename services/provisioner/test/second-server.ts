@@ -16,7 +16,11 @@ export interface SecondServer {
   adminUrlTo(database: string): string;
   /** Databases and logins of the schema that are there, without what waits for tenants to come. */
   objects(): Promise<{ databases: string[]; roles: string[] }>;
-  /** Kills it with its sessions, and starts it again on its data. */
+  /** Kills it with its sessions. */
+  down(): Promise<void>;
+  /** Starts it again, at the same address, on its data. */
+  up(): Promise<void>;
+  /** Both. */
   crash(): Promise<void>;
   close(): Promise<void>;
 }
@@ -53,7 +57,7 @@ export async function startSecondServer(
   };
   let admin = await connect();
   const { hostname: host, port } = new URL(server.adminUrl);
-  return {
+  const self: SecondServer = {
     name,
     host,
     port: Number(port),
@@ -77,11 +81,17 @@ export async function startSecondServer(
       );
       return { databases: databases.rows.map((row) => row.name), roles: roles.rows.map((row) => row.name) };
     },
-    async crash() {
+    async down() {
       process.kill(server.pid, 'SIGKILL');
       await server.exited;
+    },
+    async up() {
       server = await startEmbeddedPostgres({ ...options, port: Number(port) });
       admin = await connect();
+    },
+    async crash() {
+      await self.down();
+      await self.up();
     },
     async close() {
       await admin.end();
@@ -90,4 +100,5 @@ export async function startSecondServer(
       await rm(home, { recursive: true, force: true });
     },
   };
+  return self;
 }

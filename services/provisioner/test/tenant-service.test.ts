@@ -104,7 +104,7 @@ describe('EnsureTenant', () => {
   test('asked for by many at once makes one', async () => {
     const orgId = uuidv7();
     const answers = await Promise.all(
-      Array.from({ length: 8 }, () => mad.tenants().ensureTenant({ orgId, schema: SCHEMA })),
+      Array.from({ length: 20 }, () => mad.tenants().ensureTenant({ orgId, schema: SCHEMA })),
     );
     expect(new Set(answers.map(({ tenant }) => tenant!.state))).toEqual(new Set([TenantState.READY]));
     const { rows } = await mad.rows.query<{ n: string }>(

@@ -22,6 +22,8 @@ interface MoveResult {
   rows?: number;
   pause_ms?: number;
   kept_database?: string;
+  /** Why the old server could not be cleared. */
+  left_behind?: string;
 }
 
 /** db move: an organization's database to another server. */
@@ -46,9 +48,19 @@ export function moveCommand(db: Command, env: Env): void {
             last.state === OperationState.CANCELLED ? 'was cancelled' : `failed at ${last.step}: ${last.error}`;
           throw new CommandFailure(`move ${end}: the organization works where it did`, EXIT.failed);
         }
-        const { from, rows, pause_ms: pause, kept_database: kept } = (last.result ?? {}) as MoveResult;
+        const {
+          from,
+          rows,
+          pause_ms: pause,
+          kept_database: kept,
+          left_behind: left,
+        } = (last.result ?? {}) as MoveResult;
         const paused = online ? 'nobody let in' : 'nothing written';
-        const text = `${schema} moved from ${from} to ${server}: ${rows} rows, ${paused} for ${pause} ms; ${kept} is kept on ${from}`;
+        const there =
+          left === undefined
+            ? `${kept} is kept on ${from}`
+            : `${from} could not be cleared (${left}): what is left there is removed when it answers`;
+        const text = `${schema} moved from ${from} to ${server}: ${rows} rows, ${paused} for ${pause} ms; ${there}`;
         output.answer(jsonOf(OperationSchema, last), text);
       }),
     );

@@ -5,7 +5,7 @@ import { invalid, notFound, rpcError } from '@mad/rpc';
 import type { BackupRow } from '../db/entities/backup.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { canBeArchived } from '../domain/backup-rules.ts';
-import type { OperationKind, TenantKey } from '../domain/plan.ts';
+import type { OperationKind, RestoredState, TenantKey } from '../domain/plan.ts';
 import { begin, type Held, type Request } from '../operations/lease.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
 import { BACKUP_COLUMNS } from './backup-rows.ts';
@@ -51,13 +51,11 @@ export async function beginWithBackup(
   }
   const key: TenantKey = { orgId: backup.org_id, schema: backup.schema };
   const tenant = await idleTenant(tx, key);
-  if (kind === 'restore' && tenant.state !== 'ready') {
-    throw conflict(backupId, `the tenant is ${tenant.state}: only a ready one is restored`);
-  }
   const params: BackupParams = {
     backup_id: backupId,
     ...(keepMs === undefined ? {} : { keep_ms: keepMs }),
     ...(table === undefined ? {} : { table }),
+    ...(kind === 'restore' ? { state: tenant.state as RestoredState } : {}),
   };
   return begin(tx, key, kind, { ...request, params: { ...params } });
 }

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type pg from 'pg';
-import { copyName, replacedName, schemaApp, schemaOwner, type ListedMigration } from '../domain/names.ts';
-import type { StepName } from '../domain/plan.ts';
+import { copyName, replacedName, schemaOwner, type ListedMigration } from '../domain/names.ts';
+import type { RestoredState, StepName } from '../domain/plan.ts';
 import { buildOwnIndexes } from '../indexes/own-indexes.ts';
 import { lockHeld, noteResult, type Held } from '../operations/lease.ts';
 import { Cancelled } from '../operations/stops.ts';
 import { appendChange } from '../provisioning/changes.ts';
+import { namesOf, openAs } from '../provisioning/opening.ts';
 import type { Step, StepContext, Subject } from '../provisioning/steps.ts';
 import { findDataKey, prepareDataKey, unwrapDataKey } from '../secrets/data-keys.ts';
 import * as server from '../servers/tenant-database.ts';
@@ -29,6 +30,8 @@ export interface BackupParams {
   keep_ms?: number;
   /** Which table is brought back, where only one is. */
   table?: string;
+  /** What the tenant was when its restore began, and is afterwards. */
+  state?: RestoredState;
 }
 
 const paramsOf = ({ params }: Held): BackupParams => params as unknown as BackupParams;
@@ -157,15 +160,14 @@ export const BACKUP_STEPS = {
   },
 
   async swap_in(context, client, subject, held) {
-    const { database } = context;
-    const { tenant, logins } = subject;
+    const { database, connections } = context;
+    const { tenant } = subject;
     const { schema, operationId } = held;
-    const names = logins.map(({ name }) => name);
     const [copy, replaced] = [copyName(schema, operationId), replacedName(schema, operationId)];
     await database.asSystem((tx) => beginSwap(tx, held, tenant.server_id, replaced));
     if (await server.databaseExists(client, copy)) {
       if (await server.databaseExists(client, tenant.database_name)) {
-        await server.closeConnections(client, tenant.database_name, names);
+        await server.closeConnections(client, tenant.database_name, namesOf(subject));
         await server.exchange(client, { current: tenant.database_name, replaced, next: copy });
       } else {
         // Lost: there is nothing to keep.
@@ -174,8 +176,7 @@ export const BACKUP_STEPS = {
     }
     // Nobody is let in before the restored database is whole, and the wall stands.
     const done = await toNewest(context, client, subject, held, tenant.database_name);
-    await server.admitLogins(client, tenant.database_name, schemaApp(schema), logins);
-    await server.checkWall(client, tenant.database_name, schemaApp(schema), names);
+    await openAs(connections, client, subject, paramsOf(held).state ?? 'ready');
     return { schemaVersion: done.version, fingerprint: done.fingerprint };
   },
 } satisfies Partial<Record<StepName, Step>>;

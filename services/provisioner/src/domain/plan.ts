@@ -1,4 +1,5 @@
 import { copyName, databaseName, loginName } from './names.ts';
+import type { TenantStateName } from './tenant-state.ts';
 
 /** Something that is undertaken with a tenant. */
 export type OperationKind =
@@ -78,6 +79,9 @@ export interface TenantKey {
 /** The organization of what is undertaken for none. */
 export const NOBODY = '00000000-0000-0000-0000-000000000000';
 
+/** What a tenant that is restored was, and is again afterwards. */
+export type RestoredState = Extract<TenantStateName, 'ready' | 'suspended' | 'read_only'>;
+
 /** How an operation goes, and what its end means for the tenant. */
 export interface Plan {
   /**
@@ -85,15 +89,18 @@ export interface Plan {
    * anew.
    */
   steps: readonly StepName[];
-  /** The state the tenant is in afterwards, under a new generation where it was not before; where not, it stays. */
-  opens?: 'ready' | 'read_only' | 'erased';
+  /**
+   * The state the tenant is in afterwards, under a new generation where it was not before; where not, it stays. `as_before`:
+   * the one that was noted when the operation began.
+   */
+  opens?: 'ready' | 'read_only' | 'erased' | 'as_before';
   /** What it made on the server is the tenant's from then on, so that its cleanup records go. */
   keepsObjects?: true;
   /** Routers are told of the end; where not, they were told at the beginning. */
   announces: boolean;
   /**
    * What a failing step does: `fail_tenant` leaves a FAILED tenant that goes on at this step when it is asked for again,
-   * `stop` ends the operation and leaves the tenant as it was, `retry` tries again and again.
+   * `stop` ends the operation and leaves the tenant as it was, `retry` tries again and again, unless what it works on is gone.
    */
   onFailure: 'fail_tenant' | 'stop' | 'retry';
   /** Whether it may be given up before any of its steps begins; one that has begun is carried through. */
@@ -160,7 +167,7 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
   },
   restore: {
     steps: ['build_copy', 'load_copy', 'migrate_copy', 'swap_in'],
-    opens: 'ready',
+    opens: 'as_before',
     announces: true,
     onFailure: 'stop',
     cancellable: true,
@@ -230,6 +237,13 @@ export const PLANS: Readonly<Record<OperationKind, Plan>> = {
     long: true,
   },
 };
+
+/** The state a tenant is in when its operation is done; undefined where it stays in the one it has. */
+export function stateAfter(kind: OperationKind, params: { state?: unknown }): TenantStateName | undefined {
+  const { opens } = PLANS[kind];
+  // A release before this one restored only what was ready, and noted nothing.
+  return opens === 'as_before' ? ((params.state as RestoredState | undefined) ?? 'ready') : opens;
+}
 
 /** Whether an operation that is at this step can no longer be given up. */
 export function mustBeCarriedThrough(kind: OperationKind, step: StepName): boolean {

@@ -80,12 +80,3 @@ async function locked(
   }
   await fn();
 }
-
-/** Those of the roles that the server has. */
-export async function presentRoles(client: pg.ClientBase, names: readonly string[]): Promise<string[]> {
-  const { rows } = await client.query<{ rolname: string }>(
-    'SELECT rolname FROM pg_roles WHERE rolname = ANY ($1) ORDER BY 1',
-    [names],
-  );
-  return rows.map(({ rolname }) => rolname);
-}

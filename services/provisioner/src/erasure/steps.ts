@@ -1,13 +1,14 @@
 import { loginName } from '../domain/names.ts';
 import type { StepName } from '../domain/plan.ts';
 import { lockHeld, type Held } from '../operations/lease.ts';
-import { Cancelled } from '../operations/stops.ts';
 import { appendChange } from '../provisioning/changes.ts';
 import type { Step, StepContext } from '../provisioning/steps.ts';
+import { presentRoles } from '../servers/login-roles.ts';
+import { removeDatabase } from '../servers/remove-database.ts';
 import * as database from '../servers/tenant-database.ts';
 import type { ErasureParams } from './begin.ts';
 import { destroyKeys } from './destroy-keys.ts';
-import { eachPlace, presentRoles } from './places.ts';
+import { eachPlace } from './places.ts';
 import { keepRecord, keepRow } from './records.ts';
 import { signErasure, type SignedErasure } from './signature.ts';
 import { noteTally, readTally, union } from './tally.ts';
@@ -23,32 +24,22 @@ export const ERASURE_STEPS = {
     await eachPlace(context, client, server, held, async ({ client: there, tenants }) => {
       for (const { database_name: name, schema } of tenants) {
         stop.throwIfAborted();
-        if (!(await database.databaseExists(there, name))) continue;
-        const roles = await presentRoles(
+        await database.closeConnections(
           there,
+          name,
           SLOTS.map((slot) => loginName(schema, held.orgId, slot)),
         );
-        if (roles.length > 0) await database.closeConnections(there, name, roles);
       }
     });
   },
 
   async drop_databases(context, client, { server }, held) {
-    await noteTally(context.database, held, async (tally, tx) => {
-      // Its end may have been asked for after the step before began: from here on nobody can.
-      const cancelled = await tx.execute(
-        'SELECT FROM provisioner.operations WHERE operation_id = $1 AND cancel_requested_at IS NOT NULL',
-        [held.operationId],
-      );
-      if (cancelled > 0 && !tally.dropping) throw new Cancelled('its end was asked for');
-      return { dropping: true };
-    });
     await eachPlace(context, client, server, held, async ({ client: there, server: place, names }) => {
       const present: string[] = [];
       for (const name of names.databases) if (await database.databaseExists(there, name)) present.push(name);
       const found = present.map((name) => `${place.name}/${name}`);
       await noteTally(context.database, held, ({ databases }) => ({ databases: union(databases, found) }));
-      for (const name of present) await database.dropDatabase(there, name);
+      for (const name of present) await removeDatabase(context.connections, place, there, name);
     });
     await context.database.asSystem(async (tx) => {
       await tx.execute('DELETE FROM provisioner.tenant_stock WHERE org_id = $1', [held.orgId]);

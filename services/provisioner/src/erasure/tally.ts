@@ -6,8 +6,6 @@ import { lockHeld, type Held } from '../operations/lease.ts';
  * whoever goes on after a crash counts nothing twice and forgets nothing.
  */
 export interface Tally {
-  /** The first drop has begun: it cannot be given up any more. */
-  dropping?: boolean;
   databases: string[];
   roles: string[];
   objects: number;

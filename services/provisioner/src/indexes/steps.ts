@@ -7,6 +7,7 @@ import { dropIndex, endGivenUp, untilGivenUp } from '../drift/build-index.ts';
 import { asOwnerInside } from '../drift/look.ts';
 import { lockHeld, noteResult, type Held } from '../operations/lease.ts';
 import type { Step } from '../provisioning/steps.ts';
+import { databaseExists } from '../servers/tenant-database.ts';
 import { buildOwnIndex } from './own-indexes.ts';
 
 /** What operations with an index are told. */
@@ -45,13 +46,16 @@ export const INDEX_STEPS = {
   async drop_index({ database, connections }, client, { tenant, server }, held, stop) {
     const index = await noted(database, held);
     if (index === undefined) return;
-    await endGivenUp(client, tenant.database_name);
-    // It may wait for a transaction that a suspension would end.
-    await watched(database, held, stop, (_progress, signal) =>
-      asOwnerInside(connections, server, tenant, (inside) =>
-        untilGivenUp(inside, signal, () => dropIndex(inside, held.schema, index)),
-      ),
-    );
+    // A database that was lost has none, and the one that is restored gets none.
+    if (await databaseExists(client, tenant.database_name)) {
+      await endGivenUp(client, tenant.database_name);
+      // It may wait for a transaction that a suspension would end.
+      await watched(database, held, stop, (_progress, signal) =>
+        asOwnerInside(connections, server, tenant, (inside) =>
+          untilGivenUp(inside, signal, () => dropIndex(inside, held.schema, index)),
+        ),
+      );
+    }
     await database.asSystem((tx) => forget(tx, held));
   },
 
@@ -59,6 +63,7 @@ export const INDEX_STEPS = {
   async drop_unfinished({ database, connections }, client, { tenant, server }, held) {
     const index = await noted(database, held);
     if (index?.state !== 'building') return;
+    if (!(await databaseExists(client, tenant.database_name))) return database.asSystem((tx) => forget(tx, held));
     await endGivenUp(client, tenant.database_name);
     // Not on the connection it was built on: that is gone, or of no use.
     const gone = await asOwnerInside(connections, server, tenant, async (inside) => {

@@ -4,6 +4,7 @@ import { prepareSession } from '../backups/snapshot.ts';
 import { watched } from '../backups/watched.ts';
 import { schemaOwner, streamName } from '../domain/names.ts';
 import type { StepName } from '../domain/plan.ts';
+import { untilGivenUp } from '../drift/build-index.ts';
 import { noteResult, readResult, type Held } from '../operations/lease.ts';
 import type { Step, StepContext, Subject } from '../provisioning/steps.ts';
 import { closeConnections, databaseExists } from '../servers/tenant-database.ts';
@@ -26,7 +27,8 @@ export const ONLINE_STEPS = {
     const stream = streamOf(held, subject);
     const { schema } = held;
     // What an attempt before left.
-    await stopReplication(context, client, subject, held);
+    await stopSending(context, client, subject, held);
+    await stopReceiving(context, client, subject, held);
     await bothEnds(context, client, subject, held, async (ends) => {
       const { tables } = await makeMissingPartitions(context, ends, subject.tenant, stop);
       // Partitions come by way of their parents, those that are made meanwhile as well.
@@ -76,27 +78,29 @@ export const ONLINE_STEPS = {
   async drain(context, client, subject, held, stop) {
     const stream = streamOf(held, subject);
     const { schema } = held;
-    await bothEnds(context, client, subject, held, async (ends) => {
-      const listed = await makeMissingPartitions(context, ends, subject.tenant, stop);
-      await inside(context, ends, stream, async (from, to) => {
-        const { drained = false } = (await readResult(context.database, held)) as { drained?: boolean };
-        if (!drained) await drain(ends.source.client, from, stream.name, stop);
-        await context.database.asSystem((tx) => noteResult(tx, held, { drained: true }));
-        await replication.unsubscribe(to, stream);
-        for (const one of [from, to]) await prepareSession(one, schemaOwner(schema));
-        await copySequences(from, to, schema, listed.sequences);
-        const { rows } = await compareTables(from, to, schema, listed);
-        await context.database.asSystem((tx) => noteResult(tx, held, { rows, tables: listed.tables.length }));
-      });
-    });
+    await bothEnds(context, client, subject, held, (ends) =>
+      // Nobody writes meanwhile, and tables take as long as they are large: whoever gives the move up is heard.
+      watched(context.database, held, stop, async (_progress, signal) => {
+        const listed = await makeMissingPartitions(context, ends, subject.tenant, signal);
+        await inside(context, ends, stream, async (from, to) => {
+          const { drained = false } = (await readResult(context.database, held)) as { drained?: boolean };
+          if (!drained) await drain(ends.source.client, from, stream.name, signal);
+          await context.database.asSystem((tx) => noteResult(tx, held, { drained: true }));
+          await replication.unsubscribe(to, stream);
+          for (const one of [from, to]) await prepareSession(one, schemaOwner(schema));
+          await copySequences(from, to, schema, listed.sequences);
+          const { rows } = await untilGivenUp(from, signal, () =>
+            untilGivenUp(to, signal, () => compareTables(from, to, schema, listed)),
+          );
+          await context.database.asSystem((tx) => noteResult(tx, held, { rows, tables: listed.tables.length }));
+        });
+      }),
+    );
   },
 } satisfies Partial<Record<StepName, Step>>;
 
-/**
- * Ends the stream on both sides and leaves nothing of it behind: no slot keeps the source's log, its tables send what they
- * sent before. The source first: it is where the organization works. Repeatable.
- */
-export async function stopReplication(
+/** The source sends no more: no slot keeps its log, its tables send what they sent before. Repeatable. */
+export async function stopSending(
   context: StepContext,
   client: pg.ClientBase,
   subject: Subject,
@@ -113,6 +117,16 @@ export async function stopReplication(
       await replication.identify(from, schema, keyless, 'DEFAULT');
     });
   });
+}
+
+/** The target takes no more. The source is not asked. Repeatable. */
+export async function stopReceiving(
+  context: StepContext,
+  client: pg.ClientBase,
+  subject: Subject,
+  held: Held,
+): Promise<void> {
+  const stream = streamOf(held, subject);
   await onEnd(context, client, subject, held, 'target', async (target) => {
     if (!(await databaseExists(target.client, stream.database))) return;
     await context.connections.as(target.server, inDatabase(context, target, stream), (to) =>

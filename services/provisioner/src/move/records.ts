@@ -7,12 +7,17 @@ import { appendChange } from '../provisioning/changes.ts';
 import { readCandidates } from '../servers/candidates.ts';
 import { moveParams } from './move-params.ts';
 
-/** Cleanup records of objects at one end of a move; those that must not go yet until `keepMs` from now. */
+const MAX_REASON_LENGTH = 500;
+
+/** An object to be removed, not before `keepMs` from now where that is given. */
+export type Leaving = ExternalObject & { keepMs?: number };
+
+/** Cleanup records of objects at one end of a move. */
 export async function rememberAt(
   tx: Tx,
   { orgId, schema, operationId }: Held,
   serverId: string,
-  objects: readonly (ExternalObject & { keepMs?: number })[],
+  objects: readonly Leaving[],
 ): Promise<void> {
   for (const { kind, name, keepMs = null } of objects) {
     await tx.execute(
@@ -24,6 +29,23 @@ export async function rememberAt(
       [operationId, orgId, schema, serverId, kind, name, keepMs],
     );
   }
+}
+
+/**
+ * What cannot be removed from one end of a move now is removed when that answers again; why is noted. The tenant is served
+ * by the other end already.
+ */
+export async function leaveBehind(
+  tx: Tx,
+  held: Held,
+  serverId: string,
+  objects: readonly Leaving[],
+  error: unknown,
+): Promise<void> {
+  await lockHeld(tx, held);
+  await rememberAt(tx, held, serverId, objects);
+  const why = error instanceof Error ? error.message : String(error);
+  await noteResult(tx, held, { left_behind: why.slice(0, MAX_REASON_LENGTH) });
 }
 
 /** Routers are told that nothing is written for now; when that began is noted once. Repeatable. */

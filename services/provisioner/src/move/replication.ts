@@ -4,6 +4,7 @@ import { scramVerifier } from '@mad/postgres';
 import pg from 'pg';
 import type { ServerRow } from '../db/entities/server.ts';
 import { schemaOwner } from '../domain/names.ts';
+import { dropSubscription } from '../servers/remove-database.ts';
 
 const id = pg.escapeIdentifier;
 const text = pg.escapeLiteral;
@@ -170,11 +171,7 @@ export async function behind(client: pg.ClientBase, name: string, lsn: string): 
 /** The copy takes no more changes. The source is not asked: it may be gone. Repeatable. */
 export async function unsubscribe(inside: pg.ClientBase, { schema, name }: Stream): Promise<void> {
   const { rowCount } = await inside.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
-  if (rowCount === 1) {
-    await inside.query(`ALTER SUBSCRIPTION ${id(name)} DISABLE`);
-    await inside.query(`ALTER SUBSCRIPTION ${id(name)} SET (slot_name = NONE)`);
-    await inside.query(`DROP SUBSCRIPTION ${id(name)}`);
-  }
+  if (rowCount === 1) await dropSubscription(inside, name);
   // A copy that was never finished may have none.
   const { rowCount: there } = await inside.query('SELECT FROM pg_namespace WHERE nspname = $1', [schema]);
   if (there === 0) return;

@@ -1,7 +1,7 @@
 import { loadArchive } from '../backups/load.ts';
 import { withSnapshot } from '../backups/snapshot.ts';
 import { watched } from '../backups/watched.ts';
-import { replacedName, schemaApp, schemaOwner } from '../domain/names.ts';
+import { replacedName, schemaApp, schemaOwner, streamName } from '../domain/names.ts';
 import type { StepName } from '../domain/plan.ts';
 import { differencesText } from '../domain/schema-difference.ts';
 import { appliedIn, asOwnerInside, lookForDrift } from '../drift/look.ts';
@@ -11,10 +11,18 @@ import { PROVISIONING_STEPS, type Step, type Subject } from '../provisioning/ste
 import * as database from '../servers/tenant-database.ts';
 import { buildDatabase } from '../servers/template.ts';
 import { moveParams } from './move-params.ts';
-import { ONLINE_STEPS, stopReplication } from './online-steps.ts';
+import { ONLINE_STEPS, stopReceiving, stopSending } from './online-steps.ts';
 import { makeMissingPartitions } from './partitions.ts';
 import { onEnd, systemOf } from './places.ts';
-import { beginGivingBack, beginMoving, giveBack, rememberAt, switchServer } from './records.ts';
+import {
+  beginGivingBack,
+  beginMoving,
+  giveBack,
+  leaveBehind,
+  rememberAt,
+  switchServer,
+  type Leaving,
+} from './records.ts';
 import { RowsOfDatabase } from './rows.ts';
 
 export const loginsOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
@@ -115,19 +123,46 @@ export const MOVE_STEPS = {
 
   async retire_source(context, client, subject, held) {
     const { database_name: name, schema } = subject.tenant;
-    if (held.kind === 'move_online') await stopReplication(context, client, subject, held);
-    await onEnd(context, client, subject, held, 'source', ({ client: there }) =>
-      database.retireDatabase(there, name, replacedName(schema, held.operationId)),
-    );
+    const { source_server_id: sourceId, keep_ms: keepMs } = moveParams(held);
+    const online = held.kind === 'move_online';
+    let sending = online;
+    try {
+      if (online) await stopSending(context, client, subject, held);
+      sending = false;
+      await onEnd(context, client, subject, held, 'source', ({ client: there }) =>
+        database.retireDatabase(there, name, replacedName(schema, held.operationId)),
+      );
+    } catch (error) {
+      // The organization works where it is now, and must not wait for the machine it left, which may never come back. A
+      // database with a slot is not kept: the slot would keep the server's log.
+      const left: Leaving[] = sending
+        ? [
+            { kind: 'database', name },
+            { kind: 'role', name: streamName(schema, held.operationId) },
+          ]
+        : [{ kind: 'database', name, keepMs }];
+      await context.database.asSystem((tx) => leaveBehind(tx, held, sourceId, left, error));
+    }
+    if (online) await stopReceiving(context, client, subject, held);
   },
 
   async take_back(context, client, subject, held) {
     const { database: db } = context;
     await db.asSystem((tx) => beginGivingBack(tx, held));
-    await database.openConnections(client, subject.tenant.database_name, loginsOf(subject));
-    await PROVISIONING_STEPS.open_writes(context, client, subject);
+    // One that was lost with its server is restored like any other.
+    if (await database.databaseExists(client, subject.tenant.database_name)) {
+      await PROVISIONING_STEPS.open_writes(context, client, subject);
+      await PROVISIONING_STEPS.open_connections(context, client, subject);
+    }
     await db.asSystem((tx) => giveBack(tx, held));
+    if (held.kind !== 'move_online') return;
     // The organization works again: what is left of the move may take its time.
-    if (held.kind === 'move_online') await stopReplication(context, client, subject, held);
+    await stopSending(context, client, subject, held);
+    try {
+      await stopReceiving(context, client, subject, held);
+    } catch (error) {
+      // The copy was recorded before it was made.
+      await db.asSystem((tx) => leaveBehind(tx, held, moveParams(held).target_server_id, [], error));
+    }
   },
 } satisfies Partial<Record<StepName, Step>>;

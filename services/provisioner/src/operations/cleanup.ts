@@ -3,8 +3,9 @@ import type { Logger } from '@mad/process';
 import type { ServerRow } from '../db/entities/server.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { firstStep, mayCleanUp, type Leavings, type ObjectKind } from '../domain/plan.ts';
+import { removeDatabase } from '../servers/remove-database.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
-import { dropDatabase, dropRole, lockByName } from '../servers/tenant-database.ts';
+import { dropRole, lockByName } from '../servers/tenant-database.ts';
 
 const LOCK_WAIT_MS = 5_000;
 const BATCH = 100;
@@ -93,7 +94,7 @@ async function remove({ database, connections, graceMs }: CleanupOptions, leavin
       const [now] = await tx.query<Leaving>(`${LEAVINGS_SQL} WHERE r.cleanup_id = $1`, [leaving.cleanup_id]);
       if (now === undefined || !isDue(now, graceMs)) return false;
       if (now.object_kind === 'role') await dropRole(client, now.object_name);
-      else await dropDatabase(client, now.object_name);
+      else await removeDatabase(connections, server!, client, now.object_name);
       await tx.execute('DELETE FROM provisioner.cleanup_records WHERE cleanup_id = $1', [now.cleanup_id]);
       if (now.object_kind !== 'template') await startOver(tx, now);
       return true;

@@ -2,7 +2,7 @@ import type { Boss, Database, Tx } from '@mad/postgres';
 import type { Actor } from '@mad/rpc';
 import type { OperationRow, OperationState } from '../db/entities/operation.ts';
 import type { OperationCause } from '../domain/operation-cause.ts';
-import { PLANS } from '../domain/plan.ts';
+import { PLANS, stateAfter } from '../domain/plan.ts';
 import { giveBack } from '../erasure/begin.ts';
 import { recordAudit } from '../provisioning/audit.ts';
 import { appendChange } from '../provisioning/changes.ts';
@@ -22,8 +22,8 @@ export async function succeed(
   { tenant }: Subject,
   findings: Findings,
 ): Promise<void> {
-  const { orgId, schema, kind } = held;
-  const { opens = null, keepsObjects = false, announces } = PLANS[kind];
+  const { orgId, schema, kind, params } = held;
+  const { keepsObjects = false, announces } = PLANS[kind];
   const { schemaVersion, fingerprint, applied = [] } = findings;
   await database.asSystem(async (tx) => {
     await lockHeld(tx, held);
@@ -33,7 +33,7 @@ export async function succeed(
          ready_at = coalesce(ready_at, now()), schema_version = coalesce($4, schema_version),
          fingerprint = coalesce($5, fingerprint), updated_at = now()
        WHERE org_id = $1 AND schema = $2`,
-      [orgId, schema, opens, schemaVersion ?? null, fingerprint ?? null],
+      [orgId, schema, stateAfter(kind, params) ?? null, schemaVersion ?? null, fingerprint ?? null],
     );
     const actor = await end(tx, held, 'succeeded');
     if (keepsObjects) {

@@ -6,6 +6,7 @@ import type { OperationRow } from '../db/entities/operation.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import {
   firstStep,
+  mustBeCarriedThrough,
   objectsOf,
   PLANS,
   stepIndex,
@@ -14,6 +15,7 @@ import {
   type StepName,
   type TenantKey,
 } from '../domain/plan.ts';
+import { Cancelled } from './stops.ts';
 
 /** A run's right to work on a tenant's step, until the lease ends. */
 export interface Held extends TenantKey {
@@ -153,9 +155,14 @@ export async function renew(db: Database, held: Held, leaseMs: number): Promise<
   if (renewed === 0) throw new LeaseLost(held);
 }
 
-/** Goes to the next step. Throws LeaseLost when the lease is another's. */
+/**
+ * Goes to the next step. Throws LeaseLost when the lease is another's, and Cancelled where the operation's end was asked for
+ * and the next step could not be given up any more: whoever asks later is told that it is too late.
+ */
 export async function advance(db: Database, held: Held, next: StepName, leaseMs: number): Promise<Held> {
-  return db.asSystem(async (tx) => {
+  const { kind, step } = held;
+  const binds = mustBeCarriedThrough(kind, next) && !mustBeCarriedThrough(kind, step);
+  const move = async (tx: Tx): Promise<Held> => {
     const moved = await tx.execute(
       `UPDATE provisioner.tenants SET step = $5, step_lease_until = ${LEASE_UNTIL}, updated_at = now(),
          state = CASE state WHEN 'requested' THEN 'creating' ELSE state END
@@ -163,10 +170,13 @@ export async function advance(db: Database, held: Held, next: StepName, leaseMs:
       [held.orgId, held.schema, held.owner, leaseMs, next],
     );
     if (moved === 0) throw new LeaseLost(held);
+    // The row stays locked, as it is by whoever asks for the end: one of both comes first.
+    if (binds && (await wasAskedToEnd(tx, held, 'FOR UPDATE'))) throw new Cancelled('its end was asked for');
     const then = { ...held, step: next };
     await noteStep(tx, then);
     return then;
-  }, RELAXED);
+  };
+  return binds ? db.asSystem(move) : db.asSystem(move, RELAXED);
 }
 
 /** Shows how much of its step is done; the total grows where it was guessed too low. */
@@ -206,12 +216,14 @@ export async function readResult(db: Database, { operationId }: Held): Promise<J
 }
 
 /** Whether somebody asked for the operation's end. */
-export async function isCancelRequested(db: Database, { operationId }: Held): Promise<boolean> {
-  const [row] = await db.asSystem((tx) =>
-    tx.query<{ requested: boolean }>(
-      `SELECT cancel_requested_at IS NOT NULL AS requested FROM provisioner.operations WHERE operation_id = $1`,
-      [operationId],
-    ),
+export function isCancelRequested(db: Database, held: Held): Promise<boolean> {
+  return db.asSystem((tx) => wasAskedToEnd(tx, held));
+}
+
+async function wasAskedToEnd(tx: Tx, { operationId }: Held, lock: 'FOR UPDATE' | '' = ''): Promise<boolean> {
+  const [row] = await tx.query<{ requested: boolean }>(
+    `SELECT cancel_requested_at IS NOT NULL AS requested FROM provisioner.operations WHERE operation_id = $1 ${lock}`,
+    [operationId],
   );
   return row?.requested ?? false;
 }

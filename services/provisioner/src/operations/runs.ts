@@ -6,7 +6,7 @@ import { causeOf } from './cause.ts';
 import { cancel, fail, succeed, type EndingContext } from './endings.ts';
 import { advance, claim, isCancelRequested, LeaseLost, renew, type Held } from './lease.ts';
 import { STEPS } from './steps.ts';
-import { Cancelled, Interrupted } from './stops.ts';
+import { Cancelled, Gone, Interrupted } from './stops.ts';
 import { Turns } from './turns.ts';
 
 export interface RunsOptions extends StepContext, EndingContext {
@@ -166,12 +166,12 @@ export class Runs {
     }
   }
 
-  /** What must be carried through is tried again at the next pass; the rest ends. */
+  /** What must be carried through is tried again at the next pass, unless what it works on is gone; the rest ends. */
   async #fail(held: Held, error: unknown): Promise<void> {
     const reason = reasonOf(error);
     const { onFailure, carriedThroughFrom } = PLANS[held.kind];
     const again = carriedThroughFrom !== undefined && mustBeCarriedThrough(held.kind, held.step);
-    if (onFailure === 'retry' || again) return this.#release(held, reason);
+    if (again || (onFailure === 'retry' && !(error instanceof Gone))) return this.#release(held, reason);
     if (!(await this.#undone(held))) return;
     try {
       await fail(this.#options, held, reason, causeOf(error));
@@ -198,8 +198,13 @@ export class Runs {
 }
 
 const MAX_REASON_LENGTH = 500;
+/** What Postgres says of any change while it takes none. */
+const READ_ONLY = '25006';
+const READ_ONLY_SERVER = 'the server takes no changes, as a standby or by its setting default_transaction_read_only: ';
 
 /** For `last_error`, read by operators. Postgres's messages name objects, never passwords. */
 function reasonOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).slice(0, MAX_REASON_LENGTH);
+  const message = error instanceof Error ? error.message : String(error);
+  const isReadOnly = (error as { code?: unknown } | undefined)?.code === READ_ONLY;
+  return `${isReadOnly ? READ_ONLY_SERVER : ''}${message}`.slice(0, MAX_REASON_LENGTH);
 }

@@ -6,7 +6,7 @@ import type pg from 'pg';
 import type { DataKeyRow, CredentialRow } from '../db/entities/secret.ts';
 import type { ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
-import { schemaApp, schemaOwner, schemaReader, versionOf } from '../domain/names.ts';
+import { schemaApp, schemaOwner, versionOf } from '../domain/names.ts';
 import { differencesText, type Difference } from '../domain/schema-difference.ts';
 import { expectedOf, lookForDrift } from '../drift/look.ts';
 import type { StepName, TenantKey } from '../domain/plan.ts';
@@ -15,9 +15,9 @@ import { openPassword, unwrapDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-keys.ts';
 import type { References } from '../drift/references.ts';
 import type { SchemaOwners } from '../servers/schema-owners.ts';
+import type { LoginRole } from '../servers/login-roles.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import * as database from '../servers/tenant-database.ts';
-import * as rights from '../servers/write-rights.ts';
 import { ensureTemplate } from '../servers/template.ts';
 import {
   givesWay,
@@ -30,6 +30,7 @@ import {
 } from '../operations/lease.ts';
 import { Cancelled } from '../operations/stops.ts';
 import { claimStock, forgetClaim, moveIn } from '../stock/claim.ts';
+import { closeWrites, namesOf, openWrites, requireDatabase } from './opening.ts';
 
 /** What steps work with. */
 export interface StepContext {
@@ -50,7 +51,7 @@ export interface StepContext {
 export interface Subject {
   tenant: TenantRow;
   server: ServerRow;
-  logins: (database.LoginRole & { active: boolean })[];
+  logins: (LoginRole & { active: boolean })[];
 }
 
 /** What a step found out, kept when the operation is done. */
@@ -108,13 +109,6 @@ export async function loadSubject(
   return { tenant, server, logins };
 }
 
-const namesOf = ({ logins }: Subject): string[] => logins.map(({ name }) => name);
-const rolesOf = (schema: string): rights.SchemaRoles => ({
-  owner: schemaOwner(schema),
-  app: schemaApp(schema),
-  reader: schemaReader(schema),
-});
-
 /** The steps of making, shutting and migrating tenants. Each may be begun anew after any crash. */
 export const PROVISIONING_STEPS = {
   async create_database({ database: db, connections, owners }, client, { tenant, server }, held) {
@@ -163,28 +157,16 @@ export const PROVISIONING_STEPS = {
   },
 
   async open_connections(_context, client, subject) {
+    await requireDatabase(client, subject);
     await database.openConnections(client, subject.tenant.database_name, namesOf(subject));
   },
 
   async close_writes({ connections }, client, subject) {
-    const { tenant, server } = subject;
-    const roles = rolesOf(tenant.schema);
-    await rights.ensureReader(client, roles.reader);
-    await connections.as(server, connections.adminLogin(server, tenant.database_name), (inside) =>
-      rights.grantReading(inside, tenant.schema, roles),
-    );
-    await rights.letRead(client, namesOf(subject), roles);
-    await rights.endWrites(client, tenant.database_name, namesOf(subject));
+    await closeWrites(connections, client, subject);
   },
 
   async open_writes({ connections }, client, subject) {
-    const { tenant, server } = subject;
-    const roles = rolesOf(tenant.schema);
-    await rights.letWrite(client, namesOf(subject), roles);
-    if (!(await rights.hasReader(client, roles.reader))) return;
-    await connections.as(server, connections.adminLogin(server, tenant.database_name), (inside) =>
-      rights.revokeReading(inside, tenant.schema, roles),
-    );
+    await openWrites(connections, client, subject);
   },
 
   async migrate(context, client, { tenant, server }, held, stop) {

@@ -9,6 +9,7 @@ import { appendChange } from './changes.ts';
 import { answerBy } from './ensure.ts';
 import { mayTakeLong, PLANS, type OperationKind } from '../domain/plan.ts';
 import { begin, type Held } from '../operations/lease.ts';
+import { Gone } from '../operations/stops.ts';
 
 const RETRY_MS = SECOND_MS;
 const POLL_MS = 50;
@@ -65,7 +66,9 @@ async function turn(
   const answers = rows.map(({ state, step }): SwitchAnswer => ANSWERS[direction](state, step));
   const held: Held[] = [];
   for (const [index, row] of rows.entries()) {
-    if (answers[index] === 'wait') await askToGiveWay(tx, row);
+    // Nobody works in what is shut, and it may be lost: then there is nothing to open before it is restored.
+    const restoring = direction === 'resume' || row.state === 'suspended';
+    if (answers[index] === 'wait') await askToGiveWay(tx, row, restoring ? ['restore'] : []);
     if (answers[index] !== 'switch') continue;
     const key = { orgId: row.org_id, schema: row.schema };
     held.push(await begin(tx, key, direction, { leaseMs, actor }));
@@ -82,16 +85,23 @@ async function turn(
 }
 
 /** What may take hours is given up rather than waited for; it is asked for again by whoever needs it. */
-export async function askToGiveWay(tx: Tx, { operation_id: operationId }: TenantRow): Promise<void> {
+export async function askToGiveWay(
+  tx: Tx,
+  { operation_id: operationId }: TenantRow,
+  except: readonly OperationKind[] = [],
+): Promise<void> {
   await tx.execute(
     `UPDATE provisioner.operations SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now(),
        cause = CASE WHEN cancel_requested_at IS NULL THEN 'gives_way' ELSE cause END
-     WHERE operation_id = $1 AND state = 'running' AND kind = ANY ($2)`,
-    [operationId, KINDS_THAT_YIELD],
+     WHERE operation_id = $1 AND state = 'running' AND kind = ANY ($2) AND kind <> ALL ($3)`,
+    [operationId, KINDS_THAT_YIELD, except],
   );
 }
 
 function notYet(orgId: string, cause?: unknown): Error {
+  if (cause instanceof Gone) {
+    return rpcError(Code.FailedPrecondition, 'DATABASE_UNAVAILABLE', cause.message, { org_id: orgId }, { cause });
+  }
   const message = 'the tenant is busy with something else, or its server does not answer: try again';
   return rpcError(
     Code.Unavailable,

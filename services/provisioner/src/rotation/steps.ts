@@ -3,7 +3,8 @@ import type { StepName } from '../domain/plan.ts';
 import { lockHeld, type Held } from '../operations/lease.ts';
 import type { Step, Subject } from '../provisioning/steps.ts';
 import { newPassword, noteDataKey, prepareDataKey, sealPassword } from '../secrets/data-keys.ts';
-import { endSessions, setPassword, type LoginRole } from '../servers/tenant-database.ts';
+import type { LoginRole } from '../servers/login-roles.ts';
+import { endSessions, setPassword } from '../servers/tenant-database.ts';
 
 /** The login that is to be used from now on: settled when the rotation began, so that a repeat never turns back. */
 const slotOf = ({ params }: Held): Slot => params.slot as Slot;

@@ -10,9 +10,10 @@ import {
   versionOf,
   type ListedMigration,
 } from '../domain/names.ts';
+import { removeDatabase } from './remove-database.ts';
 import type { SchemaOwner } from './schema-owners.ts';
 import type { ServerConnections } from './server-connections.ts';
-import { databaseExists, dropDatabase, lockByName, unlockByName, whileConnectable } from './tenant-database.ts';
+import { databaseExists, lockByName, unlockByName, whileConnectable } from './tenant-database.ts';
 
 const id = pg.escapeIdentifier;
 /** A template takes as long as its migrations; another provisioner may be making it. */
@@ -90,7 +91,7 @@ export async function buildDatabase(
   version: string,
   { connections, server, schema, owner }: Pick<TemplateOptions, 'connections' | 'server' | 'schema' | 'owner'>,
 ): Promise<void> {
-  await dropDatabase(client, database);
+  await removeDatabase(connections, server, client, database);
   await client.query(`CREATE DATABASE ${id(database)} TEMPLATE template0 STRATEGY WAL_LOG`);
   await client.query(`REVOKE ALL ON DATABASE ${id(database)} FROM PUBLIC`);
   // For extensions that need no superuser.

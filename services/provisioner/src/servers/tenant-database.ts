@@ -1,23 +1,20 @@
 import { scramVerifier } from '@mad/postgres';
 import { SECOND_MS } from '@mad/process';
 import pg from 'pg';
+import { loginsText, presentRoles, type LoginRole } from './login-roles.ts';
 
 const id = pg.escapeIdentifier;
 const text = pg.escapeLiteral;
 
 /** How long to wait for sessions to end that were told to. */
 const TERMINATE_MS = 5 * SECOND_MS;
-
-/** One login and its password. */
-export interface LoginRole {
-  name: string;
-  password: string;
-}
+/** What Postgres says of a database with a session in it. */
+const IN_USE = '55006';
+const CREATE_TRIES = 3;
 
 /**
  * Makes the logins with these passwords, members of the role that holds the grants, and puts the wall around the tenant:
- * PUBLIC may do nothing, its two logins may connect. Repeatable. The server is sent what it stores instead of the
- * passwords, so no statement log ever holds one.
+ * PUBLIC may do nothing, its two logins may connect. Repeatable.
  */
 export async function admitLogins(
   client: pg.ClientBase,
@@ -25,34 +22,36 @@ export async function admitLogins(
   appRole: string,
   logins: readonly LoginRole[],
 ): Promise<void> {
-  const verifiers = await Promise.all(logins.map(({ password }) => scramVerifier(password)));
-  const roles = logins.map(({ name }, index) => {
-    const role = id(name);
-    return `
-      DO $$ BEGIN
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = ${text(name)}) THEN CREATE ROLE ${role}; END IF;
-      END $$;
-      ALTER ROLE ${role} LOGIN PASSWORD ${text(verifiers[index]!)};
-      GRANT ${id(appRole)} TO ${role} WITH INHERIT TRUE, SET FALSE;`;
-  });
+  const made = await loginsText(logins);
+  const names = logins.map(({ name }) => id(name)).join(', ');
   const target = id(database);
   // One text, one transaction: the database never is open to everybody.
-  await client.query(`${roles.join('')}
+  await client.query(`${made}
+    GRANT ${id(appRole)} TO ${names} WITH INHERIT TRUE, SET FALSE;
     REVOKE ALL ON DATABASE ${target} FROM PUBLIC;
-    GRANT CONNECT ON DATABASE ${target} TO ${logins.map(({ name }) => id(name)).join(', ')};
+    GRANT CONNECT ON DATABASE ${target} TO ${names};
     ALTER DATABASE ${target} ALLOW_CONNECTIONS true;`);
 }
 
 /**
  * Copies the template. What an earlier attempt left under the name goes first: nobody has used it, and it may be of an
- * older template. Nobody may connect until `admitLogins` has shut PUBLIC out.
+ * older template. Nobody may connect until `admitLogins` has shut PUBLIC out. While somebody is in the template it waits,
+ * a quarter of a minute in all.
  */
 export async function createDatabase(client: pg.ClientBase, database: string, template: string): Promise<void> {
   await dropDatabase(client, database);
-  // WAL_LOG: the other strategy forces checkpoints, which is ten times slower.
-  await client.query(
-    `CREATE DATABASE ${id(database)} TEMPLATE ${id(template)} STRATEGY WAL_LOG ALLOW_CONNECTIONS false`,
-  );
+  for (let tries = 1; ; tries += 1) {
+    try {
+      // WAL_LOG: the other strategy forces checkpoints, which is ten times slower.
+      await client.query(
+        `CREATE DATABASE ${id(database)} TEMPLATE ${id(template)} STRATEGY WAL_LOG ALLOW_CONNECTIONS false`,
+      );
+      return;
+    } catch (error) {
+      // Only a superuser gets in, whom the provisioner cannot throw out. Postgres has waited for five seconds by itself.
+      if ((error as { code?: string }).code !== IN_USE || tries === CREATE_TRIES) throw error;
+    }
+  }
 }
 
 /**
@@ -82,20 +81,29 @@ export async function checkWall(
   if (shutOut.length > 0) throw new Error(`cannot use ${database}: ${shutOut.join(', ')}`);
 }
 
-/** Shuts the tenant's logins out and ends their sessions, which a REVOKE alone does not. Repeatable. */
+/**
+ * Shuts the tenant's logins out and ends their sessions, which a REVOKE alone does not. Repeatable. A database or a login
+ * that is not there lets nobody in. Throws when a session does not end.
+ */
 export async function closeConnections(
   client: pg.ClientBase,
   database: string,
   logins: readonly string[],
 ): Promise<void> {
-  await client.query(`REVOKE CONNECT ON DATABASE ${id(database)} FROM ${logins.map(id).join(', ')}`);
-  // A login under way when the right was taken away may still get in: looked at twice, the second time finds none.
-  for (let found = 1, round = 0; found > 0 && round < 3; round += 1) {
-    const { rowCount } = await client.query(
-      `SELECT pg_terminate_backend(pid, $3) FROM pg_stat_activity WHERE datname = $1 AND usename = ANY ($2)`,
-      [database, logins, TERMINATE_MS],
+  if (!(await databaseExists(client, database))) return;
+  const present = await presentRoles(client, logins);
+  if (present.length === 0) return;
+  await client.query(`REVOKE CONNECT ON DATABASE ${id(database)} FROM ${present.map(id).join(', ')}`);
+  // A login under way when the right was taken away may still get in: looked at until none is found.
+  const told = new Set<number>();
+  for (;;) {
+    const { rows } = await client.query<{ pid: number }>(
+      `SELECT pid, pg_terminate_backend(pid, $3) FROM pg_stat_activity WHERE datname = $1 AND usename = ANY ($2)`,
+      [database, present, TERMINATE_MS],
     );
-    found = rowCount ?? 0;
+    if (rows.length === 0) return;
+    if (rows.some(({ pid }) => told.has(pid))) throw new Error(`sessions in ${database} do not end`);
+    for (const { pid } of rows) told.add(pid);
   }
 }
 
