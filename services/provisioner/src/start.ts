@@ -18,6 +18,7 @@ import { DriftKeeper } from './drift/drift-keeper.ts';
 import { References } from './drift/references.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
 import { RowOwners } from './erasure/row-owners.ts';
+import { CleanupKeeper } from './operations/cleanup-keeper.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
 import { RolloutKeeper } from './rollouts/rollout-keeper.ts';
@@ -101,9 +102,16 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     leaseMs,
     rotateGraceMs,
   });
-  const sweep = { database, connections, runs, logger, graceMs: config.cleanupGraceMs, everyMs: config.sweepMs };
-  const sweeper = new Sweeper(sweep);
+  const sweeper = new Sweeper({ database, runs, logger, everyMs: config.sweepMs });
   open.defer(() => sweeper.close());
+  const cleanup = new CleanupKeeper({
+    database,
+    connections,
+    logger,
+    graceMs: config.cleanupGraceMs,
+    everyMs: config.sweepMs,
+  });
+  open.defer(() => cleanup.close());
   const stock = new StockKeeper({
     database,
     connections,
