@@ -12,7 +12,8 @@ import { insist, METADATA, SCHEMA } from './system.ts';
 export const VICTIMS = ['provisioner', 'results', 'postgres'] as const;
 export type Victim = (typeof VICTIMS)[number];
 
-const STEP_MS = 150;
+/** How long a step may work at most before a kill, in milliseconds. */
+export const STEP_MS = 150;
 const LOOK_MS = 20;
 const ASK_AGAIN_MS = 3 * SECOND_MS;
 /** An operation that a kill made fail, as it may, leaves its later steps to the next one. */
@@ -37,25 +38,42 @@ async function killAndStart({ system }: Chaos, victim: Victim, server: string): 
   else await system.restart(victim);
 }
 
-/** Kills at a step that cannot be noted as done meanwhile; answers whether somebody was killed. */
-export async function strike(
-  chaos: Chaos,
-  { operationId, step, victim, server }: { operationId: string; step: string; victim: Victim; server: string },
-): Promise<boolean> {
+/** A strike at somebody. */
+export interface Strike {
+  victim: Victim;
+  /**
+   * Waits for the moment, kills (the server named, where a server is the victim) and lets go; may leave it at waiting. What
+   * it locks on its connection to the metadata cannot be noted as done meanwhile.
+   */
+  at: (rows: pg.Client, kill: (server: string) => Promise<void>) => Promise<unknown>;
+}
+
+/** Kills somebody and starts them again; answers whether somebody was killed. */
+export async function strikeWhen(chaos: Chaos, { victim, at }: Strike): Promise<boolean> {
   let struck = false;
-  const kill = async (): Promise<void> => {
+  const kill = async (server: string): Promise<void> => {
     struck = true;
     if (victim === 'provisioner') await chaos.system.fleet.kill(victim);
     else await killAndStart(chaos, victim, server);
   };
-  await withRows(chaos, (rows) =>
-    killAtStep({ rows, operationId, step, withinMs: STEP_MS, kill, random: chaos.random }),
-  ).catch((error: unknown) => {
+  await withRows(chaos, (rows) => at(rows, kill)).catch((error: unknown) => {
     // Where the server of the metadata was killed, whoever held the row is gone with it.
     if (!struck) throw error;
   });
   if (struck && victim === 'provisioner') await chaos.system.fleet.start(victim);
   return struck;
+}
+
+/** Kills at a step that cannot be noted as done meanwhile; answers whether somebody was killed. */
+export function strike(
+  chaos: Chaos,
+  { operationId, step, victim, server }: { operationId: string; step: string; victim: Victim; server: string },
+): Promise<boolean> {
+  const { random } = chaos;
+  return strikeWhen(chaos, {
+    victim,
+    at: (rows, kill) => killAtStep({ rows, operationId, step, withinMs: STEP_MS, kill: () => kill(server), random }),
+  });
 }
 
 /** An operation to be killed in, again and again. */
@@ -106,7 +124,8 @@ export async function killInOperations(
   return { kills: done, problems, notes: { died: Object.fromEntries(died), endings, errors: [...errors] } };
 }
 
-function leastKilled({ random }: Chaos, died: ReadonlyMap<string, number>, step: string): Victim {
+/** Whose death a step has seen least. */
+export function leastKilled({ random }: Chaos, died: ReadonlyMap<string, number>, step: string): Victim {
   const order = VICTIMS.map((victim) => ({ victim, times: died.get(`${step} ${victim}`)!, tie: random() }));
   return order.toSorted((a, b) => a.times - b.times || a.tie - b.tie)[0]!.victim;
 }

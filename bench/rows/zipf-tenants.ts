@@ -1,8 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { SECOND_MS } from '@mad/process';
 import type { Route } from '@mad/proto/provisioner';
 import pg from 'pg';
 import { DataSource } from 'typeorm';
+import { backendLines, BUDGET, watchBackends } from '../backends.ts';
 import { interleave, type Sampler } from '../measure.ts';
 import { startProgram } from '../child.ts';
 import type { ZipfNodeOptions, ZipfNodeResult } from '../programs/zipf-node.ts';
@@ -13,9 +13,6 @@ import { zipfPicker } from '../zipf.ts';
 
 const TENANTS = 1_000;
 const IN_FLIGHT = 64;
-/** What provisioner gives a server unless told otherwise. */
-const BUDGET = 80;
-const SAMPLE_EVERY_MS = 100;
 /** Nobody waits longer for a connection of ours; PgBouncer lets one wait for two minutes unless told otherwise. */
 const PATIENCE = { query_wait_timeout: 5 };
 /** Processes of results that share the budget. */
@@ -45,12 +42,14 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
   const read: Reader = ({ orgId }) => tenants.read(orgId, (tx) => tx.query(READ_SQL, [NO_JOB]));
   // The first time opens the tenants, which is not what is measured.
   for (const route of routes) await read(route);
-  const backends = watchBackends(fleet.admin);
+  const backends = watchBackends(fleet);
   const ours = new Load(routes, read, bench);
   const connecting = new Load(routes, connectPerRequest, bench);
   const rounds = scaled(bench, 4, 1);
   const onRound = (against: string) => (round: number) => bench.progress(`against ${against}, round ${round}`);
-  const against = await interleave(rounds, { ours: ours.sample, floor: connecting.sample }, onRound('connecting'));
+  // Of these rounds alone every backend in the tenants' databases is counted: a pooler keeps its own there between its rounds.
+  const alone: Sampler = (round) => backends.alone(() => ours.sample(round));
+  const against = await interleave(rounds, { ours: alone, floor: connecting.sample }, onRound('connecting'));
   const lines: Line[] = [{ name: 'zipf-tenants', unit: 'reads/s', target: { of: 'ratio', atLeast: 2.5 }, ...against }];
   const version = pgBouncerVersion();
   const notes: Record<string, unknown> = { tenants: routes.length, in_flight: IN_FLIGHT, pgbouncer: version ?? 'none' };
@@ -65,6 +64,7 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
     notes['pgbouncer_shared_role_errors'] = peer.share();
   }
   const most = await backends.stop();
+  notes['samples'] = most.samples;
   await tenants.close();
   lines.push(...(await severalNodes(bench, fleet)));
 
@@ -86,7 +86,7 @@ async function measure(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
   return [
     ...lines.map((line) => ({ ...line, notes })),
     { name: 'zipf-errors', unit: 'errors', target: { of: 'value', atMost: 0 }, ours: [ours.errors], notes },
-    { name: 'zipf-backends', unit: 'at most', target: { of: 'value', atMost: BUDGET }, ours: [most], notes },
+    ...backendLines('zipf', most, notes),
   ];
 }
 
@@ -131,9 +131,10 @@ class Load {
 }
 
 /** Processes with a share each of the one budget, all at once. */
-async function severalNodes(bench: Bench, { system, routes, admin }: BenchFleet): Promise<Line[]> {
+async function severalNodes(bench: Bench, fleet: BenchFleet): Promise<Line[]> {
+  const { system, routes } = fleet;
   bench.progress(`${NODES} processes share the budget`);
-  const backends = watchBackends(admin);
+  const backends = watchBackends(fleet);
   const options: ZipfNodeOptions = {
     port: system.ports.provisioner,
     privateJwk: system.secrets.signingKeys.results.privateJwk,
@@ -141,19 +142,22 @@ async function severalNodes(bench: Bench, { system, routes, admin }: BenchFleet)
     inFlight: IN_FLIGHT,
     durationMs: scaled(bench, 10 * SECOND_MS, 5 * SECOND_MS),
   };
-  const results = await Promise.all(
-    Array.from({ length: NODES }, async () => {
-      const program = await startProgram<ZipfNodeResult>('zipf-node', [JSON.stringify(options)]);
-      await program.stop();
-      return program.ready;
-    }),
+  const results = await backends.alone(() =>
+    Promise.all(
+      Array.from({ length: NODES }, async () => {
+        const program = await startProgram<ZipfNodeResult>('zipf-node', [JSON.stringify(options)]);
+        await program.stop();
+        return program.ready;
+      }),
+    ),
   );
   const most = await backends.stop();
   const errors = results.reduce((sum, one) => sum + one.errors, 0);
-  const notes = { processes: NODES, reads_per_second: results.map((one) => Math.round(one.readsPerSecond)) };
+  const readsPerSecond = results.map((one) => Math.round(one.readsPerSecond));
+  const notes = { processes: NODES, reads_per_second: readsPerSecond, samples: most.samples };
   return [
     { name: 'zipf-nodes-errors', unit: 'errors', target: { of: 'value', atMost: 0 }, ours: [errors], notes },
-    { name: 'zipf-nodes-backends', unit: 'at most', target: { of: 'value', atMost: BUDGET }, ours: [most], notes },
+    ...backendLines('zipf-nodes', most, notes),
   ];
 }
 
@@ -235,26 +239,4 @@ async function sharedRole({ admin, routes }: BenchFleet): Promise<Login> {
   await admin.query(`CREATE ROLE ${login.user} LOGIN PASSWORD '${login.password}' IN ROLE mad_results_app`);
   for (const { database } of routes) await admin.query(`GRANT CONNECT ON DATABASE ${database} TO ${login.user}`);
   return login;
-}
-
-/** The most backends of ours that any sample saw. */
-function watchBackends(admin: pg.Client): { stop(): Promise<number> } {
-  let most = 0;
-  let stopped = false;
-  const running = (async () => {
-    while (!stopped) {
-      const { rows } = await admin.query<{ n: number }>(
-        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE starts_with(application_name, 'bench-')`,
-      );
-      most = Math.max(most, rows[0]!.n);
-      await delay(SAMPLE_EVERY_MS);
-    }
-  })();
-  return {
-    async stop() {
-      stopped = true;
-      await running;
-      return most;
-    },
-  };
 }

@@ -1,31 +1,40 @@
 import { MINUTE_MS, sleep, uuidv7 } from '@mad/process';
-import { DriftService, RolloutService, RolloutState } from '@mad/proto/provisioner';
+import { DriftService, RolloutService, RolloutState, TenantService } from '@mad/proto/provisioner';
 import { resultsMigrations } from '@mad/results';
 import { Ledger } from '../ledger.ts';
-import { orphansAfter, VICTIMS } from '../operations.ts';
+import { leastKilled, orphansAfter, VICTIMS } from '../operations.ts';
 import type { Chaos, Scenario } from '../scenario.ts';
 import { insist, SCHEMA } from '../system.ts';
+import { STAGES, strikeAt, type Way } from './rollout-stages.ts';
 
-const TENANTS = 6;
-const LOOK_MS = 10;
-const KILL_WITHIN_MS = 60;
+const LOOK_MS = 100;
+/** Of the rollout's waves; what else there is comes with the last one. */
+const TENANTS = { staging: 2, canary: 2, wave: 2 };
 /** Rollouts in a row that were over before anybody was killed. */
 const MAX_IDLE = 10;
+const WAYS: readonly Way[] = ['up', 'back'];
 const newest = resultsMigrations.at(-1)!;
 
 /** The newest migration goes back and forth through a few organizations, one of which is written to. */
 export const rollout: Scenario = {
   name: 'rollout',
-  weight: 12,
+  weight: 21,
   async run(chaos, kills) {
     const { system } = chaos;
     const orgs: string[] = [];
-    for (let n = 0; n < TENANTS; n += 1) orgs.push((await system.newOrganization()).orgId);
+    for (const [label, count] of Object.entries(TENANTS)) {
+      for (let n = 0; n < count; n += 1) orgs.push(await labelled(chaos, label));
+    }
     const ledger = new Ledger(system, orgs[0]!);
     try {
       await stepBack(chaos, orgs);
       await ledger.begin();
       const problems: string[] = [];
+      const died = new Map<string, number>(
+        WAYS.flatMap((way) => STAGES[way].map((stage) => `${way} ${stage}`)).flatMap((at) =>
+          VICTIMS.map((victim) => [`${at} ${victim}`, 0] as const),
+        ),
+      );
       const endings: Record<string, number> = {};
       let done = 0;
       let up: string | undefined;
@@ -33,16 +42,25 @@ export const rollout: Scenario = {
       while (done < kills && idle < MAX_IDLE) {
         const before = done;
         const rolloutId = up ?? (await started(chaos));
-        const way = up === undefined ? 'up' : 'back';
+        const way: Way = up === undefined ? 'up' : 'back';
         if (up !== undefined) await rollBack(chaos, up);
-        done += await killWhileRunning(chaos, rolloutId, kills - done);
+        for (const stage of STAGES[way]) {
+          if (done >= kills) break;
+          const at = `${way} ${stage}`;
+          const victim = leastKilled(chaos, died, at);
+          // Those who have seen their deaths here leave the rollout to later stages.
+          if (died.get(`${at} ${victim}`)! > Math.min(...died.values())) continue;
+          if (!(await strikeAt(chaos, { rolloutId, orgs, stage, victim }))) continue;
+          died.set(`${at} ${victim}`, died.get(`${at} ${victim}`)! + 1);
+          done += 1;
+          chaos.progress(`${done} of ${kills}: ${victim} at ${at}`);
+        }
         const state = await endedWell(chaos, rolloutId);
         endings[`${way} ${RolloutState[state]}`] = (endings[`${way} ${RolloutState[state]}`] ?? 0) + 1;
-        const wanted = way === 'up' ? TENANTS : 0;
+        const wanted = way === 'up' ? orgs.length : 0;
         const migrated = await countMigrated(chaos, orgs);
-        if (migrated !== wanted) problems.push(`${way}: ${migrated} of ${TENANTS} are migrated, not ${wanted}`);
+        if (migrated !== wanted) problems.push(`${way}: ${migrated} of ${orgs.length} are migrated, not ${wanted}`);
         up = way === 'up' ? rolloutId : undefined;
-        chaos.progress(`${done} of ${kills}: ${way}`);
         idle = done === before ? idle + 1 : 0;
       }
       if (up === undefined) await endedWell(chaos, await started(chaos));
@@ -51,8 +69,15 @@ export const rollout: Scenario = {
       const drift = await insist(async () => (await system.platform()).client(DriftService).listDrift({}));
       for (const { orgId, differences, error } of drift.tenants)
         if (differences.length > 0 || error !== '') problems.push(`${orgId} drifted: ${differences.length} ${error}`);
+      const never = [...died].filter(([, times]) => times === 0).map(([where]) => where);
+      if (kills >= died.size && never.length > 0) problems.push(`nobody was killed at ${never.join(', ')}`);
       const after = await orphansAfter(chaos);
-      const notes = { endings, acknowledged: ledger.acknowledged.size, refused: ledger.refused };
+      const notes = {
+        died: Object.fromEntries(died),
+        endings,
+        acknowledged: ledger.acknowledged.size,
+        refused: ledger.refused,
+      };
       problems.push(...after.problems, ...after.differences);
       return { kills: done, orphans: after.orphans, ...difference, problems, notes };
     } finally {
@@ -60,6 +85,14 @@ export const rollout: Scenario = {
     }
   },
 };
+
+/** An organization of one of the waves, by its label. */
+async function labelled({ system }: Chaos, label: string): Promise<string> {
+  const { orgId } = await system.newOrganization();
+  const tenants = (await system.platform()).client(TenantService);
+  await insist(() => tenants.labelTenant({ orgId, schema: SCHEMA, labels: { [label]: '' } }));
+  return orgId;
+}
 
 /** As if the newest release were not out yet: its migration is taken back by its own SQL. */
 async function stepBack({ system }: Chaos, orgs: readonly string[]): Promise<void> {
@@ -74,7 +107,9 @@ async function stepBack({ system }: Chaos, orgs: readonly string[]): Promise<voi
 async function started({ system }: Chaos): Promise<string> {
   const requestId = uuidv7();
   const { rollout: made } = await insist(async () =>
-    (await system.platform()).client(RolloutService).startRollout({ schema: SCHEMA, requestId }),
+    (await system.platform())
+      .client(RolloutService)
+      .startRollout({ schema: SCHEMA, rules: { canaries: TENANTS.canary }, requestId }),
   );
   return made!.rolloutId;
 }
@@ -87,32 +122,9 @@ const rollBack = ({ system }: Chaos, rolloutId: string) =>
     if (now!.state === RolloutState.SUCCEEDED) await rollouts.rollBackRollout({ rolloutId });
   });
 
-const stateOf = async ({ system }: Chaos, rolloutId: string): Promise<string> =>
-  (
-    await system.metadata<{ state: string }>(
-      'SELECT state FROM provisioner.migration_rollouts WHERE rollout_id = $1',
-      rolloutId,
-    )
-  )[0]!.state;
-
-/** Kills whoever's turn it is at random moments while the rollout goes on; answers how many died. */
-async function killWhileRunning(chaos: Chaos, rolloutId: string, atMost: number): Promise<number> {
-  const { system, random } = chaos;
-  const isRunning = async () => ['running', 'rolling_back'].includes(await stateOf(chaos, rolloutId));
-  let kills = 0;
-  for (; kills < atMost && kills < TENANTS; kills += 1) {
-    await sleep(random() * KILL_WITHIN_MS);
-    if (!(await isRunning())) break;
-    const victim = VICTIMS[Math.floor(random() * VICTIMS.length)]!;
-    if (victim === 'postgres') await system.crashServer(random() < 0.5 ? 'local' : 'second');
-    else await system.restart(victim);
-  }
-  return kills;
-}
-
 /** Waits for the end of every tenant, queued ones too; a rollout that stopped on failures is resumed, as an operator would. */
 async function endedWell(chaos: Chaos, rolloutId: string): Promise<RolloutState> {
-  for (const until = performance.now() + 3 * MINUTE_MS; ; await sleep(LOOK_MS * 10)) {
+  for (const until = performance.now() + 3 * MINUTE_MS; ; await sleep(LOOK_MS)) {
     const rollouts = (await chaos.system.platform()).client(RolloutService);
     const { rollout: now } = await insist(() => rollouts.getRollout({ rolloutId }));
     const { state, reason, counts } = now!;

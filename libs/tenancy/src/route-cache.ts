@@ -41,6 +41,8 @@ export class RouteCache {
   /** The number of each organization's last change: an answer that does not reflect it is old. */
   readonly #changes = new LRUCache<string, bigint>({ max: MAX_ROUTES });
   readonly #watch: ChangeWatch;
+  /** Where the log stood when changes before it may have been missed; another object each time. */
+  #standing = { seq: 0n };
   /** The provisioner was out of reach: until then nobody waits for it again who knows a route. */
   #awayUntil = Number.NEGATIVE_INFINITY;
 
@@ -106,6 +108,7 @@ export class RouteCache {
     const { schema } = this.#options;
     for (;;) {
       let route: Route | undefined;
+      const standing = this.#standing;
       const timeoutMs = this.#entries.peek(orgId) === undefined ? GET_TIMEOUT_MS : REFRESH_TIMEOUT_MS;
       try {
         ({ route } = await this.#client.getRoute({ orgId, schema }, { timeoutMs }));
@@ -113,7 +116,9 @@ export class RouteCache {
         return this.#afterFailure(orgId, error);
       }
       if (route === undefined) throw new ConnectError('the provisioner answered without a route', Code.Internal);
-      // The answer may have been overtaken by a change that arrived on the stream.
+      // The answer may have been overtaken by a change that was missed while it was under way,
+      if (this.#standing !== standing && route.changeSeq !== this.#standing.seq) continue;
+      // or by one that arrived on the stream.
       if ((this.#changes.get(orgId) ?? 0n) > route.changeSeq) continue;
       this.#entries.set(orgId, { route, fetchedAt: performance.now(), suspect: false });
       return route;
@@ -144,8 +149,9 @@ export class RouteCache {
     this.#options.onChange(orgId, generation);
   }
 
-  /** Routes that are older than the log's standing may have missed a change. */
+  /** Routes that are older than the log's standing may have missed a change, and so may those that are being asked for. */
   #dropBefore(seq: bigint): void {
+    this.#standing = { seq };
     for (const [orgId, entry] of this.#entries.entries()) {
       if (entry.route.changeSeq !== seq) this.#entries.delete(orgId);
     }

@@ -3,7 +3,7 @@ import { grpcTransport, type GrpcTransport } from '@mad/rpc';
 import { TenantState } from '@mad/proto/provisioner';
 import { openProxy, type Fault, type Proxy } from '@mad/testing';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { openFleet, type Fleet } from './fleet.ts';
+import { openFleet, until, type Fleet } from './fleet.ts';
 import type { Tenants } from '../src/index.ts';
 
 /** A change on the stream is some 60 bytes: the faults are before, in and behind it, and in its HTTP/2 frames' headers. */
@@ -21,7 +21,7 @@ const transports: GrpcTransport[] = [];
 let next = 0;
 
 beforeAll(async () => {
-  fleet = await openFleet(CUTS.length + STALLS.length + 2);
+  fleet = await openFleet(CUTS.length + STALLS.length + 3);
 }, 60_000);
 
 afterAll(async () => {
@@ -120,6 +120,32 @@ describe('a stream of changes', () => {
     while (tenants.status().live) await delay(1);
     while (!tenants.status().live) await delay(1);
     expect(await generation(watched)).toBe(2);
+  }, 30_000);
+
+  test('first heard while a route is being told does not leave the route of before in use', async () => {
+    const orgId = fleet.orgs[next++]!;
+    fleet.change(orgId, { state: TenantState.READ_ONLY });
+    const told = Promise.withResolvers<void>();
+    try {
+      fleet.mute = true;
+      fleet.held = told.promise;
+      const tenants = await fleet.open();
+      const { asked } = fleet;
+      const seen = tenants.read(orgId, (tx) => Promise.resolve(Number(tx.generation)));
+      await until(() => fleet.asked > asked, 'the route is looked up');
+      fleet.change(orgId, { state: TenantState.READY });
+      // Whoever listens anew hears where the log stands, and nothing of the change before.
+      fleet.cut();
+      fleet.mute = false;
+      await until(() => tenants.status().live, 'the log is heard');
+      told.resolve();
+      expect(await seen).toBe(Number(fleet.route(orgId).generation));
+      // While nothing else changes, nobody asks again.
+      await tenants.transact(orgId, (tx) => tx.execute(`INSERT INTO notes.notes (body) VALUES ('written')`));
+    } finally {
+      told.resolve();
+      fleet.heal();
+    }
   }, 30_000);
 
   test('with the provisioner out of reach the last route serves, and nobody waits for it twice a second', async () => {

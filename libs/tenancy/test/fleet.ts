@@ -37,6 +37,8 @@ export interface Fleet {
   asked: number;
   /** True while streams say nothing at all. */
   mute: boolean;
+  /** Routes that were looked up are told when it resolves. */
+  held: Promise<void> | undefined;
   /** How long a share of connections is good for, in milliseconds. */
   shareMs: number;
   /** True while the provisioner cannot be reached. */
@@ -59,7 +61,7 @@ export interface Fleet {
 export const SCHEMA = 'notes';
 const HEARTBEAT_MS = 50;
 const BUDGET = 20;
-const HEALTHY = { mute: false, away: false, shareMs: 60_000 };
+const HEALTHY = { mute: false, away: false, held: undefined, shareMs: 60_000 };
 
 /** `adminUrl` is the superuser's on another server than the run's. */
 export async function openFleet(size: number, adminUrl = testCluster().adminUrl): Promise<Fleet> {
@@ -133,13 +135,16 @@ export async function openFleet(size: number, adminUrl = testCluster().adminUrl)
     port: 0,
     services: [
       bind(RouteService, {
-        getRoute({ orgId }) {
+        async getRoute({ orgId }) {
           fleet.asked += 1;
           if (fleet.away) throw new ConnectError('away', Code.Unavailable);
           const route = routes.get(orgId);
           if (route === undefined) throw rpcError(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED', 'no database');
           const usable = [TenantState.READY, TenantState.READ_ONLY, TenantState.MOVING].includes(route.state);
-          return { route: { ...route, changeSeq: newest(), ...(usable ? {} : { password: '', user: '', host: '' }) } };
+          const hidden = usable ? {} : { password: '', user: '', host: '' };
+          const answer = { route: { ...route, changeSeq: newest(), ...hidden } };
+          await fleet.held;
+          return answer;
         },
         watchTenantChanges: ({ afterSeq }, ctx) => watch(afterSeq, ctx.signal),
         // One process alone has the whole budget.

@@ -19,6 +19,7 @@ import { DriftKeeper } from './drift/drift-keeper.ts';
 import { References } from './drift/references.ts';
 import { ChangeFeed } from './provisioning/change-feed.ts';
 import { RowOwners } from './erasure/row-owners.ts';
+import { CleanupKeeper } from './operations/cleanup-keeper.ts';
 import { Runs } from './operations/runs.ts';
 import { Sweeper } from './operations/sweeper.ts';
 import { RolloutKeeper } from './rollouts/rollout-keeper.ts';
@@ -103,16 +104,16 @@ async function compose(config: ProvisionerConfig, deps: ServiceDeps, open: Async
     leaseMs,
     rotateGraceMs,
   });
-  const sweeper = new Sweeper({
+  const sweeper = new Sweeper({ database, runs, logger, leaseMs, everyMs: config.sweepMs });
+  open.defer(() => sweeper.close());
+  const cleanup = new CleanupKeeper({
     database,
     connections,
-    runs,
     logger,
-    leaseMs,
     graceMs: config.cleanupGraceMs,
     everyMs: config.sweepMs,
   });
-  open.defer(() => sweeper.close());
+  open.defer(() => cleanup.close());
   const stock = new StockKeeper({
     database,
     connections,

@@ -10,6 +10,7 @@ import { OperationState, TenantState, type Operation } from '@mad/proto/provisio
 import { reasonOf } from '@mad/rpc';
 import { testCluster } from '@mad/testing';
 import pg from 'pg';
+import { KEYS_LOCK } from '../src/backups/metadata.ts';
 import { archivedMigrations, fill } from './archived-schema.ts';
 import { failure, inside, runProvisioner, type RunningProvisioner } from './running-provisioner.ts';
 
@@ -251,6 +252,34 @@ describe('an erasure', () => {
       mad.ownedRows.away = false;
     }
     expect(mad.ownedRows.left.get(orgId)).toBe(0);
+  }, 120_000);
+
+  test('waits for a backup of the metadata without keeping others waiting, and goes on when it has ended', async () => {
+    const [orgId, neighbour] = [await tenant(), await tenant()];
+    const lease = async () => {
+      const { rows } = await mad.rows.query<{ step: string; owner: string | null; alive: boolean }>(
+        'SELECT step, step_owner AS owner, step_lease_until > now() AS alive FROM provisioner.tenants WHERE org_id = $1',
+        [orgId],
+      );
+      return rows[0]!;
+    };
+    await mad.rows.query('SELECT pg_advisory_lock(hashtextextended($1, 0))', [KEYS_LOCK]);
+    try {
+      const asked = erase(orgId);
+      const operation = await begun(orgId);
+      while ((await lease()).step !== 'destroy_keys') await delay(20);
+      const { owner } = await lease();
+      // Its lease is renewed three times a second, and could be taken over by now.
+      await delay(2_500);
+      const { route } = await mad.routes().getRoute({ orgId: neighbour, schema: SCHEMA }, { timeoutMs: 10_000 });
+      expect(route).toMatchObject({ state: TenantState.READY });
+      expect(await lease()).toEqual({ step: 'destroy_keys', owner, alive: true });
+      await mad.rows.query('SELECT pg_advisory_unlock_all()');
+      expect(await asked).toMatchObject({ operationId: operation.operationId, state: OperationState.SUCCEEDED });
+    } finally {
+      await mad.rows.query('SELECT pg_advisory_unlock_all()');
+    }
+    expect(await rowsOf(orgId)).toBe(0);
   }, 120_000);
 });
 

@@ -110,6 +110,37 @@ describe('a lease', () => {
     const log = await mad.rows.query('SELECT FROM provisioner.tenant_changes WHERE org_id = $1', [orgId]);
     expect(log.rowCount).toBe(1);
   });
+
+  test('on a tenant whose row somebody holds keeps nobody else waiting', async () => {
+    const [orgId, neighbour] = [uuidv7(), uuidv7()];
+    expect((await ensure(orgId)).state).toBe(TenantState.READY);
+    expect((await ensure(neighbour)).state).toBe(TenantState.READY);
+    // A run that waits for its turn at the tenant, for as long as the test wants.
+    const lock = [`mad.tenant.${SCHEMA}.${orgId}`];
+    await mad.admin.query('SELECT pg_advisory_lock(hashtextextended($1, 0))', lock);
+    try {
+      const asked = mad.tenants().suspendTenants({ orgId }, { timeoutMs: 60_000 });
+      await until(
+        async () =>
+          (await mad.rows.query(`SELECT FROM provisioner.tenants WHERE org_id = $1 AND step IS NOT NULL`, [orgId]))
+            .rowCount === 1,
+        'the suspension has begun',
+      );
+      await mad.rows.query('BEGIN');
+      await mad.rows.query('SELECT FROM provisioner.tenants WHERE org_id = $1 FOR UPDATE', [orgId]);
+      // Its lease was to be renewed several times, and is over; the sweeper has looked more often than there are connections.
+      await delay(2_500);
+      const { route } = await mad.routes().getRoute({ orgId: neighbour, schema: SCHEMA }, { timeoutMs: 10_000 });
+      expect(route).toMatchObject({ state: TenantState.READY });
+      await mad.rows.query('COMMIT');
+      await mad.admin.query('SELECT pg_advisory_unlock_all()');
+      const { tenants } = await asked;
+      expect(tenants).toMatchObject([{ state: TenantState.SUSPENDED, step: '' }]);
+    } finally {
+      await mad.rows.query('ROLLBACK');
+      await mad.admin.query('SELECT pg_advisory_unlock_all()');
+    }
+  }, 120_000);
 });
 
 describe('MigrateTenant', () => {

@@ -78,8 +78,8 @@ export const ERASURE_STEPS = {
     });
   },
 
-  async destroy_keys(context, _client, _subject, held) {
-    await destroyKeys(context, held);
+  async destroy_keys(context, _client, _subject, held, stop) {
+    await destroyKeys(context, held, stop);
   },
 
   async erase_rows({ database: db, rowOwners }, _client, _subject, held, stop) {

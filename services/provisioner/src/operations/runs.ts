@@ -68,11 +68,15 @@ export class Runs {
     const about = { org_id: held.orgId, schema: held.schema, operation: held.kind };
     // While it waits for its turn as well, so that others do not take what is only queued.
     const lost = new AbortController();
+    let renewal: Promise<void> | undefined;
     const renewing = setInterval(() => {
-      renew(database, held, leaseMs).catch((error: unknown) => {
-        if (error instanceof LeaseLost) lost.abort(error);
-        else logger.warn({ ...about, error }, 'renewing a lease failed');
-      });
+      // One at a time: it has a connection for as long as somebody else holds the tenant's row.
+      renewal ??= renew(database, held, leaseMs)
+        .catch((error: unknown) => {
+          if (error instanceof LeaseLost) lost.abort(error);
+          else logger.warn({ ...about, error }, 'renewing a lease failed');
+        })
+        .finally(() => (renewal = undefined));
     }, leaseMs / 3);
     try {
       await this.#turns.take(held.kind, () => this.#isGivenUp(held));

@@ -1,12 +1,11 @@
 import type { Database } from '@mad/postgres';
 import { Rounds, type Logger } from '@mad/process';
 import { beginDrops } from '../indexes/left-over.ts';
-import { cleanUp, type CleanupOptions } from './cleanup.ts';
 import type { Runs } from './runs.ts';
 
 const BATCH = 100;
 
-export interface SweeperOptions extends CleanupOptions {
+export interface SweeperOptions {
   database: Database;
   runs: Runs;
   logger: Logger;
@@ -16,8 +15,8 @@ export interface SweeperOptions extends CleanupOptions {
 }
 
 /**
- * Goes on with what dead processes left undone and with what gave way, then removes what nobody will go on with: once at the start and again
- * and again. Any number of processes may sweep: leases and locks decide who does what.
+ * Goes on with what dead processes left undone and with what gave way: once at the start and again and again. Any number of
+ * processes may sweep: leases decide who does what.
  */
 export class Sweeper {
   readonly #options: SweeperOptions;
@@ -25,25 +24,25 @@ export class Sweeper {
 
   constructor(options: SweeperOptions) {
     this.#options = options;
-    this.#rounds = new Rounds({ ...options, failure: 'a sweep failed' }, (signal) => this.#pass(signal));
+    this.#rounds = new Rounds({ ...options, failure: 'a sweep failed' }, () => this.#pass());
   }
 
   close(): Promise<void> {
     return this.#rounds.close();
   }
 
-  async #pass(signal: AbortSignal): Promise<void> {
+  async #pass(): Promise<void> {
     const { database, runs, leaseMs } = this.#options;
+    // A row that somebody holds is in somebody's hands: a claim would wait for it, with a connection, at every pass.
     const undone = await database.asSystem((tx) =>
       tx.query<{ org_id: string; schema: string }>(
         `SELECT t.org_id, t.schema FROM provisioner.tenants t JOIN provisioner.operations o USING (operation_id)
          WHERE t.step IS NOT NULL AND o.state = 'running' AND (t.step_owner IS NULL OR t.step_lease_until <= now())
-         ORDER BY t.created_at LIMIT ${BATCH}`,
+         ORDER BY t.created_at LIMIT ${BATCH} FOR UPDATE OF t SKIP LOCKED`,
       ),
     );
     // Not waited for: a backup may take hours, and others have work to do meanwhile.
     for (const { org_id: orgId, schema } of undone) runs.resumeLater({ orgId, schema });
     for (const held of await beginDrops(database, leaseMs)) void runs.carryOut(held);
-    if (!signal.aborted) await cleanUp(this.#options);
   }
 }

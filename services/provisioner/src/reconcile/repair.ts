@@ -5,7 +5,7 @@ import type { ServerRow } from '../db/entities/server.ts';
 import { schemaApp } from '../domain/names.ts';
 import { NOBODY } from '../domain/plan.ts';
 import { remedyOf, type Difference } from '../domain/reconcile.ts';
-import { cleanUp } from '../operations/cleanup.ts';
+import { cleanUp, type Places } from '../operations/cleanup.ts';
 import { lockTenant } from '../operations/lock-tenant.ts';
 import { loadSubject } from '../provisioning/steps.ts';
 import type { MasterKeys } from '../secrets/master-keys.ts';
@@ -18,8 +18,8 @@ export interface RepairOptions extends LookOptions {
 }
 
 const LOCK_WAIT_MS = 5 * SECOND_MS;
-/** A pass of cleaning up takes a hundred; what it does not get done the sweeper does. */
-const PASSES = 20;
+/** A round of cleaning up takes a hundred of each server; what is left then the keeper takes. */
+const ROUNDS = 20;
 
 /**
  * Puts right what can be: what nobody knows is noted for removal like the leavings of operations and removed with them, which
@@ -56,7 +56,8 @@ export async function repair(options: RepairOptions, differences: readonly Diffe
     }
   }
   const sweep = { ...options, graceMs: options.cleanupGraceMs };
-  for (let pass = 0; pass < PASSES && (await cleanUp(sweep)) > 0; pass += 1);
+  const places: Places = new Map();
+  for (let round = 0; round < ROUNDS && (await cleanUp(sweep, places)) > 0; round += 1);
 }
 
 /** An operation that begins meanwhile takes the record over with the name. */

@@ -127,6 +127,8 @@ export class ServerConnections {
   #address({ host, port, sslmode }: ServerAddress): pg.ClientConfig {
     const url = new URL(`postgres://${host.includes(':') ? `[${host}]` : host}:${port}`);
     if (sslmode !== '') url.searchParams.set('sslmode', sslmode);
-    return { ...clientOptions(url.href), application_name: 'mad-provisioner' };
+    // A server that vanished in the middle of an answer is noticed, and whoever waits for it need not wait for ever.
+    const keepAlive = { keepAlive: true, keepAliveInitialDelayMillis: IDLE_MS };
+    return { ...clientOptions(url.href), ...keepAlive, application_name: 'mad-provisioner' };
   }
 }
