@@ -91,6 +91,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       sweeper,
       exports,
       exportPartRows: config.exportPartRows,
+      retentionSliceRows: config.retentionSliceRows,
       cacheTtlDays: config.cacheTtlDays,
       ...deps,
     };
@@ -115,6 +116,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
         routes: provisioner,
         everyHours: config.retentionEveryHours,
         graceHours: config.retentionGraceHours,
+        sliceRows: config.retentionSliceRows,
         logger,
       });
       open.defer(() => keeper.close());

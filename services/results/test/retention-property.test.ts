@@ -40,8 +40,9 @@ const scene = fc.record({
 async function countAll(org: Organization) {
   const [found] = await rows<Record<'items' | 'poses' | 'events' | 'entries', number>>(
     org,
-    `SELECT (SELECT count(*) FROM task_results)::int AS items, (SELECT count(*) FROM docking_results)::int AS poses,
-      (SELECT count(*) FROM job_events)::int AS events, (SELECT count(*) FROM result_cache)::int AS entries`,
+    `SELECT (SELECT count(*) FROM task_results)::int AS items,
+      (SELECT count(*) FROM docking_results JOIN task_results USING (job_id, task_id, item_no))::int AS poses,
+      (SELECT count(*) FROM job_events JOIN jobs USING (job_id) WHERE results_dropped_at IS NULL)::int AS events, (SELECT count(*) FROM result_cache)::int AS entries`,
   );
   return found!;
 }

@@ -75,19 +75,20 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         if (request.taskId !== '') taskNamed(job, request.taskId);
         const found: (ShownItem & { index: number; scoreUnits: string })[] = [];
         // Task by task: within one, the primary key gives the order.
-        for (const [index, { taskId, plan }] of job.tasks.entries()) {
+        for (const [index, task] of job.tasks.entries()) {
+          const { taskId, plan } = task;
           if (index < taskIndex || found.length > size) continue;
           if (request.taskId !== '' && request.taskId !== taskId) continue;
           const rows = await readItems(tx, {
             jobId: request.jobId,
-            taskId,
+            task,
             after: index === taskIndex ? itemNo : 0,
             status: statusOf(request.status),
             errorClass,
             limit: size + 1 - found.length,
           });
-          const { task, scoreUnits } = plan;
-          found.push(...rows.map((row) => ({ row, index, jobId: request.jobId, task, scoreUnits })));
+          const { task: name, scoreUnits } = plan;
+          found.push(...rows.map((row) => ({ row, index, jobId: request.jobId, task: name, scoreUnits })));
         }
         const shown = found.slice(0, size);
         const last = shown.at(-1);
@@ -129,7 +130,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         const job = await requireJob(tx, request.jobId);
         const rows = await readEvents(
           tx,
-          request.jobId,
+          job.row,
           (cursor as number | undefined) ?? Number(request.afterSeq),
           size + 1,
         );

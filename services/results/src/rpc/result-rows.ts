@@ -2,13 +2,14 @@ import { Code, type ConnectError } from '@connectrpc/connect';
 import { notFound, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { WorkStatus } from '../domain/work-item.ts';
-import type { JobImage } from '../runs/job-image.ts';
+import type { JobImage, JobTask } from '../runs/job-image.ts';
 import { ITEM_COLUMNS, POSE_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
+import { IS_HIT, keptBound } from './hit-rows.ts';
 
 /** Which of a task's items to list: `status` and `errorClass` (empty for any) where set. */
 export interface ItemQuery {
   jobId: string;
-  taskId: string;
+  task: JobTask;
   after: number;
   status: WorkStatus | undefined;
   errorClass: string;
@@ -17,18 +18,20 @@ export interface ItemQuery {
 
 /** A task's items in input order; those of one kind of error from the index that holds only failed ones. */
 export async function readItems(tx: TenantTx, query: ItemQuery): Promise<ItemRow[]> {
-  const { jobId, taskId, after, status, errorClass, limit } = query;
+  const { jobId, task, after, status, errorClass, limit } = query;
+  const { taskId, keptTop } = task;
+  const kept = keptTop === undefined ? '' : ` AND ${IS_HIT}${keptBound(task)}`;
   if (errorClass !== '') {
     return tx.query<ItemRow>(
       `SELECT ${ITEM_COLUMNS} FROM task_results
-        WHERE job_id = $1 AND task_id = $2 AND status = 'failed' AND error_class = $3 AND item_no > $4
+        WHERE job_id = $1 AND task_id = $2 AND status = 'failed' AND error_class = $3 AND item_no > $4${kept}
         ORDER BY item_no LIMIT $5`,
       [jobId, taskId, errorClass, after, limit],
     );
   }
   return tx.query<ItemRow>(
     `SELECT ${ITEM_COLUMNS} FROM task_results
-      WHERE job_id = $1 AND task_id = $2 AND item_no > $3 AND ($4::work_status IS NULL OR status = $4)
+      WHERE job_id = $1 AND task_id = $2 AND item_no > $3 AND ($4::work_status IS NULL OR status = $4)${kept}
       ORDER BY item_no LIMIT $5`,
     [jobId, taskId, after, status ?? null, limit],
   );

@@ -5,7 +5,7 @@ import type { WatchJobRequest, WatchJobResponseSchema } from '@mad/proto/results
 import { orgOf } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { Context } from '../context.ts';
-import type { JobEventRow } from '../db/entities/job.ts';
+import type { JobEventRow, JobRow } from '../db/entities/job.ts';
 import { isEnded } from '../domain/job-state.ts';
 import { countersMessage, requireJob, stateMessage } from '../runs/job-image.ts';
 import { countersIn, eventMessage } from './convert.ts';
@@ -16,7 +16,14 @@ const POLL_MS = SECOND_MS;
 const HEARTBEAT_MS = 10 * SECOND_MS;
 const EVENTS_PER_MESSAGE = 500;
 
-export async function readEvents(tx: TenantTx, jobId: string, afterSeq: number, limit: number): Promise<JobEventRow[]> {
+/** A job's events after a number. What dropped its results shows none, though their rows may still wait to be cleared away. */
+export async function readEvents(
+  tx: TenantTx,
+  { job_id: jobId, results_dropped_at: droppedAt }: Pick<JobRow, 'job_id' | 'results_dropped_at'>,
+  afterSeq: number,
+  limit: number,
+): Promise<JobEventRow[]> {
+  if (droppedAt !== null) return [];
   return tx.query<JobEventRow>(
     `SELECT job_id, seq_no, ts, event, detail, metadata FROM job_events WHERE job_id = $1 AND seq_no > $2 ORDER BY seq_no LIMIT $3`,
     [jobId, afterSeq, limit],
@@ -47,7 +54,7 @@ export async function* watchJob(
         async (tx) => {
           const { row: job } = await requireJob(tx, jobId);
           // Nothing new: no need to look.
-          const rows = job.event_seq > seen ? await readEvents(tx, jobId, seen, EVENTS_PER_MESSAGE) : [];
+          const rows = job.event_seq > seen ? await readEvents(tx, job, seen, EVENTS_PER_MESSAGE) : [];
           return { row: job, events: rows };
         },
         { signal },

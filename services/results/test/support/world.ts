@@ -153,12 +153,14 @@ export async function openWorld({
   logger,
   cacheTtlDays,
   exportPartRows = 1000,
+  retentionSliceRows = 20_000,
   statementTimeoutMs = MINUTE_MS,
 }: {
   redisUrl?: string;
   logger?: Logger;
   cacheTtlDays?: number;
   exportPartRows?: number;
+  retentionSliceRows?: number;
   statementTimeoutMs?: number;
 } = {}): Promise<World> {
   const around: Neighbourhood = {
@@ -192,6 +194,7 @@ export async function openWorld({
         retentionGraceHours: 24,
         node: 'mad-results-test',
         exportPartRows,
+        retentionSliceRows,
         objectStoreUrl: pathToFileURL(objectFolder).href,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
@@ -255,6 +258,7 @@ export async function openWorld({
       MAD_SERVICE_KEYS: JSON.stringify(keys.public),
       OBJECT_STORE_URL: pathToFileURL(objectFolder).href,
       RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
+      RESULTS_RETENTION_SLICE_ROWS: String(retentionSliceRows),
     },
     address: () => `127.0.0.1:${results.port}`,
     neighbours: address,
