@@ -3,7 +3,7 @@ import type { DropProgress } from '../db/entities/job.ts';
 import type { RetentionCounts, RetentionRunRow } from '../db/entities/retention.ts';
 import type { Limits } from '../domain/retention.ts';
 import { appendAudit } from './audit.ts';
-import { planned } from './planned.ts';
+import { joined, planned } from './planned.ts';
 import { NOTHING, sumOfCounts } from './retention-counts.ts';
 import {
   CANDIDATES,
@@ -199,7 +199,7 @@ async function dropItems(tx: TenantTx, { limits, job, progress, most }: Work): P
   const slice = await nextItems(tx, job.job_id, { ...progress, most });
   if (slice === undefined) return { rows: 0, next: { ...progress, stage: 'structures' } };
   const params = sliceParams(limits, job.job_id, slice, job.results_top);
-  const [loss] = await planned<Loss>(tx, dropSlice(slice.lower), params);
+  const [loss] = await joined<Loss>(tx, dropSlice(slice.lower), params);
   const { items, poses, needed, cache_entries: entries, bytes } = loss!;
   return {
     rows: slice.rows,
@@ -238,7 +238,7 @@ async function clearPoses(tx: TenantTx, { job, progress, most }: Work): Promise<
   const { task, at } = progress;
   const from = [job.job_id, task, at];
   const [end] = await planned<{ task_id: string; item_no: number }>(tx, POSES_SLICE, [...from, most]);
-  await planned(tx, CLEAR_POSES, [...from, end !== undefined, end?.task_id ?? '', end?.item_no ?? 0]);
+  await joined(tx, CLEAR_POSES, [...from, end !== undefined, end?.task_id ?? '', end?.item_no ?? 0]);
   if (end !== undefined) return { rows: most, next: { ...progress, task: end.task_id, at: end.item_no } };
   return { rows: 0, next: { ...progress, stage: 'old_events', at: 0 } };
 }

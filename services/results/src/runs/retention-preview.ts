@@ -2,7 +2,7 @@ import type { TenantTx } from '@mad/tenancy';
 import type { RetentionCounts } from '../db/entities/retention.ts';
 import { limitsAt, type Limits, type RetentionRule } from '../domain/retention.ts';
 import { monthOf } from './partitions.ts';
-import { planned } from './planned.ts';
+import { joined } from './planned.ts';
 import { NOTHING, sumOfCounts } from './retention-counts.ts';
 import { candidates, eventsOf, nextItems, sliceParams, type Candidate } from './retention-drop.ts';
 import { countPartitions, keepsTooMuch, monthsAt, waitingMonths } from './retention-months.ts';
@@ -65,7 +65,7 @@ async function lossesOf(
     const slice = await nextItems(tx, jobId, { ...place, most: sliceRows });
     if (slice === undefined) break;
     const params = sliceParams(limits, jobId, slice, keep);
-    const [loss] = await planned<Loss>(tx, countSlice(slice.lower), params);
+    const [loss] = await joined<Loss>(tx, countSlice(slice.lower), params);
     const { items, poses, cache_entries: entries, bytes } = loss!;
     counts = sumOfCounts(counts, { items, poses, cache_entries: entries, bytes });
     kept += loss!.kept;

@@ -120,12 +120,14 @@ export interface Loss {
   bytes: number;
 }
 
+// A row is measured where it is read: what was passed on through a join may be some bytes shorter.
 const COUNTED = `
   SELECT i.items, j.needed, j.kept, p.poses, e.cache_entries, i.bytes + p.bytes AS bytes
   FROM (SELECT count(*)::int AS items, coalesce(sum(bytes), 0)::bigint AS bytes FROM doomed) i,
     (SELECT (count(*) FILTER (WHERE needed))::int AS needed, (count(*) FILTER (WHERE (top OR needed) AND status = 'scored'))::int AS kept FROM judged) j,
-    (SELECT count(*)::int AS poses, coalesce(sum(pg_column_size(d)), 0)::bigint AS bytes FROM docking_results d JOIN doomed USING (item_no)
-      WHERE ${IN_SLICE('d.job_id', 'd.task_id', 'd.item_no')}) p,
+    (SELECT count(*)::int AS poses, coalesce(sum(d.bytes), 0)::bigint AS bytes FROM (
+      SELECT d.item_no, pg_column_size(d) AS bytes FROM docking_results d WHERE ${IN_SLICE('d.job_id', 'd.task_id', 'd.item_no')} OFFSET 0) d
+      JOIN doomed USING (item_no)) p,
     (SELECT count(*)::int AS cache_entries FROM result_cache o JOIN doomed n ON o.canonical_item_no = n.item_no
       WHERE ${IN_SLICE('o.canonical_job_id', 'o.canonical_task_id', 'o.canonical_item_no')}) e`;
 
@@ -138,8 +140,8 @@ export const dropSlice = (lower: boolean): string => `WITH ${JUDGED(lower)},
   ${COUNTED}`;
 
 /** Counts events of job $1 behind number $2 up to $3. */
-export const COUNT_EVENTS = `SELECT count(*)::int AS events, coalesce(sum(pg_column_size(e)), 0)::bigint AS bytes
-  FROM job_events e WHERE e.job_id = $1 AND e.seq_no > $2 AND e.seq_no <= $3`;
+export const COUNT_EVENTS = `SELECT count(*)::int AS events, coalesce(sum(bytes), 0)::bigint AS bytes FROM (
+  SELECT pg_column_size(e) AS bytes FROM job_events e WHERE e.job_id = $1 AND e.seq_no > $2 AND e.seq_no <= $3 OFFSET 0) e`;
 
 /**
  * Gives up structures of job $1, at most $2 objects: those that no pose of an item is in that is left. An object is of one
@@ -147,15 +149,20 @@ export const COUNT_EVENTS = `SELECT count(*)::int AS events, coalesce(sum(pg_col
  */
 export const DROP_STRUCTURES = `UPDATE stored_objects SET state = 'dropped' WHERE object_id IN (
   SELECT o.object_id FROM stored_objects o WHERE o.owner_id = $1 AND o.purpose = 'poses' AND o.state = 'kept' AND (
-    SELECT true FROM task_results t JOIN docking_results d ON d.job_id = t.job_id AND d.task_id = t.task_id AND d.item_no = t.item_no
-    WHERE t.task_execution_id = o.task_execution_id AND t.job_id = $1 AND d.job_id = $1 AND d.pose_object = o.object_id LIMIT 1) IS NULL
+    SELECT true FROM task_results t CROSS JOIN LATERAL (
+      SELECT FROM docking_results d WHERE d.job_id = t.job_id AND d.task_id = t.task_id AND d.item_no = t.item_no
+        AND d.pose_object = o.object_id OFFSET 0) d
+    WHERE t.task_execution_id = o.task_execution_id LIMIT 1) IS NULL
   LIMIT $2)`;
 
 /** The item in which the $4th pose of job $1 behind item ($2, $3) is; no row when there are not so many. */
 export const POSES_SLICE = `SELECT task_id, item_no FROM docking_results WHERE job_id = $1 AND (task_id, item_no) > ($2::text, $3::int)
   ORDER BY task_id, item_no, replicate, pose_rank OFFSET $4 - 1 LIMIT 1`;
 
+const IN_POSES_SLICE = (row: string): string =>
+  `${row}.job_id = $1::uuid AND (${row}.task_id, ${row}.item_no) > ($2::text, $3::int)
+    AND (NOT $4::boolean OR (${row}.task_id, ${row}.item_no) <= ($5::text, $6::int))`;
+
 /** Deletes poses of job $1 behind item ($2, $3), where $4 is true up to item ($5, $6), whose item is gone. */
-export const CLEAR_POSES = `DELETE FROM docking_results d
-  WHERE d.job_id = $1 AND (d.task_id, d.item_no) > ($2::text, $3::int) AND (NOT $4::boolean OR (d.task_id, d.item_no) <= ($5::text, $6::int))
-    AND NOT EXISTS (SELECT FROM task_results t WHERE t.job_id = $1 AND t.task_id = d.task_id AND t.item_no = d.item_no)`;
+export const CLEAR_POSES = `DELETE FROM docking_results d WHERE ${IN_POSES_SLICE('d')} AND NOT EXISTS (
+  SELECT FROM task_results t WHERE t.task_id = d.task_id AND t.item_no = d.item_no AND ${IN_POSES_SLICE('t')})`;
