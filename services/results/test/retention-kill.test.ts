@@ -170,6 +170,8 @@ test('killed between slices of one job, it goes on behind the last one, and nobo
   const run = await retention.apply(requestId);
   expect(run.deleted).toEqual(preview);
   expect(await rows(org, 'SELECT count(*)::int AS n FROM docking_results')).toEqual([{ n: 4 }]);
-  expect(await rows(org, `SELECT count(*)::int AS n FROM audit_log WHERE action = 'retention.drop'`)).toEqual([{ n: 1 }]);
+  expect(await rows(org, `SELECT count(*)::int AS n FROM audit_log WHERE action = 'retention.drop'`)).toEqual([
+    { n: 1 },
+  ]);
   expect(await unsound(org)).toEqual([]);
 }, 240_000);

@@ -112,7 +112,12 @@ test('a job that no one statement could drop goes slice by slice, and keeps nobo
   await retention.set([{ keepDays: 30, keepTopHits: 2 }]);
   const preview = await retention.preview();
   // All but the two best of each, the pinned one and the one that answers a job which is kept.
-  expect(preview).toMatchObject({ jobs: 3n, items: BigInt(ITEMS + 2), cacheEntries: BigInt(ITEMS + 2), partitions: 2n });
+  expect(preview).toMatchObject({
+    jobs: 3n,
+    items: BigInt(ITEMS + 2),
+    cacheEntries: BigInt(ITEMS + 2),
+    partitions: 2n,
+  });
   expect((await retention.apply()).deleted).toEqual(preview);
   expect(await smilesOf(large.jobId)).toEqual(['CCCCCC', 'CCCCC', 'CC', 'C']);
   expect(await smilesOf(older.jobId)).toEqual(['SS', 'S']);
@@ -165,9 +170,9 @@ test('between two slices the job shows the hits that it keeps, and what somebody
   expect(run.deleted!.items).toBe(preview.items - 1n);
   expect(await smilesOf(jobId)).toEqual([...shown, 'CCC']);
   expect(await itemsOf(jobId)).toBe(3);
-  expect((await world.jobRuns.listHits({ orgId: org.orgId, jobId: young.jobId, includeBestPose: true }, as())).hits).toMatchObject([
-    { smiles: 'CCC', bestPose: { score: -3 } },
-  ]);
+  expect(
+    (await world.jobRuns.listHits({ orgId: org.orgId, jobId: young.jobId, includeBestPose: true }, as())).hits,
+  ).toMatchObject([{ smiles: 'CCC', bestPose: { score: -3 } }]);
   expect(await unsound(org)).toEqual([]);
 }, 120_000);
 
@@ -193,12 +198,17 @@ test('poses wait for the other jobs of their month, show nowhere meanwhile, and 
   const preview = await retention.preview();
   expect(preview).toMatchObject({ jobs: 1n, items: 2n, poses: 4n, partitions: 0n });
   expect((await retention.apply()).deleted).toEqual(preview);
-  const [poses, events] = [`SELECT count(*)::int AS n FROM docking_results`, `SELECT count(*)::int AS n FROM job_events WHERE job_id = $1`];
+  const [poses, events] = [
+    `SELECT count(*)::int AS n FROM docking_results`,
+    `SELECT count(*)::int AS n FROM job_events WHERE job_id = $1`,
+  ];
   expect(await rows(org, poses)).toEqual([{ n: 8 }]);
   expect((await rows<{ n: number }>(org, events, [over.jobId]))[0]!.n).toBeGreaterThan(0);
   const query = { orgId: org.orgId, jobId: over.jobId };
   expect((await world.jobRuns.listJobEvents(query, as())).events).toEqual([]);
-  expect(await failureOf(world.jobRuns.listPoses({ ...query, itemNo: 1 }, as()))).toMatchObject({ reason: 'RESULTS_DROPPED' });
+  expect(await failureOf(world.jobRuns.listPoses({ ...query, itemNo: 1 }, as()))).toMatchObject({
+    reason: 'RESULTS_DROPPED',
+  });
   expect(await unsound(org)).toEqual([]);
 
   await endedAgo(org, late.jobId, 31);

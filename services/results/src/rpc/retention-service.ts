@@ -30,7 +30,10 @@ const isRunCursor = (value: JsonValue): boolean =>
   UUID.test(value[1]!);
 
 /** How long results are kept, and what was deleted. */
-export function retentionService({ tenants, retentionSliceRows: sliceRows }: Context): ServiceImpl<typeof RetentionService> {
+export function retentionService({
+  tenants,
+  retentionSliceRows: sliceRows,
+}: Context): ServiceImpl<typeof RetentionService> {
   return {
     async getRetentionPolicy(_request, ctx) {
       return { policy: policyMessage(await tenants.read(orgOf(ctx), currentPolicy)) };

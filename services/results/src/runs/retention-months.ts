@@ -12,7 +12,7 @@ import { limitParams, MONTHS } from './retention-sql.ts';
  */
 const WAIT_DAYS = 45;
 /** What a month keeps is copied in the statement that drops its partitions: items of this many slices at most. */
-const KEPT_SLICES = 2;
+const KEPT_SLICES = 4;
 
 /** A month with rows that show nowhere any more. */
 export interface Month {

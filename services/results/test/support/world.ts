@@ -153,7 +153,7 @@ export async function openWorld({
   logger,
   cacheTtlDays,
   exportPartRows = 1000,
-  retentionSliceRows = 20_000,
+  retentionSliceRows = 10_000,
   statementTimeoutMs = MINUTE_MS,
 }: {
   redisUrl?: string;

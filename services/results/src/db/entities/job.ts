@@ -118,8 +118,7 @@ export const JobEntity = new EntitySchema<JobRow>({
     drop_progress: {
       type: 'jsonb',
       nullable: true,
-      comment:
-        "Internal: where retention stands while it drops the job's results slice by slice; null otherwise",
+      comment: "Internal: where retention stands while it drops the job's results slice by slice; null otherwise",
     },
     core_ms: { type: 'bigint', default: 0, comment: 'Internal: core milliseconds of its executions' },
     saved_core_ms: {
