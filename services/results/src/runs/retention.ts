@@ -134,7 +134,7 @@ async function requireSlices(tx: TenantTx): Promise<void> {
   );
   if (row!.ready) return;
   const message = 'retention waits until the database of the organization is migrated';
-  throw rpcError(Code.FailedPrecondition, 'SCHEMA_OUTDATED', message);
+  throw rpcError(Code.FailedPrecondition, 'SCHEMA_OUTDATED', message, { org_id: tx.orgId });
 }
 
 async function addCounts(
