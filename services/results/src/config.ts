@@ -37,6 +37,8 @@ export interface ResultsConfig {
   retentionEveryHours: number;
   /** A policy is applied by the clock so long after it was set, at the earliest. */
   retentionGraceHours: number;
+  /** Rows of a job that a step of retention looks at, at most: it is one transaction, and its statements are short. */
+  retentionSliceRows: number;
   /** Wakes those who watch a job at another process of results. */
   redisUrl?: string;
   /** This process's name, shown in pg_stat_activity. */
@@ -72,6 +74,7 @@ export function readResultsConfig(env: Env): ResultsConfig {
     exportPartRows: r.integer('RESULTS_EXPORT_PART_ROWS', { default: 100_000, min: 1, max: 1_000_000 }),
     retentionEveryHours: r.integer('RESULTS_RETENTION_EVERY_HOURS', { default: 24, min: 0, max: 8760 }),
     retentionGraceHours: r.integer('RESULTS_RETENTION_GRACE_HOURS', { default: 24, min: 0, max: 8760 }),
+    retentionSliceRows: r.integer('RESULTS_RETENTION_SLICE_ROWS', { default: 10_000, min: 1, max: 1_000_000 }),
     redisUrl: r.url('REDIS_URL', { optional: true }),
     node: r.string('RESULTS_NODE', { default: 'mad-results' }),
   }));

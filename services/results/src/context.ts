@@ -25,6 +25,8 @@ export interface Context extends ServiceDeps {
   exports: ExportRunner;
   /** Hits in a part of an export. */
   exportPartRows: number;
+  /** Rows of a job that a step of retention looks at. */
+  retentionSliceRows: number;
   /** Results answer later jobs for so many days; undefined is for ever. */
   cacheTtlDays: number | undefined;
 }

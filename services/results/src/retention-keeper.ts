@@ -20,6 +20,8 @@ export interface RetentionKeeperOptions {
   routes: Transport;
   everyHours: number;
   graceHours: number;
+  /** Rows of a job that a step looks at, at most. */
+  sliceRows: number;
   roundMs?: number;
   logger: Logger;
 }
@@ -99,7 +101,7 @@ export class RetentionKeeper {
   }
 
   async #lookAfter(orgId: string, signal: AbortSignal): Promise<void> {
-    const { tenants, graceHours } = this.#options;
+    const { tenants, graceHours, sliceRows } = this.#options;
     const graceMs = graceHours * HOUR_MS;
     const begun = await tenants.read(orgId, readStanding, { signal });
     const runs = begun.open;
@@ -111,7 +113,7 @@ export class RetentionKeeper {
       let standing: Progress = standingOf(run);
       while (!standing.over && !signal.aborted) {
         const from = standing;
-        standing = await tenants.transact(orgId, (tx) => step(tx, from), { signal });
+        standing = await tenants.transact(orgId, (tx) => step(tx, from, sliceRows), { signal });
       }
     }
   }

@@ -99,6 +99,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
       waker,
       exports,
       exportPartRows: config.exportPartRows,
+      retentionSliceRows: config.retentionSliceRows,
       cacheTtlDays: config.cacheTtlDays,
       ...deps,
     };
@@ -123,6 +124,7 @@ export async function startResults(config: ResultsConfig, deps: ServiceDeps): Pr
         routes: provisioner,
         everyHours: config.retentionEveryHours,
         graceHours: config.retentionGraceHours,
+        sliceRows: config.retentionSliceRows,
         logger,
       });
       open.defer(() => keeper.close());

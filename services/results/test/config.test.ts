@@ -23,6 +23,7 @@ test('has a default for everything but keys', () => {
     statementTimeoutMs: 60_000,
     retentionEveryHours: 24,
     retentionGraceHours: 24,
+    retentionSliceRows: 10_000,
     node: 'mad-results',
   });
 });

@@ -38,7 +38,16 @@ afterAll(async () => {
 });
 
 function keep(graceHours: number): void {
-  const options = { tenants, schema: SCHEMA, routes, everyHours: EVERY_HOURS, graceHours, roundMs: 50, logger };
+  const options = {
+    tenants,
+    schema: SCHEMA,
+    routes,
+    everyHours: EVERY_HOURS,
+    graceHours,
+    sliceRows: 1000,
+    roundMs: 50,
+    logger,
+  };
   keepers.push(new RetentionKeeper(options));
 }
 

@@ -63,6 +63,7 @@ const BAD_ROWS: Record<string, string> = {
   jobs_core_ms_check: `UPDATE jobs SET core_ms = -1`,
   jobs_saved_core_ms_check: `UPDATE jobs SET saved_core_ms = -1`,
   jobs_sweep_due_check: `UPDATE jobs SET sweep_due = true`,
+  jobs_drop_progress_check: `UPDATE jobs SET drop_progress = '{}'`,
   job_tasks_pkey: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', 'a', 2, '{}')`,
   job_tasks_position_key: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${JOB}', 'b', 1, '{}')`,
   job_tasks_job_fkey: `INSERT INTO job_tasks (job_id, task_id, position, plan) VALUES ('${OTHER}', 'a', 1, '{}')`,

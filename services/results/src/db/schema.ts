@@ -21,6 +21,7 @@ import { Exports } from './migrations/2026_11_25_1101_exports.ts';
 import { Retention } from './migrations/2026_11_25_1110_retention.ts';
 import { Replicas } from './migrations/2026_11_25_1111_replicas.ts';
 import { CoreTime } from './migrations/2026_11_25_1112_core_time.ts';
+import { RetentionSlices } from './migrations/2026_11_26_1410_retention_slices.ts';
 import { InvalidationCounts } from './migrations/2026_11_26_1420_invalidation_counts.ts';
 
 /** The tenant schema, and the Postgres schema inside every organization's database. */
@@ -41,6 +42,7 @@ export const resultsMigrations: readonly MigrationClass[] = [
   Retention,
   Replicas,
   CoreTime,
+  RetentionSlices,
   InvalidationCounts,
 ];
 

@@ -37,15 +37,37 @@ const STEP_GROWTH = 4;
 /** What the index of hits holds, and only that. Say it as the index does, or it is not used. */
 export const IS_HIT = `status IN ('scored', 'cached') AND score IS NOT NULL`;
 
-/** Whether `t` is the first hit of its molecule: a look-up for each, where an anti-join might walk all items for each. */
-export const IS_FIRST_OF_MOLECULE = `t.item_no = (SELECT e.item_no FROM task_results e WHERE e.job_id = $1 AND e.task_id = $2
-  AND e.molecule_id = t.molecule_id AND e.status IN ('scored', 'cached') AND e.score IS NOT NULL ORDER BY e.item_no LIMIT 1)`;
+/**
+ * Whether `t`, a hit of job $1 and task $2, is the first of its molecule: a look-up for each, where an anti-join might walk all
+ * items for each.
+ */
+export const isFirstOfMolecule = (task: JobTask): string =>
+  `t.item_no = (SELECT e.item_no FROM task_results e WHERE e.job_id = $1 AND e.task_id = $2
+  AND e.molecule_id = t.molecule_id AND e.status IN ('scored', 'cached') AND e.score IS NOT NULL${keptBound(task, { item: 'e.' })} ORDER BY e.item_no LIMIT 1)`;
 
 /** SQL of the hits' order: along the index where a lower score is better, against it where a higher one is. */
 export function orderOf({ plan }: JobTask): { comparison: string; direction: string; start: HitCursor } {
   return plan.lowerIsBetter
     ? { comparison: '>', direction: 'ASC', start: [-Infinity, 0, 0] }
     : { comparison: '<', direction: 'DESC', start: [Infinity, 0, 0] };
+}
+
+/**
+ * While retention drops items of a task, its lists are of the hits alone that are kept: bounds a walk along the index of
+ * hits by the last one of them. Empty at any other time. `job` and `taskId` are parameters, `item` says whose columns.
+ */
+export function keptBound(
+  task: JobTask,
+  { job = '$1', taskId = '$2', item = '' }: { job?: string; taskId?: string; item?: string } = {},
+): string {
+  if (task.keptTop === undefined) return '';
+  if (task.keptTop === 0) return ' AND false';
+  const { comparison, direction, start } = orderOf(task);
+  const last = (column: string, otherwise: string): string => `coalesce((
+    SELECT k.${column} FROM task_results k WHERE k.job_id = ${job}::uuid AND k.task_id = ${taskId}::text AND k.status IN ('scored', 'cached')
+      AND k.score IS NOT NULL ORDER BY k.score ${direction}, k.item_no ${direction} OFFSET ${task.keptTop! - 1} LIMIT 1), ${otherwise})`;
+  const end = `(${last('score', `'${-start[0]}'::float8`)}, ${last('item_no', '0')})`;
+  return ` AND (${item}score, ${item}item_no) ${comparison === '>' ? '<=' : '>='} ${end}`;
 }
 
 /**
@@ -68,7 +90,7 @@ export async function readHits(tx: TenantTx, jobId: string, task: JobTask, query
   if (conditions.length === 0 && !bestPerMolecule) return readUnfiltered(tx, jobId, task, query);
   const page = await examine(tx, jobId, task, query, (param) => {
     const parts = conditions.map(({ sql, value, cast }) => `${sql} ${param(value)}${cast}`);
-    return { fits: [...parts, ...(bestPerMolecule ? [IS_FIRST_OF_MOLECULE] : [])].join(' AND ') };
+    return { fits: [...parts, ...(bestPerMolecule ? [isFirstOfMolecule(task)] : [])].join(' AND ') };
   });
   const { rows, more } = await fillPage<HitRow>({
     size: page.rows.length,
@@ -121,7 +143,7 @@ async function readUnfiltered(
       const last = known.at(-1);
       const place = [last?.score ?? score, last?.item_no ?? itemNo];
       const params: unknown[] = [jobId, task.taskId, ...place, Math.min(limit, left - known.length)];
-      const bounds = boundsOf(filter, endedBy, (value) => `$${params.push(value)}`);
+      const bounds = boundsOf(filter, endedBy, (value) => `$${params.push(value)}`) + keptBound(task);
       const found = await tx.query<ItemRow>(
         `SELECT ${ITEM_COLUMNS} FROM task_results
           WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT} AND (score, item_no) ${comparison} ($3::float8, $4::int)${bounds}
@@ -176,7 +198,7 @@ export async function examine(
     const params: unknown[] = [jobId, task.taskId, at[0], at[1], step];
     const param = (value: unknown): string => `$${params.push(value)}`;
     const { fits, found = 'NULL::int' } = ask(param);
-    const bounds = boundsOf(filter, endedBy, param);
+    const bounds = boundsOf(filter, endedBy, param) + keptBound(task);
     const seen = await planned<Examined>(
       tx,
       `SELECT item_no, score, place, fits, CASE WHEN fits THEN found END AS found FROM (

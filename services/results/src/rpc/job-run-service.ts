@@ -142,7 +142,7 @@ export function jobRunService(context: Context): ServiceImpl<typeof JobRunServic
         const after = (cursor as number | undefined) ?? Number(request.afterSeq);
         const { rows, more } = await fillPage<JobEventRow>({
           size,
-          read: (known, limit) => readEvents(tx, request.jobId, known.at(-1)?.seq_no ?? after, limit),
+          read: (known, limit) => readEvents(tx, job.row, known.at(-1)?.seq_no ?? after, limit),
           bytesOf: eventBytes,
         });
         return {

@@ -2,8 +2,9 @@ import { Code, type ConnectError } from '@connectrpc/connect';
 import { notFound, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { WorkStatus } from '../domain/work-item.ts';
-import type { JobImage } from '../runs/job-image.ts';
+import type { JobImage, JobTask } from '../runs/job-image.ts';
 import { ITEM_COLUMNS, POSE_COLUMNS, type ItemRow, type PoseRow } from './convert.ts';
+import { IS_HIT, keptBound } from './hit-rows.ts';
 import type { ShownItem } from './invalidated.ts';
 
 /** Which of a job's items to list: `taskId`, `status` and `errorClass` (empty for any) where set. */
@@ -29,13 +30,13 @@ export async function readItemsOfTasks(
 ): Promise<ListedItem[]> {
   const { job_id: jobId } = job.row;
   const found: ListedItem[] = [];
-  for (const [index, { taskId, plan }] of job.tasks.entries()) {
+  for (const [index, task] of job.tasks.entries()) {
     if (index < after.index || found.length === limit) continue;
-    if (query.taskId !== '' && query.taskId !== taskId) continue;
+    if (query.taskId !== '' && query.taskId !== task.taskId) continue;
     const from = index === after.index ? after.itemNo : 0;
-    const rows = await readItems(tx, jobId, { ...query, taskId }, from, limit - found.length);
-    const { task, scoreUnits } = plan;
-    found.push(...rows.map((row) => ({ row, index, jobId, task, scoreUnits })));
+    const rows = await readItems(tx, jobId, task, query, from, limit - found.length);
+    const { task: name, scoreUnits } = task.plan;
+    found.push(...rows.map((row) => ({ row, index, jobId, task: name, scoreUnits })));
   }
   return found;
 }
@@ -44,21 +45,24 @@ export async function readItemsOfTasks(
 async function readItems(
   tx: TenantTx,
   jobId: string,
-  { taskId, status, errorClass }: ItemQuery,
+  task: JobTask,
+  { status, errorClass }: ItemQuery,
   after: number,
   limit: number,
 ): Promise<ItemRow[]> {
+  const { taskId, keptTop } = task;
+  const kept = keptTop === undefined ? '' : ` AND ${IS_HIT}${keptBound(task)}`;
   if (errorClass !== '') {
     return tx.query<ItemRow>(
       `SELECT ${ITEM_COLUMNS} FROM task_results
-        WHERE job_id = $1 AND task_id = $2 AND status = 'failed' AND error_class = $3 AND item_no > $4
+        WHERE job_id = $1 AND task_id = $2 AND status = 'failed' AND error_class = $3 AND item_no > $4${kept}
         ORDER BY item_no LIMIT $5`,
       [jobId, taskId, errorClass, after, limit],
     );
   }
   return tx.query<ItemRow>(
     `SELECT ${ITEM_COLUMNS} FROM task_results
-      WHERE job_id = $1 AND task_id = $2 AND item_no > $3 AND ($4::work_status IS NULL OR status = $4)
+      WHERE job_id = $1 AND task_id = $2 AND item_no > $3 AND ($4::work_status IS NULL OR status = $4)${kept}
       ORDER BY item_no LIMIT $5`,
     [jobId, taskId, after, status ?? null, limit],
   );

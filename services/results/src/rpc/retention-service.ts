@@ -13,7 +13,8 @@ import { invalid, nextPageToken, orgOf, pageOf, userOf } from '@mad/rpc';
 import type { Context } from '../context.ts';
 import type { RetentionCounts, RetentionPolicyRow, RetentionRunRow } from '../db/entities/retention.ts';
 import { rulesProblem, type RetentionRule } from '../domain/retention.ts';
-import { beginRun, currentPolicy, previewRetention, readRuns, setPolicy, standingOf, step } from '../runs/retention.ts';
+import { previewRetention } from '../runs/retention-preview.ts';
+import { beginRun, currentPolicy, readRuns, setPolicy, standingOf, step } from '../runs/retention.ts';
 
 /** A call goes on with a run for so long; the next one with the same request_id takes it from there. */
 const CALL_MS = 10 * SECOND_MS;
@@ -29,7 +30,10 @@ const isRunCursor = (value: JsonValue): boolean =>
   UUID.test(value[1]!);
 
 /** How long results are kept, and what was deleted. */
-export function retentionService({ tenants }: Context): ServiceImpl<typeof RetentionService> {
+export function retentionService({
+  tenants,
+  retentionSliceRows: sliceRows,
+}: Context): ServiceImpl<typeof RetentionService> {
   return {
     async getRetentionPolicy(_request, ctx) {
       return { policy: policyMessage(await tenants.read(orgOf(ctx), currentPolicy)) };
@@ -48,7 +52,7 @@ export function retentionService({ tenants }: Context): ServiceImpl<typeof Reten
         orgOf(ctx),
         async (tx) => {
           const inForce = given ?? (await currentPolicy(tx))?.rules ?? [];
-          return previewRetention(tx, inForce, new Date(), ctx.signal);
+          return previewRetention(tx, inForce, { now: new Date(), sliceRows, signal: ctx.signal });
         },
         { signal: ctx.signal },
       );
@@ -62,7 +66,7 @@ export function retentionService({ tenants }: Context): ServiceImpl<typeof Reten
       while (!standing.over && performance.now() < until) {
         const from = standing;
         const options = { signal: ctx.signal, deadlineMs: STEP_WAIT_MS };
-        standing = await tenants.transact(orgId, (tx) => step(tx, from), options);
+        standing = await tenants.transact(orgId, (tx) => step(tx, from, sliceRows), options);
       }
       return { run: runMessage(standing.run) };
     },

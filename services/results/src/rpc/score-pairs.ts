@@ -4,7 +4,7 @@ import type { JobTask } from '../runs/job-image.ts';
 import { planned } from '../runs/planned.ts';
 import { readHistogram } from '../runs/statistics.ts';
 import { parseFilter } from '../domain/hit-filter.ts';
-import { examine, IS_FIRST_OF_MOLECULE, IS_HIT, type HitCursor, type HitPage } from './hit-rows.ts';
+import { examine, isFirstOfMolecule, IS_HIT, keptBound, type HitCursor, type HitPage } from './hit-rows.ts';
 
 /** One side of a comparison. */
 export interface Side {
@@ -33,8 +33,8 @@ export async function readPairs(
   const page = await examine(tx, one.jobId, one.task, { filter: parseFilter(''), after, size }, (param) => {
     const [jobId, taskId] = [param(other.jobId), param(other.task.taskId)];
     const found = `(SELECT item_no FROM task_results o WHERE o.job_id = ${jobId}::uuid AND o.task_id = ${taskId}::text
-      AND o.molecule_id = t.molecule_id AND ${IS_HIT} ORDER BY item_no LIMIT 1)`;
-    return { fits: `${found} IS NOT NULL AND ${IS_FIRST_OF_MOLECULE}`, found };
+      AND o.molecule_id = t.molecule_id AND ${IS_HIT}${keptBound(other.task, { job: jobId, taskId })} ORDER BY item_no LIMIT 1)`;
+    return { fits: `${found} IS NOT NULL AND ${isFirstOfMolecule(one.task)}`, found };
   });
   const [ours, theirs] = [
     await itemsOf(
@@ -140,10 +140,10 @@ export async function readAgreement(tx: TenantTx, one: Side, other: Side): Promi
     `WITH pairs AS (
         SELECT max(score) FILTER (WHERE side = 1) AS a, max(score) FILTER (WHERE side = 2) AS b FROM (
           SELECT molecule_id, score, side FROM (SELECT DISTINCT ON (molecule_id) molecule_id, score, 1 AS side FROM task_results
-            WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT} ORDER BY molecule_id, item_no) one
+            WHERE job_id = $1 AND task_id = $2 AND ${IS_HIT}${keptBound(one.task)} ORDER BY molecule_id, item_no) one
           UNION ALL
           SELECT molecule_id, score, side FROM (SELECT DISTINCT ON (molecule_id) molecule_id, score, 2 AS side FROM task_results
-            WHERE job_id = $3 AND task_id = $4 AND ${IS_HIT} ORDER BY molecule_id, item_no) other) both_sides
+            WHERE job_id = $3 AND task_id = $4 AND ${IS_HIT}${keptBound(other.task, { job: '$3', taskId: '$4' })} ORDER BY molecule_id, item_no) other) both_sides
         GROUP BY molecule_id HAVING count(*) = 2),
       ranked AS (
         SELECT a, b,

@@ -4,7 +4,7 @@ import type { JobCountersSchema, JobProgressSchema, RunnableTaskSchema } from '@
 import { TaskPlanSchema, type TaskPlan } from '@mad/proto/results';
 import { notFound } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
-import type { JobRow } from '../db/entities/job.ts';
+import type { DropProgress, JobRow } from '../db/entities/job.ts';
 import type { CachePolicy, Demand } from '../domain/cache-entry.ts';
 import { afterEndings, sumOf, type Counters, type Endings } from '../domain/counters.ts';
 import { EXECUTION_STATUSES, isAlive } from '../domain/execution.ts';
@@ -17,6 +17,8 @@ export interface JobTask {
   counters: Counters;
   /** Of its histogram; null when it gives no score. */
   binWidth: number | null;
+  /** While retention drops its items: how many of its best hits are kept. These alone show. */
+  keptTop?: number | undefined;
 }
 
 /** A job as a transaction sees it. Changed in memory, written by `saveJob`. */
@@ -40,7 +42,9 @@ export const nextSeq = ({ row, events }: JobImage): number => row.event_seq + ev
 
 export const COUNTER_COLUMNS = 'requested, cached, scored, failed, skipped, cancelled, pending';
 const JOB_COLUMNS = `job_id, pipeline_version_id, status, input_signature, params, cache_policy, min_confidence, max_age_s,
-  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, results_dropped_at, core_ms, saved_core_ms, ${COUNTER_COLUMNS}`;
+  timings, metrics, error, event_seq, created_by, created_at, started_at, ended_at, results_dropped_at, results_top, core_ms, saved_core_ms, ${COUNTER_COLUMNS},
+  -- Read as JSON: a tenant that is not migrated yet has no such column, and drops nothing by slices.
+  CASE WHEN results_dropped_at IS NOT NULL THEN to_jsonb(j) -> 'drop_progress' END AS drop_progress`;
 
 const STATES: Record<JobState, JobStateMessage> = {
   queued: JobStateMessage.QUEUED,
@@ -75,19 +79,32 @@ interface TaskRow extends Counters {
   bin_width: number | null;
 }
 
-function taskOf({ task_id: taskId, plan, bin_width: binWidth, ...counters }: TaskRow): JobTask {
-  return { taskId, plan: fromJson(TaskPlanSchema, plan), counters, binWidth };
+function imageOf(row: JobRow, tasks: readonly TaskRow[]): JobImage {
+  const keptTop = losesItems(row.drop_progress) ? row.results_top! : undefined;
+  const taskOf = ({ task_id: taskId, plan, bin_width: binWidth, ...counters }: TaskRow): JobTask => ({
+    taskId,
+    plan: fromJson(TaskPlanSchema, plan),
+    counters,
+    binWidth,
+    keptTop,
+  });
+  return { row, tasks: tasks.map(taskOf), events: [] };
+}
+
+/** Whether a job that had all of its results has lost some of them, and goes on losing. */
+function losesItems(progress: DropProgress | null): boolean {
+  return progress !== null && progress.fresh && (progress.stage === 'events' || progress.stage === 'items');
 }
 
 /** The job, locked until the transaction ends: whoever moves its items waits here. Undefined when it is not here. */
 export async function lockJob(tx: TenantTx, jobId: string): Promise<JobImage | undefined> {
-  const [row] = await tx.query<JobRow>(`SELECT ${JOB_COLUMNS} FROM jobs WHERE job_id = $1 FOR UPDATE`, [jobId]);
+  const [row] = await tx.query<JobRow>(`SELECT ${JOB_COLUMNS} FROM jobs j WHERE job_id = $1 FOR UPDATE`, [jobId]);
   if (row === undefined) return undefined;
   const tasks = await tx.query<TaskRow>(
     `SELECT task_id, plan, bin_width, ${COUNTER_COLUMNS} FROM job_tasks WHERE job_id = $1 ORDER BY position`,
     [jobId],
   );
-  return { row, tasks: tasks.map(taskOf), events: [] };
+  return imageOf(row, tasks);
 }
 
 /** The job as it is, in one snapshot. Undefined when it is not here. */
@@ -101,7 +118,7 @@ export async function readJob(tx: TenantTx, jobId: string): Promise<JobImage | u
   );
   if (found === undefined) return undefined;
   const { tasks, ...row } = found;
-  return { row, tasks: tasks.map(taskOf), events: [] };
+  return imageOf(row, tasks);
 }
 
 /** As `readJob`; NOT_FOUND when the tenant does not know it. */

@@ -108,11 +108,11 @@ export class JobWatch {
   }
 
   /** Some events after a number: from the view, or read when it does not hold them any more. None when there are none. */
-  async eventsAfter({ events, after }: JobView, seen: number, signal: AbortSignal): Promise<readonly JobEventRow[]> {
+  async eventsAfter({ row, events, after }: JobView, seen: number, signal: AbortSignal): Promise<readonly JobEventRow[]> {
     if (seen >= after) return events.slice(events.findLastIndex((event) => event.seq_no <= seen) + 1);
     let reading = this.#behind.get(seen);
     if (reading === undefined) {
-      reading = this.#read((tx) => readEvents(tx, this.#jobId, seen, EVENTS)).finally(() => this.#behind.delete(seen));
+      reading = this.#read((tx) => readEvents(tx, row, seen, EVENTS)).finally(() => this.#behind.delete(seen));
       this.#behind.set(seen, reading);
     }
     return orAborted(reading, signal);
@@ -148,7 +148,7 @@ export class JobWatch {
       const { row: job } = await requireJob(tx, this.#jobId);
       const start = before?.through ?? Math.max(0, job.event_seq - EVENTS);
       // Nothing new: no need to look.
-      const events = job.event_seq > start ? await readEvents(tx, this.#jobId, start, EVENTS) : [];
+      const events = job.event_seq > start ? await readEvents(tx, job, start, EVENTS) : [];
       return { row: job, from: start, found: events };
     });
     this.#readAt = performance.now();

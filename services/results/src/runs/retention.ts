@@ -1,32 +1,24 @@
 import { isDeepStrictEqual } from 'node:util';
-import { notFound } from '@mad/rpc';
+import { Code } from '@connectrpc/connect';
+import { notFound, rpcError } from '@mad/rpc';
 import type { TenantTx } from '@mad/tenancy';
 import type { RetentionCounts, RetentionPolicyRow, RetentionRunRow } from '../db/entities/retention.ts';
-import { idsOfMonth, limitsAt, type Limits, type RetentionRule } from '../domain/retention.ts';
+import { limitsAt, type RetentionRule } from '../domain/retention.ts';
 import { appendAudit } from './audit.ts';
-import { monthOf } from './partitions.ts';
-import { planned } from './planned.ts';
 import { refuseReuse } from './request-reused.ts';
+import { COUNT_KEYS, NOTHING, sumOfCounts } from './retention-counts.ts';
+import { beginDrop, candidates, goOn, jobUnderWay } from './retention-drop.ts';
 import { lockRetention } from './retention-lock.ts';
-import {
-  CANDIDATES,
-  COUNT_LOSSES,
-  DROP_LOSSES,
-  DROP_STRUCTURES,
-  limitParams,
-  SWEEPABLE,
-  type Loss,
-} from './retention-sql.ts';
+import { clearMonths } from './retention-months.ts';
 
 const POLICY = 'policy_id, version, rules, set_by, set_at';
 const RUN = `run_id, policy_version, started_by, started_at, ended_at, jobs, items, poses, events, cache_entries, partitions, bytes`;
-/** A step is one transaction: it takes jobs until it has so many, or so many items. One job is never divided. */
-const JOBS_PER_STEP = 50;
-const ITEMS_PER_STEP = 50_000;
-/** Before every id. */
-const FIRST = '00000000-0000-0000-0000-000000000000';
+/** A step is one transaction: it takes jobs until it has so many, or has looked at so many rows. */
+export const JOBS_PER_STEP = 50;
+/** Behind every id. */
+export const LAST = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 /** Neither a policy nor a run is of one job. */
-const NO_JOB = FIRST;
+const NO_JOB = '00000000-0000-0000-0000-000000000000';
 
 /** The policy in force; undefined when none was ever set. */
 export async function currentPolicy(tx: TenantTx): Promise<RetentionPolicyRow | undefined> {
@@ -95,201 +87,61 @@ export async function readRuns(
   );
 }
 
-/** Where a run stands: the next step looks at jobs after this one; then months are swept; then it is over. */
+/** Where a run stands: jobs below this one are looked at next; then months are cleared; then it is over. */
 export interface Progress {
   run: RetentionRunRow;
-  after: string;
+  below: string;
   over: boolean;
 }
 
 /** A run as it was begun, or found again: looking at jobs once more finds only what is left. */
-export const standingOf = (run: RetentionRunRow): Progress => ({ run, after: FIRST, over: run.ended_at !== null });
+export const standingOf = (run: RetentionRunRow): Progress => ({ run, below: LAST, over: run.ended_at !== null });
 
 /**
- * Goes on with a run, in a transaction of its own: drops results of some jobs, or sweeps a month's partitions, or ends the
- * run. Whatever a step has done it has counted, so a run that is cut anywhere goes on with the next.
+ * Goes on with a run, in a transaction of its own that looks at about `sliceRows` rows: drops results of some jobs or a slice of
+ * one, or clears away what shows nowhere any more, or ends the run. Whatever a step has done it has counted, and where it stands
+ * with a job is noted there, so a run that is cut anywhere goes on with the next.
  */
-export async function step(tx: TenantTx, { run, after }: Progress): Promise<Progress> {
+export async function step(tx: TenantTx, { run, below }: Progress, sliceRows: number): Promise<Progress> {
   await lockRetention(tx);
+  await requireSlices(tx);
   const [policy] = await tx.query<RetentionPolicyRow>(`SELECT ${POLICY} FROM retention_policies WHERE version = $1`, [
     run.policy_version,
   ]);
   const limits = limitsAt(policy!.rules, run.started_at);
-  const jobs = await candidates(tx, limits, after);
-  if (jobs.length > 0) {
-    const done = await dropResults(tx, run, limits, jobs);
-    return { run: await addCounts(tx, run, done), after: jobs.at(-1)!.job_id, over: false };
+  let counts = NOTHING;
+  let rows = 0;
+  let at = below;
+  let jobs = 0;
+  let next = await jobUnderWay(tx);
+  const waiting = await candidates(tx, limits, at, JOBS_PER_STEP);
+  for (; jobs < JOBS_PER_STEP && rows < sliceRows; jobs += 1) {
+    if (next === undefined) {
+      const [candidate] = waiting.splice(0, 1);
+      if (candidate === undefined) break;
+      at = candidate.job_id;
+      next = await beginDrop(tx, candidate);
+    }
+    const done = await goOn(tx, { run, limits, job: next, most: sliceRows - rows });
+    counts = sumOfCounts(counts, done.counts);
+    rows += done.rows;
+    next = undefined;
   }
-  const swept = await sweepMonth(tx, limits);
-  if (swept !== undefined)
-    return { run: await addCounts(tx, run, { ...NOTHING, partitions: swept }), after, over: false };
-  return { run: await endRun(tx, run), after, over: true };
+  if (jobs > 0) return { run: await addCounts(tx, run, counts), below: at, over: false };
+  const cleared = await clearMonths(tx, limits, { now: run.started_at, sliceRows });
+  if (cleared !== undefined) return { run: await addCounts(tx, run, sumOfCounts(cleared)), below: at, over: false };
+  return { run: await endRun(tx, run), below: at, over: true };
 }
 
-/** Counts what rules would delete now, job by job as `step` would. Changes nothing. */
-export async function previewRetention(
-  tx: TenantTx,
-  rules: readonly RetentionRule[],
-  now: Date,
-  signal: AbortSignal,
-): Promise<RetentionCounts> {
-  const limits = limitsAt(rules, now);
-  let total = NOTHING;
-  const months = new Set<string>();
-  for (let after = FIRST; ;) {
-    signal.throwIfAborted();
-    const jobs = await candidates(tx, limits, after);
-    if (jobs.length === 0) break;
-    const ids = jobs.map(({ job_id: id }) => id);
-    const losses = await planned<Loss>(tx, COUNT_LOSSES, [...limitParams(limits), ids]);
-    total = sum(total, countLosses(jobs, losses), await countEvents(tx, freshOf(jobs)));
-    for (const id of ids) months.add(monthOf(id));
-    after = ids.at(-1)!;
-  }
-  const waiting = await tx.query<{ job_id: string }>('SELECT job_id FROM jobs WHERE sweep_due');
-  for (const { job_id: id } of waiting) months.add(monthOf(id));
-  const sweepable = await sweepableOf(tx, limits, [...months]);
-  return { ...total, partitions: await countPartitions(tx, sweepable) };
-}
-
-interface Candidate {
-  job_id: string;
-  requested: number;
-  /** It has all of its results. */
-  fresh: boolean;
-}
-
-const NOTHING: RetentionCounts = {
-  jobs: 0,
-  items: 0,
-  poses: 0,
-  events: 0,
-  cache_entries: 0,
-  partitions: 0,
-  bytes: 0,
-};
-
-const KEYS = Object.keys(NOTHING) as (keyof RetentionCounts)[];
-
-function sum(...all: RetentionCounts[]): RetentionCounts {
-  return Object.fromEntries(
-    KEYS.map((key) => [key, all.reduce((total, counts) => total + counts[key], 0)]),
-  ) as unknown as RetentionCounts;
-}
-
-async function candidates(tx: TenantTx, limits: Limits, after: string): Promise<Candidate[]> {
-  const found = await planned<Candidate>(tx, CANDIDATES, [...limitParams(limits), after, JOBS_PER_STEP]);
-  let items = 0;
-  const enough = found.findIndex(({ requested }) => (items += requested) > ITEMS_PER_STEP);
-  return enough < 0 ? found : found.slice(0, Math.max(1, enough));
-}
-
-const freshOf = (jobs: readonly Candidate[]): string[] => jobs.filter(({ fresh }) => fresh).map((job) => job.job_id);
-
-function countLosses(jobs: readonly Candidate[], losses: readonly Loss[]): RetentionCounts {
-  const fresh = new Set(freshOf(jobs));
-  return sum(
-    NOTHING,
-    ...losses.map(({ job_id: id, items, poses, cache_entries: entries, bytes }) => {
-      return { ...NOTHING, jobs: fresh.has(id) || items > 0 ? 1 : 0, items, poses, cache_entries: entries, bytes };
-    }),
+/** While a release goes through the fleet, retention waits for a tenant's migration: it notes there where it stands. */
+async function requireSlices(tx: TenantTx): Promise<void> {
+  const [row] = await tx.query<{ ready: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'results.jobs'::regclass AND attname = 'drop_progress'
+      AND NOT attisdropped) AS ready`,
   );
-}
-
-async function countEvents(tx: TenantTx, jobIds: readonly string[]): Promise<RetentionCounts> {
-  if (jobIds.length === 0) return NOTHING;
-  const [row] = await planned<{ events: number; bytes: number }>(
-    tx,
-    `SELECT count(*)::int AS events, coalesce(sum(pg_column_size(e)), 0)::bigint AS bytes FROM job_events e WHERE job_id = ANY ($1::uuid[])`,
-    [jobIds],
-  );
-  return { ...NOTHING, ...row! };
-}
-
-async function dropResults(
-  tx: TenantTx,
-  run: RetentionRunRow,
-  limits: Limits,
-  jobs: readonly Candidate[],
-): Promise<RetentionCounts> {
-  const ids = jobs.map(({ job_id: id }) => id);
-  const fresh = new Set(freshOf(jobs));
-  await tx.query('SELECT 1 FROM jobs WHERE job_id = ANY ($1::uuid[]) ORDER BY job_id FOR UPDATE', [ids]);
-  const sweepable = new Set(await sweepableOf(tx, limits, [...new Set(ids.map(monthOf))]));
-  const leftToSweep = ids.filter((id) => sweepable.has(monthOf(id)));
-  const losses = await planned<Loss>(tx, DROP_LOSSES, [...limitParams(limits), ids, leftToSweep]);
-  await tx.execute(DROP_STRUCTURES, [ids]);
-  const events = await countEvents(tx, [...fresh]);
-  await tx.execute('DELETE FROM job_events WHERE job_id = ANY ($1::uuid[])', [[...fresh]]);
-  await tx.execute(
-    `UPDATE jobs j SET results_dropped_at = coalesce(j.results_dropped_at, now()), results_top = n.keep,
-        results_needed = n.needed, sweep_due = j.sweep_due OR j.job_id = ANY ($4::uuid[])
-      FROM unnest($1::uuid[], $2::int[], $3::int[]) AS n (job_id, keep, needed) WHERE j.job_id = n.job_id`,
-    [
-      losses.map((loss) => loss.job_id),
-      losses.map(({ keep }) => keep),
-      losses.map(({ needed }) => needed),
-      leftToSweep,
-    ],
-  );
-  for (const { job_id: jobId, items, poses, needed, keep } of losses) {
-    if (!fresh.has(jobId) && items === 0) continue;
-    const metadata = { run_id: run.run_id, items, poses, kept_top_hits: keep, kept_because_needed: needed };
-    await appendAudit(tx, { userId: run.started_by, action: 'retention.drop', jobId, outcome: 'ok', metadata });
-  }
-  return sum(countLosses(jobs, losses), events);
-}
-
-async function sweepableOf(tx: TenantTx, limits: Limits, months: readonly string[]): Promise<string[]> {
-  if (months.length === 0) return [];
-  const bounds = months.map(idsOfMonth);
-  const rows = await planned<{ place: number }>(tx, SWEEPABLE, [
-    ...limitParams(limits),
-    bounds.map(({ low }) => low),
-    bounds.map(({ high }) => high),
-  ]);
-  return rows.map(({ place }) => months[place - 1]!);
-}
-
-/** Partitions there are of these months. */
-async function countPartitions(tx: TenantTx, months: readonly string[]): Promise<number> {
-  const names = months.flatMap((month) => {
-    const suffix = month.slice(0, 7).replace('-', '_');
-    return [`docking_results_${suffix}`, `job_events_${suffix}`];
-  });
-  const [row] = await tx.query<{ partitions: number }>(
-    `SELECT count(*)::int AS partitions FROM pg_class WHERE relname = ANY ($1::text[]) AND relnamespace = 'results'::regnamespace`,
-    [names],
-  );
-  return row!.partitions;
-}
-
-/** Sweeps one month that waits for it; answers its partitions, or undefined when none waits. */
-async function sweepMonth(tx: TenantTx, limits: Limits): Promise<number | undefined> {
-  const [due] = await tx.query<{ job_id: string }>('SELECT job_id FROM jobs WHERE sweep_due ORDER BY job_id LIMIT 1');
-  if (due === undefined) return undefined;
-  const month = monthOf(due.job_id);
-  const { low, high } = idsOfMonth(month);
-  const [whole] = await sweepableOf(tx, limits, [month]);
-  let swept = 0;
-  if (whole === undefined) {
-    // A job came into the month meanwhile, or the policy keeps one: the poses go without their partition.
-    await planned(
-      tx,
-      `DELETE FROM docking_results d USING jobs j WHERE d.job_id = j.job_id AND j.sweep_due AND j.job_id >= $1 AND j.job_id < $2
-        AND NOT EXISTS (SELECT FROM task_results t WHERE t.job_id = d.job_id AND t.task_id = d.task_id AND t.item_no = d.item_no)`,
-      [low, high],
-    );
-  } else {
-    const [row] = await tx.query<{ swept: number }>('SELECT sweep_partitions($1::date) AS swept', [month]);
-    swept = row!.swept;
-  }
-  const rows = await tx.query<{ job_id: string }>(
-    'UPDATE jobs SET sweep_due = false WHERE sweep_due AND job_id >= $1 AND job_id < $2 RETURNING job_id',
-    [low, high],
-  );
-  await tx.execute(DROP_STRUCTURES, [rows.map((row) => row.job_id)]);
-  return swept;
+  if (row!.ready) return;
+  const message = 'retention waits until the database of the organization is migrated';
+  throw rpcError(Code.FailedPrecondition, 'SCHEMA_OUTDATED', message, { org_id: tx.orgId });
 }
 
 async function addCounts(
@@ -297,8 +149,8 @@ async function addCounts(
   { run_id: id }: RetentionRunRow,
   more: RetentionCounts,
 ): Promise<RetentionRunRow> {
-  const sets = KEYS.map((key, index) => `${key} = ${key} + $${index + 2}`).join(', ');
-  await tx.execute(`UPDATE retention_runs SET ${sets} WHERE run_id = $1`, [id, ...KEYS.map((key) => more[key])]);
+  const sets = COUNT_KEYS.map((key, index) => `${key} = ${key} + $${index + 2}`).join(', ');
+  await tx.execute(`UPDATE retention_runs SET ${sets} WHERE run_id = $1`, [id, ...COUNT_KEYS.map((key) => more[key])]);
   return requireRun(tx, id);
 }
 
@@ -313,7 +165,7 @@ async function endRun(tx: TenantTx, run: RetentionRunRow): Promise<RetentionRunR
     await tx.execute('DELETE FROM retention_runs WHERE run_id = $1', [row.run_id]);
     return row;
   }
-  const counts = Object.fromEntries(KEYS.map((key) => [key, row[key]]));
+  const counts = Object.fromEntries(COUNT_KEYS.map((key) => [key, row[key]]));
   const metadata = { run_id: run.run_id, policy_version: run.policy_version, ...counts };
   await appendAudit(tx, { userId: run.started_by, action: 'retention.apply', jobId: NO_JOB, outcome: 'ok', metadata });
   return row;

@@ -83,7 +83,7 @@ export async function unsound(org: Organization): Promise<string[]> {
     `SELECT
       (SELECT count(*) FROM task_results r WHERE r.status = 'cached' AND NOT EXISTS (SELECT FROM task_results s
         WHERE s.job_id = r.reused_from_job_id AND s.task_id = r.reused_from_task_id AND s.item_no = r.reused_from_item_no))::int AS dangling,
-      (SELECT count(*) FROM docking_results d JOIN jobs j USING (job_id) WHERE NOT j.sweep_due AND NOT EXISTS (SELECT FROM task_results t
+      (SELECT count(*) FROM docking_results d JOIN jobs j USING (job_id) WHERE NOT j.sweep_due AND j.drop_progress IS NULL AND NOT EXISTS (SELECT FROM task_results t
         WHERE t.job_id = d.job_id AND t.task_id = d.task_id AND t.item_no = d.item_no))::int AS "orphaned poses",
       (SELECT count(*) FROM result_cache c WHERE (c.artifact_map ->> 'poses')::int > (SELECT count(*) FROM docking_results d
         WHERE d.job_id = c.canonical_job_id AND d.task_id = c.canonical_task_id AND d.item_no = c.canonical_item_no))::int AS "entries without poses",
@@ -92,7 +92,7 @@ export async function unsound(org: Organization): Promise<string[]> {
       (SELECT count(*) FROM jobs j WHERE results_dropped_at IS NULL AND event_seq <>
         (SELECT count(*) FROM job_events e WHERE e.job_id = j.job_id))::int AS "lost events",
       (SELECT count(*) FROM jobs WHERE requested <> cached + scored + failed + skipped + cancelled + pending)::int AS miscounted,
-      (SELECT count(*) FROM jobs j JOIN job_events e USING (job_id) WHERE results_dropped_at IS NOT NULL)::int AS "events left"`,
+      (SELECT count(*) FROM jobs j JOIN job_events e USING (job_id) WHERE results_dropped_at IS NOT NULL AND NOT sweep_due AND drop_progress IS NULL)::int AS "events left"`,
   );
   return Object.entries(found!)
     .filter(([, count]) => count > 0)

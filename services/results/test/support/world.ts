@@ -155,6 +155,7 @@ export async function openWorld({
   logger,
   cacheTtlDays,
   exportPartRows = 1000,
+  retentionSliceRows = 10_000,
   statementTimeoutMs = MINUTE_MS,
   tenantInFlight = 256,
   metrics,
@@ -164,6 +165,7 @@ export async function openWorld({
   logger?: Logger;
   cacheTtlDays?: number;
   exportPartRows?: number;
+  retentionSliceRows?: number;
   statementTimeoutMs?: number;
   tenantInFlight?: number;
   metrics?: Metrics;
@@ -202,6 +204,7 @@ export async function openWorld({
         retentionGraceHours: 24,
         node: 'mad-results-test',
         exportPartRows,
+        retentionSliceRows,
         objectStoreUrl: storeUrl,
         cacheTtlDays,
         ...(redisUrl === undefined ? {} : { redisUrl }),
@@ -266,6 +269,7 @@ export async function openWorld({
       MAD_SERVICE_KEYS: JSON.stringify(keys.public),
       OBJECT_STORE_URL: storeUrl,
       RESULTS_EXPORT_PART_ROWS: String(exportPartRows),
+      RESULTS_RETENTION_SLICE_ROWS: String(retentionSliceRows),
     },
     address: () => `127.0.0.1:${results.port}`,
     neighbours: address,

@@ -14,6 +14,23 @@ export const counterColumns = {
   pending: { type: 'integer', default: 0 },
 } as const;
 
+/**
+ * Where retention stands with a job. Dropping: its events are counted, its items looked at and deleted, structures that no
+ * pose is left of given up. Clearing: poses of items that are gone are deleted, and then its events.
+ */
+export interface DropProgress {
+  stage: 'events' | 'items' | 'structures' | 'poses' | 'old_events';
+  /** The job had all of its results when it began. */
+  fresh: boolean;
+  /** Done with up to here: of items and poses this task's item, of events the number. */
+  task: string;
+  at: number;
+  /** What went so far, and what stays because somebody needs it. */
+  items: number;
+  poses: number;
+  needed: number;
+}
+
 /** A row of results.jobs. */
 export interface JobRow extends Counters {
   job_id: string;
@@ -37,6 +54,7 @@ export interface JobRow extends Counters {
   results_top: number | null;
   results_needed: number;
   sweep_due: boolean;
+  drop_progress: DropProgress | null;
   core_ms: number;
   saved_core_ms: number;
 }
@@ -94,7 +112,13 @@ export const JobEntity = new EntitySchema<JobRow>({
     sweep_due: {
       type: 'boolean',
       default: false,
-      comment: 'Internal: its poses go with the partition of its month, which is not done yet',
+      comment:
+        'Internal: its poses and events show nowhere any more, and go with the partitions of its month or row by row',
+    },
+    drop_progress: {
+      type: 'jsonb',
+      nullable: true,
+      comment: "Internal: where retention stands while it drops the job's results slice by slice; null otherwise",
     },
     core_ms: { type: 'bigint', default: 0, comment: 'Internal: core milliseconds of its executions' },
     saved_core_ms: {
