@@ -86,9 +86,12 @@ test.each([
     counts.push(
       await whole(async (pageToken) => {
         const query = new URLSearchParams({ page_size: '1000', page_token: pageToken });
-        const response = await fetch(`${system.url}/v1/organizations/${orgId}/jobs/${jobId}/${path}?${query}`, {
-          headers: { authorization: `Bearer ${accessToken}` },
-        });
+        const response = await fetch(
+          `${system.url}/v1/organizations/${orgId}/jobs/${jobId}/${path}?${query.toString()}`,
+          {
+            headers: { authorization: `Bearer ${accessToken}` },
+          },
+        );
         expect(response.status).toBe(200);
         const body = (await response.json()) as Record<string, Seen[]> & { nextPageToken: string };
         return { page: body[field]!, nextPageToken: body.nextPageToken };

@@ -124,9 +124,8 @@ test(
     // What it has not taken fits neither into what its transport reads ahead nor into the window of the connection.
     const transport = grpcTransport(world.address(), { readAhead: 1 });
     const call = { ...bearer(org.token), signal: stop.signal };
-    const slow = createClient(JobRunService, transport)
-      .watchJob({ orgId: org.orgId, jobId: made.jobId }, call)
-      [Symbol.asyncIterator]();
+    const messages = createClient(JobRunService, transport).watchJob({ orgId: org.orgId, jobId: made.jobId }, call);
+    const slow = messages[Symbol.asyncIterator]();
     const first = ((await slow.next()).value as WatchJobResponse).events.map(({ seqNo }) => Number(seqNo));
     const quick = [follow(made.jobId), follow(made.jobId)];
     const count = 6_000;
