@@ -322,7 +322,8 @@ describe('GetFleetHealth', () => {
       await writeFile(join(mad.objectsFolder, 'metadata', name), '');
       return at;
     };
-    expect(await stands()).toMatchObject({ backupTime: undefined, overdue: false, error: '' });
+    const none = await stands();
+    expect([none.backupTime, none.overdue, none.error]).toEqual([undefined, false, '']);
     const old = await archivedAt(27);
     const late = await stands();
     expect([timestampDate(late.backupTime!), late.overdue]).toEqual([old, true]);
@@ -331,7 +332,8 @@ describe('GetFleetHealth', () => {
     expect([timestampDate(soon.backupTime!), soon.overdue]).toEqual([recent, false]);
     await rm(join(mad.objectsFolder, 'metadata'), { recursive: true });
     await writeFile(join(mad.objectsFolder, 'metadata'), 'in the way');
-    expect(await stands()).toMatchObject({ backupTime: undefined, error: 'the object store does not answer' });
+    const unknown = await stands();
+    expect([unknown.backupTime, unknown.error]).toEqual([undefined, 'the object store does not answer']);
     await rm(join(mad.objectsFolder, 'metadata'));
   });
 });
