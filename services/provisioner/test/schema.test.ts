@@ -100,6 +100,7 @@ const BAD_ROWS: Record<string, string> = {
   operations_kind_check: `UPDATE operations SET kind = 'Guess!'`,
   operations_state_check: `UPDATE operations SET state = 'odd', ended_at = now()`,
   operations_ended_check: `UPDATE operations SET state = 'failed'`,
+  operations_cause_check: `UPDATE operations SET cause = 'Why?'`,
   operations_step_check: `UPDATE operations SET step = 'dance; DROP'`,
   operations_params_check: `UPDATE operations SET params = '[]'`,
   operations_result_check: `UPDATE operations SET result = '1'`,

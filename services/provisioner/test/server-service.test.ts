@@ -153,22 +153,20 @@ test('who registered, changed and drained a server is told to identity, and no p
   await client.registerServer(secret);
   await client.updateServer({ name, maxTenants: 5 });
   for (let again = 0; again < 2; again += 1) await client.drainServer({ name });
-  await client.setServerStandbys({ name, standbys: [{ host: 'standby.invalid', port: 5432 }] });
+  await client.setServerStandbys({ name, standbys: [{ host: '127.0.0.1', port: 1 }] });
   const told = () => mad.events.filter((event) => event.entityId === name);
   for (let wait = 0; told().length < 4 && wait < 600; wait += 1) await delay(50);
-  expect(told().map(({ action }) => action)).toEqual([
-    'servers.register',
-    'servers.update',
-    'servers.drain',
-    'servers.set_standbys',
-  ]);
+  // They may be delivered in another order than they were noted.
+  const actions = new Set(['servers.register', 'servers.update', 'servers.drain', 'servers.set_standbys']);
+  expect(new Set(told().map(({ action }) => action))).toEqual(actions);
+  expect(told()).toHaveLength(4);
   for (const event of told()) {
     expect(event).toMatchObject({ orgId: '', entityType: 'server', actorKind: 'platform', userId, outcome: 'ok' });
     for (const password of [secret.provisionerPassword, secret.migratorPassword]) {
       expect(JSON.stringify(event.metadata)).not.toContain(password);
     }
   }
-  expect(told()[2]!.metadata).toEqual({ draining: true });
+  expect(told().find(({ action }) => action === 'servers.drain')!.metadata).toEqual({ draining: true });
 });
 
 describe('placement', () => {
