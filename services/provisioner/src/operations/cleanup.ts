@@ -151,7 +151,7 @@ async function remove(
       const [now] = await tx.query<Leaving>(`${LEAVINGS_SQL} WHERE r.cleanup_id = $1`, [leaving.cleanup_id]);
       if (now === undefined || !isDue(now, graceMs)) return false;
       if (now.object_kind === 'role') await dropRole(client, now.object_name);
-      else await removeDatabase(connections, server!, client, now.object_name);
+      else await removeDatabase(connections, server, client, now.object_name);
       await tx.execute('DELETE FROM provisioner.cleanup_records WHERE cleanup_id = $1', [now.cleanup_id]);
       if (now.object_kind !== 'template') await startOver(tx, now);
       return true;

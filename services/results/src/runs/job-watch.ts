@@ -108,7 +108,11 @@ export class JobWatch {
   }
 
   /** Some events after a number: from the view, or read when it does not hold them any more. None when there are none. */
-  async eventsAfter({ row, events, after }: JobView, seen: number, signal: AbortSignal): Promise<readonly JobEventRow[]> {
+  async eventsAfter(
+    { row, events, after }: JobView,
+    seen: number,
+    signal: AbortSignal,
+  ): Promise<readonly JobEventRow[]> {
     if (seen >= after) return events.slice(events.findLastIndex((event) => event.seq_no <= seen) + 1);
     let reading = this.#behind.get(seen);
     if (reading === undefined) {
