@@ -69,7 +69,7 @@ export const FAILURES: Readonly<Record<FailureKind, Omit<Failure, 'kind'>>> = {
     ...unavailable,
   },
   ended: {
-    means: 'an administrator ended the session, or a crash of another did: a fence, a move or a restart',
+    means: 'an administrator ended the session, a crash of another or the time limit did: a fence, a move, a restart',
     route: 'ask',
     connection: 'close',
     breaker: false,
@@ -98,6 +98,8 @@ const KIND_OF_CODE: Readonly<Record<string, FailureKind>> = {
   '28P01': 'login',
   '28000': 'login',
   '3D000': 'database_gone',
+  // A transaction in which nobody said anything for too long: this process stood still.
+  '25P03': 'ended',
   '57P01': 'ended',
   '57P02': 'ended',
   '57P05': 'ended',
