@@ -15,7 +15,7 @@ import { bearer, docking, openWorld, rows, type Organization, type World } from 
 /** Retention of a job that is far larger than what one statement may take. */
 
 const SLICE_ROWS = 500;
-const ITEMS = 10_000;
+const ITEMS = 4000;
 
 let world: World;
 let org: Organization;

@@ -7,7 +7,7 @@ import { limitsAt, type RetentionRule } from '../domain/retention.ts';
 import { appendAudit } from './audit.ts';
 import { refuseReuse } from './request-reused.ts';
 import { COUNT_KEYS, NOTHING, sumOfCounts } from './retention-counts.ts';
-import { beginDrop, candidates, goOn, jobUnderWay } from './retention-drop.ts';
+import { beginDrop, candidates, goOn, jobUnderWay, type Candidate } from './retention-drop.ts';
 import { lockRetention } from './retention-lock.ts';
 import { clearMonths } from './retention-months.ts';
 
@@ -114,10 +114,11 @@ export async function step(tx: TenantTx, { run, below }: Progress, sliceRows: nu
   let at = below;
   let jobs = 0;
   let next = await jobUnderWay(tx);
-  const waiting = await candidates(tx, limits, at, JOBS_PER_STEP);
+  let waiting: Candidate[] | undefined;
   for (; jobs < JOBS_PER_STEP && rows < sliceRows; jobs += 1) {
     if (next === undefined) {
-      const [candidate] = waiting.splice(0, 1);
+      waiting ??= await candidates(tx, limits, at, JOBS_PER_STEP);
+      const candidate = waiting.shift();
       if (candidate === undefined) break;
       at = candidate.job_id;
       next = await beginDrop(tx, candidate);
