@@ -34,8 +34,9 @@ export class ServiceProcess {
     return new ServiceProcess(service, environment, port);
   }
 
-  /** Begins to start it, with `more` over its settings; `served` waits for it. */
+  /** Begins to start it, with `more` over its settings; `served` waits for it. One that lives goes on as it is. */
   start(more: Readonly<Record<string, string>> = {}): void {
+    if (this.#child?.exitCode === null && this.#child.signalCode === null) return;
     const prefix = this.#service.toUpperCase();
     const own = {
       [`${prefix}_PORT`]: String(this.#port),
