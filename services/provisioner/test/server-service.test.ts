@@ -59,6 +59,24 @@ async function sampled(name: string): Promise<void> {
   throw new Error(`${name} was never looked at`);
 }
 
+// First: the servers of the other tests are this one under other names, and one at a time is stocked.
+test('a drained server keeps its tenants and loses its stock', async () => {
+  await servers().registerServer(registration('stocked', 'r-stock'));
+  const orgId = await ensure('r-stock');
+  const stockOf = async (): Promise<number> =>
+    (await servers().listServers({})).servers.find(({ name }) => name === 'stocked')!.stock;
+  const becomes = async (wanted: number): Promise<void> => {
+    for (let wait = 0; wait < 3_000 && (await stockOf()) !== wanted; wait += 1) await delay(20);
+    expect(await stockOf()).toBe(wanted);
+  };
+  await becomes(1);
+  await servers().drainServer({ name: 'stocked' });
+  await becomes(0);
+  const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
+  expect(tenant!.state).toBe(TenantState.READY);
+  await mad.routes().getRoute({ orgId, schema: SCHEMA });
+}, 150_000);
+
 describe('registering', () => {
   test('with a check looks at the server first: login, preparation, room; nothing is registered otherwise', async () => {
     await bootstrapTenantServer(testCluster().adminUrl, {
@@ -141,34 +159,6 @@ describe('registering', () => {
   });
 });
 
-test('who registered, changed and drained a server is told to identity, and no password', async () => {
-  const userId = uuidv7();
-  const permissions = ['create', 'update'].map((verb) => `platform.servers.${verb}`);
-  const client = createClient(
-    ServerService,
-    mad.as(() => platformToken({ userId, permissions })),
-  );
-  const name = 'audited';
-  const secret = registration(name, 'r-audit');
-  await client.registerServer(secret);
-  await client.updateServer({ name, maxTenants: 5 });
-  for (let again = 0; again < 2; again += 1) await client.drainServer({ name });
-  await client.setServerStandbys({ name, standbys: [{ host: '127.0.0.1', port: 1 }] });
-  const told = () => mad.events.filter((event) => event.entityId === name);
-  for (let wait = 0; told().length < 4 && wait < 600; wait += 1) await delay(50);
-  // They may be delivered in another order than they were noted.
-  const actions = new Set(['servers.register', 'servers.update', 'servers.drain', 'servers.set_standbys']);
-  expect(new Set(told().map(({ action }) => action))).toEqual(actions);
-  expect(told()).toHaveLength(4);
-  for (const event of told()) {
-    expect(event).toMatchObject({ orgId: '', entityType: 'server', actorKind: 'platform', userId, outcome: 'ok' });
-    for (const password of [secret.provisionerPassword, secret.migratorPassword]) {
-      expect(JSON.stringify(event.metadata)).not.toContain(password);
-    }
-  }
-  expect(told().find(({ action }) => action === 'servers.drain')!.metadata).toEqual({ draining: true });
-});
-
 describe('placement', () => {
   test('WhyHere tells of every server what was said of it when the tenant was placed', async () => {
     await servers().registerServer(registration('why-a', 'r-why', { connectionBudget: 1_000 }));
@@ -208,23 +198,6 @@ describe('placement', () => {
     await servers().drainServer({ name: 'only-drained', undo: true });
     await ensure('r-none');
   });
-
-  test('a drained server keeps its tenants and loses its stock', async () => {
-    await servers().registerServer(registration('stocked', 'r-stock'));
-    const orgId = await ensure('r-stock');
-    const stockOf = async (): Promise<number> =>
-      (await servers().listServers({})).servers.find(({ name }) => name === 'stocked')!.stock;
-    const becomes = async (wanted: number): Promise<void> => {
-      for (let wait = 0; wait < 3_000 && (await stockOf()) !== wanted; wait += 1) await delay(20);
-      expect(await stockOf()).toBe(wanted);
-    };
-    await becomes(1);
-    await servers().drainServer({ name: 'stocked' });
-    await becomes(0);
-    const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
-    expect(tenant!.state).toBe(TenantState.READY);
-    await mad.routes().getRoute({ orgId, schema: SCHEMA });
-  }, 150_000);
 });
 
 describe('the plan of a rebalancing', () => {
@@ -246,4 +219,32 @@ describe('the plan of a rebalancing', () => {
     const { stuck } = await servers().planRebalance({});
     expect(stuck.filter((one) => one.orgId === orgId)).toMatchObject([{ from: 'old', to: '' }]);
   });
+});
+
+test('who registered, changed and drained a server is told to identity, and no password', async () => {
+  const userId = uuidv7();
+  const permissions = ['create', 'update'].map((verb) => `platform.servers.${verb}`);
+  const client = createClient(
+    ServerService,
+    mad.as(() => platformToken({ userId, permissions })),
+  );
+  const name = 'audited';
+  const secret = registration(name, 'r-audit');
+  await client.registerServer(secret);
+  await client.updateServer({ name, maxTenants: 5 });
+  for (let again = 0; again < 2; again += 1) await client.drainServer({ name });
+  await client.setServerStandbys({ name, standbys: [{ host: '127.0.0.1', port: 1 }] });
+  const told = () => mad.events.filter((event) => event.entityId === name);
+  for (let wait = 0; told().length < 4 && wait < 600; wait += 1) await delay(50);
+  // They may be delivered in another order than they were noted.
+  const actions = new Set(['servers.register', 'servers.update', 'servers.drain', 'servers.set_standbys']);
+  expect(new Set(told().map(({ action }) => action))).toEqual(actions);
+  expect(told()).toHaveLength(4);
+  for (const event of told()) {
+    expect(event).toMatchObject({ orgId: '', entityType: 'server', actorKind: 'platform', userId, outcome: 'ok' });
+    for (const password of [secret.provisionerPassword, secret.migratorPassword]) {
+      expect(JSON.stringify(event.metadata)).not.toContain(password);
+    }
+  }
+  expect(told().find(({ action }) => action === 'servers.drain')!.metadata).toEqual({ draining: true });
 });
