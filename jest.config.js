@@ -14,7 +14,7 @@ export default {
   setupFilesAfterEnv: ['<rootDir>/libs/testing/src/jest/retry-in-ci.ts'],
   globalTeardown: '<rootDir>/libs/testing/src/jest/global-teardown.ts',
   reporters: ['default', '<rootDir>/libs/testing/src/jest/closing-line.js'],
-  testTimeout: 30_000,
+  testTimeout: 60_000,
   maxWorkers: 2,
   // What a failed test leaves open is said, and does not hold CI until its limit.
   forceExit: process.env.CI === 'true',
