@@ -63,6 +63,9 @@ export async function startWorld(): Promise<World> {
   }
 }
 
+/** Between two looks at the services' tokens. */
+const RENEW_MS = 30_000;
+
 async function populate(system: LocalSystem): Promise<Omit<World, 'close'>> {
   const { url, secrets, ports } = system;
   const platform = await signIn(url, secrets.administrator);
@@ -102,10 +105,16 @@ async function populate(system: LocalSystem): Promise<Omit<World, 'close'>> {
 
   const tokens: Partial<Record<As, string>> = { forger: 'eyJhbGciOiJub25lIn0.e30.' };
   for (const [as, person] of Object.entries({ admin, user, platform })) tokens[as as As] = person.accessToken;
-  for (const service of ['identity', 'catalog', 'results', 'provisioner', 'gateway', 'worker'] as const) {
+  const signers = (['identity', 'catalog', 'results', 'provisioner', 'gateway', 'worker'] as const).map((service) => {
     const { privateJwk } = secrets.signingKeys[service];
-    tokens[service] = await createServiceTokenSigner({ service, privateJwk })();
-  }
+    return { service, sign: createServiceTokenSigner({ service, privateJwk }) };
+  });
+  const renew = async (): Promise<void> => {
+    for (const { service, sign } of signers) tokens[service] = await sign();
+  };
+  await renew();
+  // They live for five minutes, which all the calls of all the clients may take on a busy machine.
+  setInterval(() => void renew(), RENEW_MS).unref();
   return {
     orgId,
     userId: member!.user!.userId,
