@@ -38,9 +38,9 @@ export interface Coalesced {
 }
 
 /**
- * Answers what can be answered of an execution, and tells what another job is at; whoever calls saves the job. Whoever begins an execution of this plan
- * comes after the other: of two who begin at once, the second sees the first. Call `holdOffRetention` before, and before the job is
- * locked. Undefined where the job shares nothing, or there is nobody to share with.
+ * Answers what can be answered of an execution, and tells what another job is at; whoever calls saves the job. Executions of
+ * a plan begin one after the other: of two that begin at once, the second sees the first. Call `holdOffRetention` before,
+ * and before the job is locked. Undefined where the job shares nothing, or there is nobody to share with.
  */
 export async function coalesce(
   tx: TenantTx,
@@ -70,6 +70,7 @@ export async function coalesce(
 
 /** What a plan computes, as a text: equal ones give equal signatures to equal molecules. */
 const computed = (plan: TaskPlan): string => cacheKey(plan.task, signatureTextOf(plan)('C'));
+const computedBy = (plan: JsonValue): string => computed(fromJson(TaskPlanSchema, plan));
 
 interface Twin {
   job_id: string;
@@ -87,7 +88,7 @@ async function twinsOf(tx: TenantTx, { row }: JobImage, { plan }: JobTask): Prom
     [row.job_id, row.created_at, plan.task, plan.engine],
   );
   const own = computed(plan);
-  return rows.filter((twin) => computed(fromJson(TaskPlanSchema, twin.plan)) === own);
+  return rows.filter((twin) => computedBy(twin.plan) === own);
 }
 
 /** Ends the items that have an answer by now, with what follows them; returns their numbers. */
@@ -201,8 +202,8 @@ export async function waitersFor(tx: TenantTx, jobId: string, executionId: strin
   );
   if (rows.length === 0) return [];
   const own = await tx.query<{ plan: JsonValue }>('SELECT plan FROM job_tasks WHERE job_id = $1', [jobId]);
-  const computes = new Set(own.map(({ plan }) => computed(fromJson(TaskPlanSchema, plan))));
-  const alike = rows.filter(({ plan }) => computes.has(computed(fromJson(TaskPlanSchema, plan)))).map(({ id }) => id);
+  const computes = new Set(own.map(({ plan }) => computedBy(plan)));
+  const alike = rows.filter(({ plan }) => computes.has(computedBy(plan))).map(({ id }) => id);
   if (executionId === undefined || alike.length === 0) return alike;
   const waiters = await planned<{ id: string }>(
     tx,
