@@ -12,6 +12,7 @@ test.each<[string, unknown, string]>([
   ['a server that says so in another language', coded('57P03', 'das Datenbanksystem startet'), 'away'],
   ['a server without a connection left', coded('53300', 'sorry, too many clients already'), 'away'],
   ['a session that was ended', coded('57P01', 'terminating connection due to administrator command'), 'away'],
+  ['a session of ours that sat in a transaction', coded('25P03', 'terminating connection due to idle'), 'away'],
   ['a crash of another session', coded('57P02', 'terminating connection because of crash of another'), 'away'],
   ['a database that lets nobody in', coded('55000', 'database "x" is not currently accepting connections'), 'away'],
   ['a server that was demoted', coded('25006', 'cannot execute ALTER TABLE in a read-only transaction'), 'away'],
@@ -30,7 +31,6 @@ test.each<[string, unknown, string]>([
   ['a migration that fails', new ConnectError('check constraint "c" is violated', Code.FailedPrecondition), ''],
   ['a statement that fails', coded('23514', 'check constraint "c" is violated by some row'), ''],
   ['a text that only reads like one', new Error('the comment says: ECONNREFUSED, lock timeout'), ''],
-  ['a session of ours that sat in a transaction', coded('25P03', 'terminating connection due to idle'), ''],
   ['nothing', undefined, ''],
 ])('%s is told by its code', (_what, error, cause) => {
   expect(causeOf(error)).toBe(cause);

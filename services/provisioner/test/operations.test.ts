@@ -169,15 +169,17 @@ describe('MigrateTenant', () => {
     const orgId = uuidv7();
     await ensure(orgId);
     const broken = defineMigration('2026_01_07_1000_break.ts', { up: 'SELECT no_such_column', down: 'SELECT 1' });
-    await release([CREATE, STARS, broken]);
-    const refused = migrate(orgId);
-    await expect(refused).rejects.toMatchObject({ code: Code.FailedPrecondition });
-    expect(await ensure(orgId)).toMatchObject({
-      state: TenantState.READY,
-      schemaVersion: STARS.migrationName,
-      step: '',
-    });
-    await release([CREATE, STARS]);
+    try {
+      await release([CREATE, STARS, broken]);
+      await expect(migrate(orgId)).rejects.toMatchObject({ code: Code.FailedPrecondition });
+      expect(await ensure(orgId)).toMatchObject({
+        state: TenantState.READY,
+        schemaVersion: STARS.migrationName,
+        step: '',
+      });
+    } finally {
+      await release([CREATE, STARS]);
+    }
     expect((await migrate(orgId)).applied).toEqual([]);
   });
 
