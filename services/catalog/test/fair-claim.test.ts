@@ -176,7 +176,10 @@ describe('a claim', () => {
     await world.fill(organization, 1);
     const [first] = await claim({}, 0);
     expect([first!.attempt, await claim()]).toEqual([1, []]);
-    await reap({ database: world.database, boss: world.boss, tasks: new TaskSignal(), logger: silent });
+    await reap({ database: world.database, boss: world.boss, tasks: new TaskSignal(), logger: silent }, [
+      'leased',
+      'delayed',
+    ]);
     const [second] = await claim();
     expect(second).toMatchObject({ task_execution_id: first!.task_execution_id, attempt: 2 });
   });
@@ -257,7 +260,7 @@ test('8 s of claims, settles, heartbeats, returns, lost leases and ending jobs: 
         returnLeases(tx, row.org_id, 'w', [keyOf(row)], Math.random() < 0.5 ? 0 : 10),
       );
     }),
-    until(() => reap(context)),
+    until(() => reap(context, ['leased', 'delayed'])),
     until(async () => {
       for (const job of jobs) await world.fill(job, 60);
       await new Promise((resolve) => setTimeout(resolve, 200));

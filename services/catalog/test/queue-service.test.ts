@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Code } from '@connectrpc/connect';
@@ -56,7 +57,7 @@ describe('a lease', () => {
     const engines = await world.engines();
     const began = Date.now();
     const waiting = world.worker.leaseTasks({ worker: 'w2', engines, waitMs: 10_000, ...ROOM });
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await delay(300);
     const { jobId } = await lab.submit();
     const { tasks } = await waiting;
     expect(tasks.map((task) => task.jobId)).toEqual([jobId]);
@@ -77,7 +78,7 @@ describe('a lease', () => {
     const beat = (worker: string, change: Partial<typeof own> = {}) =>
       world.worker.heartbeatTasks({ worker, leases: [{ ...own, ...change }] });
     for (let count = 0; count < 4; count += 1) {
-      await new Promise((resolve) => setTimeout(resolve, LEASE_MS / 3));
+      await delay(LEASE_MS / 3);
       const { extended, stop } = await beat('w1');
       expect([extended.length, stop]).toEqual([1, []]);
       expect(extended[0]!.attempt).toBe(1);
@@ -122,6 +123,24 @@ describe('a lease', () => {
     expect(job.counters).toMatchObject({ failed: 3n, pending: 0n });
     expect(world.results.calls).toContain(`fail ${task.taskExecutionId} 4 WORKER_LOST`);
     expect(await queueRow(task.taskExecutionId)).toBeUndefined();
+  });
+
+  test('that runs out while nobody could extend it is still its worker’s, for a lease', async () => {
+    const task = await leased();
+    const { admin } = world.catalog;
+    await admin.query('BEGIN');
+    await admin.query('LOCK TABLE catalog.task_queue IN ACCESS EXCLUSIVE MODE');
+    await delay(LEASE_MS + 500);
+    await admin.query('COMMIT');
+    // Several rounds find it run out.
+    await delay(500);
+    const beat = await world.worker.heartbeatTasks({ worker: 'w1', leases: [heldBy(task)] });
+    expect(beat).toMatchObject({ extended: [{ attempt: 1 }], stop: [] });
+    expect(await queueRow(task.taskExecutionId)).toEqual({ state: 'leased', attempt: 1, losses: 0 });
+    // Who says nothing then is lost after all.
+    const again = await eventually('it is leased again', async () => (await world.lease(task.jobId))[0]);
+    expect(again.attempt).toBe(2);
+    await world.settle(again);
   });
 });
 

@@ -8,42 +8,54 @@ import { lockOrgQueue, type TaskShape } from './org-queue.ts';
 /** Tasks of one organization that are moved in one transaction. */
 const BATCH = 1_000;
 
-const DUE = `t.state IN ('leased', 'delayed') AND coalesce(t.lease_expires_at, t.not_before) <= now()`;
+/** Leases that ran out, delays that are over. */
+export type DueState = 'leased' | 'delayed';
+
+/** $1: states that are looked at. */
+const DUE = `t.state = ANY ($1) AND coalesce(t.lease_expires_at, t.not_before) <= now()`;
 
 /** What the reaper works with. */
 export type ReapContext = Pick<CatalogContext, 'database' | 'boss' | 'tasks' | 'logger' | 'metrics'>;
 
 interface DueRow extends TaskShape {
   task_execution_id: string;
-  state: 'leased' | 'delayed';
+  state: DueState;
   losses: number;
   may_queue: boolean;
   traceparent: string;
 }
 
 /**
- * Makes tasks ready again whose lease ran out or whose delay is over; those whose workers were lost too often are failed
- * by a message. Every process may do it at any time: the organization's row decides who does. Returns how many moved.
+ * Makes tasks ready again whose lease ran out or whose delay is over, as far as their `states` are asked for; those whose
+ * workers were lost too often are failed by a message. Every process may do it at any time: the organization's row decides
+ * who does. Returns how many moved.
  */
-export async function reap(context: ReapContext): Promise<number> {
+export async function reap(context: ReapContext, states: readonly DueState[]): Promise<number> {
   const { database } = context;
   const due = await database.asSystem((tx) =>
-    tx.query<{ org_id: string }>(`SELECT DISTINCT t.org_id FROM catalog.task_queue t WHERE ${DUE}`),
+    tx.query<{ org_id: string }>(`SELECT DISTINCT t.org_id FROM catalog.task_queue t WHERE ${DUE}`, [states]),
   );
   let moved = 0;
-  for (const { org_id: orgId } of due) moved += await database.asSystem((tx) => reapOrganization(tx, context, orgId));
+  for (const { org_id: orgId } of due) {
+    moved += await database.asSystem((tx) => reapOrganization(tx, context, orgId, states));
+  }
   if (moved > 0) context.tasks.raise();
   return moved;
 }
 
-async function reapOrganization(tx: Tx, { boss, logger, metrics }: ReapContext, orgId: string): Promise<number> {
+async function reapOrganization(
+  tx: Tx,
+  { boss, logger, metrics }: ReapContext,
+  orgId: string,
+  states: readonly DueState[],
+): Promise<number> {
   await lockOrgQueue(tx, orgId);
   const rows = await tx.query<DueRow>(
     `SELECT t.task_execution_id, t.engine, t.cores, t.memory_mb, t.state, t.losses, t.traceparent,
        j.cancel_requested_at IS NULL AS may_queue
      FROM catalog.task_queue t JOIN catalog.jobs_meta j ON j.job_id = t.job_id
-     WHERE t.org_id = $1 AND ${DUE} ORDER BY t.task_execution_id LIMIT ${BATCH} FOR NO KEY UPDATE OF t`,
-    [orgId],
+     WHERE t.org_id = $2 AND ${DUE} ORDER BY t.task_execution_id LIMIT ${BATCH} FOR NO KEY UPDATE OF t`,
+    [states, orgId],
   );
   const lost = rows
     .filter(({ state }) => state === 'leased')

@@ -1,5 +1,6 @@
 import { Rounds } from '@mad/process';
 import type { CatalogContext } from '../context.ts';
+import { Attendance } from '../domain/attendance.ts';
 import { cancel } from './cancel.ts';
 import { failExecution } from './fail-execution.ts';
 import { CANCEL, FAIL_EXECUTION, MATERIALIZE, type ExecutionMessage, type JobMessage } from './job-queues.ts';
@@ -28,18 +29,25 @@ export async function workJobQueues(context: CatalogContext): Promise<void> {
 
 /**
  * Looks after the queue, at the start and every few seconds: leases that ran out, quotas that changed, jobs that fell
- * silent. Any number of processes may do it. Returns how to stop, which waits for the round under way.
+ * silent. Any number of processes may do it. Returns how to stop, which waits for the rounds under way.
  */
 export function startRounds(context: CatalogContext): () => Promise<void> {
   const { logger, queue } = context;
   const failure = 'a round over the queue failed';
-  const round = async (signal: AbortSignal): Promise<void> => {
-    const steps = [() => reap(context), () => refreshQuotas(context), () => reconcile(context, signal)];
-    for (const step of steps) {
+  const options = { everyMs: queue.reapMs, logger, failure };
+  const attendance = new Attendance(queue);
+  // By itself: workers that are lost are noticed while a job's results do not answer.
+  const reaping = new Rounds(options, async () => {
+    await reap(context, attendance.isFull(performance.now()) ? ['leased', 'delayed'] : ['delayed']);
+    attendance.note(performance.now());
+  });
+  const keeping = new Rounds(options, async (signal) => {
+    for (const step of [() => refreshQuotas(context), () => reconcile(context, signal)]) {
       if (signal.aborted) return;
       await step().catch((error: unknown) => logger.warn({ error }, failure));
     }
+  });
+  return async () => {
+    await Promise.all([reaping.close(), keeping.close()]);
   };
-  const rounds = new Rounds({ everyMs: queue.reapMs, logger, failure }, round);
-  return () => rounds.close();
 }
