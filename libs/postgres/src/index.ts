@@ -22,7 +22,7 @@ export type { Row, Tx, TxOptions } from './tx.ts';
 export { cancelStatement } from './cancel.ts';
 export { openDataSource } from './data-source.ts';
 export { clientOptions, mayPrepare } from './client-options.ts';
-export { createPool, acquire } from './pool.ts';
+export { acquire, createPool, surviveLosses } from './pool.ts';
 export { lossBehind, withClient } from './with-client.ts';
 export type { PoolOptions } from './pool.ts';
 export { idempotent, idempotencyTableSql, deleteExpiredIdempotencyKeys } from './idempotency.ts';

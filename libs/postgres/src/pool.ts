@@ -35,13 +35,17 @@ export function createPool(options: PoolOptions): pg.Pool {
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     allowExitOnIdle: true,
   });
-  // An idle connection that the server ends would otherwise end this process; the next use opens another.
-  pool.on('error', (error) => options.logger?.warn({ err: error }, 'an idle database connection was lost'));
-  // A connection may also be cut while it is being closed, when neither the pool nor a transaction listens.
-  pool.on('connect', (client) => client.on('error', () => undefined));
+  surviveLosses(pool, (error) => options.logger?.warn({ err: error }, 'an idle database connection was lost'));
   pool.on('release', (_error, client) => lastUsed.set(client, Date.now()));
   checkAfter.set(pool, options.checkAfterMs ?? CHECK_AFTER_MS);
   return pool;
+}
+
+/** Keeps a lost connection from ending this process, whenever it is lost; the next use opens another. */
+export function surviveLosses(pool: pg.Pool, onIdle: (error: Error) => void): void {
+  pool.on('error', onIdle);
+  // Nobody listens while it is closed, or between its greeting and its first user: one piece may hold both, and its end.
+  pool.on('connect', (client) => client.on('error', () => undefined));
 }
 
 /** Takes a connection that is known to live. The caller releases it. */

@@ -10,7 +10,7 @@ export { badTokens, bearer, platformToken, serviceToken, userToken } from './tok
 export type { BadToken, TokenClaims } from './tokens.ts';
 export { redisMissing, startRedis } from './redis-server.ts';
 export type { RedisServer } from './redis-server.ts';
-export { openProxy } from './proxy.ts';
+export { errorResponse, openProxy } from './proxy.ts';
 export type { Fault, Proxy } from './proxy.ts';
 export { openSmallDisk, smallDiskMissing } from './small-disk.ts';
 export type { SmallDisk } from './small-disk.ts';

@@ -17,11 +17,25 @@ export interface Proxy {
   break(fault: Fault): void;
   /** True makes new connections stay silent, as behind a firewall that drops. */
   silent: boolean;
+  /** What a server says as it goes: sent in one piece with its next greeting (ReadyForQuery), which ends that connection. */
+  farewell?: Buffer;
   /** When new connections came, in the milliseconds of `performance.now()`. */
   accepted: number[];
   /** Bytes that have passed so far. */
   passed: { server: number; client: number };
   close(): Promise<void>;
+}
+
+/** Postgres takes a question now, and no transaction is open (PostgreSQL documentation, "Message Formats"). */
+const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
+
+/** An error that ends a session, as Postgres sends it. */
+export function errorResponse(code: string, message: string): Buffer {
+  const fields = ['SFATAL', 'VFATAL', `C${code}`, `M${message}`].map((field) => `${field}\0`).join('');
+  const body = Buffer.from(`${fields}\0`);
+  const head = Buffer.alloc(5, 'E');
+  head.writeInt32BE(body.length + 4, 1);
+  return Buffer.concat([head, body]);
 }
 
 interface Pair {
@@ -52,6 +66,11 @@ export async function openProxy(target: { host: string; port: number }): Promise
     const pass = (from: 'server' | 'client', to: Socket, bytes: Buffer): void => {
       if (isStalled(pair)) return;
       proxy.passed[from] += bytes.length;
+      if (from === 'server' && proxy.farewell !== undefined && bytes.subarray(-READY.length).equals(READY)) {
+        client.end(Buffer.concat([bytes, proxy.farewell]));
+        proxy.farewell = undefined;
+        return;
+      }
       const fault = (pair.fault?.from ?? 'server') === from ? pair.fault : undefined;
       to.write(fault === undefined ? bytes : bytes.subarray(0, Math.max(0, fault.afterBytes)));
       if (fault === undefined) return;

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { clientOptions } from '@mad/postgres';
-import { testCluster } from '@mad/testing';
+import { errorResponse, openProxy, testCluster } from '@mad/testing';
 import pg from 'pg';
 import type { ServerRow } from '../src/db/entities/server.ts';
 import { causeOf } from '../src/operations/cause.ts';
@@ -50,4 +50,18 @@ test.each<[string, () => Use]>([
   }).catch((error: unknown) => error);
   expect(failure).toMatchObject({ message: 'terminating connection due to administrator command' });
   expect(causeOf(failure)).toBe('away');
+});
+
+test('a connection that is lost in the moment it was made fails its first question, not the process', async () => {
+  const proxy = await openProxy(server);
+  try {
+    const through = { ...server, server_id: 'b', host: '127.0.0.1', port: proxy.port };
+    proxy.farewell = errorResponse('57P01', 'terminating connection due to unexpected postmaster exit');
+    const failure = await connections.asAdmin(through, (client) => client.query('SELECT 1')).catch((error) => error);
+    expect(causeOf(failure)).toBe('away');
+    expect((await connections.asAdmin(through, (client) => client.query('SELECT 1'))).rowCount).toBe(1);
+  } finally {
+    await connections.close();
+    await proxy.close();
+  }
 });

@@ -1,4 +1,4 @@
-import { clientOptions, lossBehind, withClient } from '@mad/postgres';
+import { clientOptions, lossBehind, surviveLosses, withClient } from '@mad/postgres';
 import { SECOND_MS, type Logger } from '@mad/process';
 import pg from 'pg';
 import type { ServerRow } from '../db/entities/server.ts';
@@ -119,7 +119,7 @@ export class ServerConnections {
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       allowExitOnIdle: true,
     });
-    pool.on('error', (error) => this.#logger.warn({ error, server: server.name }, 'an idle connection was lost'));
+    surviveLosses(pool, (error) => this.#logger.warn({ error, server: server.name }, 'an idle connection was lost'));
     this.#pools.set(server.server_id, { pool, address });
     return pool;
   }
