@@ -83,11 +83,13 @@ test('a summary tells its databases, or why they are not told', () => {
     jobs: { total: 3n, completed: 2n, failed: 1n },
     quotas: [{ quota: 'max_molecules', limit: 1_000_000n, used: 91n }],
     tenants: [{ schema: 'results', state: TenantState.READY, schemaVersion: 'V1', sizeBytes: 9_090_751n }],
+    stored: [{ purpose: 'poses', objects: 3n, sizeBytes: 2_097_152n }],
   });
   expect(summaryText(summary).split('\n')).toEqual([
     'acme (Acme) id: active',
     'jobs 3: 0 pending, 0 queued, 0 running, 2 completed, 1 failed, 0 cancelled',
     'database results: READY, 8.7 MiB, V1',
+    'poses in objects: 3, 2.0 MiB',
     '',
     'quota          used    limit',
     '─────────────  ────  ───────',
@@ -97,5 +99,8 @@ test('a summary tells its databases, or why they are not told', () => {
   expect(summaryText({ ...summary, usage })).toContain('\ncore hours 1.5, saved by earlier results 0\n');
   const silent = { ...summary, tenants: [], tenantsUnavailable: 'the provisioner does not answer' };
   expect(summaryText(silent)).toContain('databases unknown: the provisioner does not answer');
+  expect(summaryText({ ...summary, stored: [], storedUnavailable: 'its results do not answer' })).toContain(
+    '\nobjects unknown: its results do not answer\n',
+  );
   expect(summaryText({ ...summary, tenants: [] })).toContain('no database yet');
 });

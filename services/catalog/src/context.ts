@@ -6,7 +6,7 @@ import type { Boss, Database } from '@mad/postgres';
 import type { ServiceDeps } from '@mad/process';
 import type { OrganizationService } from '@mad/proto/identity';
 import type { TenantService } from '@mad/proto/provisioner';
-import type { CacheService, ExecutionService, JobRunService } from '@mad/proto/results';
+import type { CacheService, ExecutionService, JobRunService, StorageService } from '@mad/proto/results';
 import type { CatalogQueueConfig } from './config.ts';
 import type { SchemaValidator } from './domain/pipeline-spec.ts';
 import type { TaskSignal } from './jobs/task-signal.ts';
@@ -38,6 +38,8 @@ export interface CatalogContext extends ServiceDeps {
   jobRuns: Client<typeof JobRunService>;
   /** Results: what it kept that would answer a job. */
   cache: Client<typeof CacheService>;
+  /** Results: what it keeps in the object store. */
+  storage: Client<typeof StorageService>;
   /** The provisioner: makes an organization's databases with its first job where they are not made with itself. */
   tenants: Client<typeof TenantService>;
   provisioning: 'eager' | 'on_first_write';

@@ -16,7 +16,7 @@ import { deleteExpiredIdempotencyKeys, openBoss, postgresErrorInterceptor } from
 import type { ServiceDeps } from '@mad/process';
 import { AuditService, OrganizationService } from '@mad/proto/identity';
 import { TenantService } from '@mad/proto/provisioner';
-import { CacheService, ExecutionService, JobRunService } from '@mad/proto/results';
+import { CacheService, ExecutionService, JobRunService, StorageService } from '@mad/proto/results';
 import { serveRpc, type RpcServer } from '@mad/rpc';
 import { deliverAudit } from './audit.ts';
 import type { CatalogConfig } from './config.ts';
@@ -58,6 +58,7 @@ function neighbours(config: CatalogConfig) {
     executions: createClient(ExecutionService, results),
     jobRuns: createClient(JobRunService, results),
     cache: createClient(CacheService, results),
+    storage: createClient(StorageService, results),
     tenants: createClient(TenantService, provisioner),
     keysOfObjects: objectKeys(provisioner),
     close: () => [identity, results, provisioner].forEach((transport) => transport.close()),

@@ -50,6 +50,8 @@ test('a summary tells jobs by state, every quota with its use, members, tokens a
     tokens: 1n,
     tenants: [{ schema: 'results', state: TenantState.READY, sizeBytes: 8_000_000n }],
     tenantsUnavailable: '',
+    stored: [{ purpose: 'poses', objects: 3n, sizeBytes: 4_500n }],
+    storedUnavailable: '',
   });
   const quotas = world.catalog.identity.organizations.get(lab.orgId)!.quotas!;
   expect(quotasOf(summary!)).toEqual({
@@ -77,6 +79,15 @@ test('the provisioner’s silence leaves out the databases, and says so', async 
   world.results.faults.set('tenants', { error: fault(Code.Unavailable), times: 1 });
   const { summary } = await summaries.getOrganizationSummary({ orgId: lab.orgId });
   expect(summary).toMatchObject({ tenants: [], tenantsUnavailable: 'the provisioner does not answer', molecules: 3n });
+});
+
+test('results’ silence leaves out what is stored, and says so; without a database nothing is', async () => {
+  world.results.faults.set('storage', { error: fault(Code.Unavailable), times: 1 });
+  const silent = await summaries.getOrganizationSummary({ orgId: lab.orgId });
+  expect(silent.summary).toMatchObject({ stored: [], storedUnavailable: 'its results do not answer', molecules: 3n });
+  world.results.faults.set('storage', { error: fault(Code.FailedPrecondition, 'TENANT_NOT_PROVISIONED'), times: 1 });
+  const { summary } = await summaries.getOrganizationSummary({ orgId: lab.orgId });
+  expect(summary).toMatchObject({ stored: [], storedUnavailable: '' });
 });
 
 test('another organization’s summary is not found, and one without the permission is refused', async () => {

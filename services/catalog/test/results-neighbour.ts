@@ -15,6 +15,7 @@ import {
   CacheService,
   ExecutionService,
   JobRunService,
+  StorageService,
   type MaterializeJobRequest,
   type PreviewLookUpsRequest,
   type TaskPlan,
@@ -204,6 +205,10 @@ export async function startResults(): Promise<TestResults> {
             return { jobRun: { jobId, state, counters, eventSeq, inputSignature: 'a'.repeat(64), tasks } };
           });
         },
+      }),
+      bind(StorageService, {
+        describeStorage: ({ orgId }) =>
+          call('storage', orgId, orgId, () => ({ stored: [{ purpose: 'poses', objects: 3n, sizeBytes: 4_500n }] })),
       }),
       bind(TenantService, {
         describeTenants: ({ orgId }) =>

@@ -7,6 +7,7 @@ import {
   PoseService,
   PrewarmService,
   RetentionService,
+  StorageService,
 } from '@mad/proto/results';
 import { bind, type BoundService } from '@mad/rpc';
 import { tenantSchemaService } from '@mad/tenancy';
@@ -20,6 +21,7 @@ import { jobStatisticsService } from './rpc/job-statistics-service.ts';
 import { poseService } from './rpc/pose-service.ts';
 import { prewarmService } from './rpc/prewarm-service.ts';
 import { retentionService } from './rpc/retention-service.ts';
+import { storageService } from './rpc/storage-service.ts';
 
 /** Everything results serves. */
 export function routes(context: Context): BoundService[] {
@@ -32,6 +34,7 @@ export function routes(context: Context): BoundService[] {
     bind(PoseService, poseService(context)),
     bind(PrewarmService, prewarmService(context)),
     bind(RetentionService, retentionService(context)),
+    bind(StorageService, storageService(context)),
     tenantSchemaService({ schema: SCHEMA, migrations: resultsMigrations, logger: context.logger }),
   ];
 }

@@ -1,31 +1,19 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { createClient, type Client } from '@connectrpc/connect';
-import { serviceTokenInterceptor } from '@mad/auth';
 import { uuidv7 } from '@mad/process';
 import { PrewarmService } from '@mad/proto/results';
-import { grpcTransport, type GrpcTransport } from '@mad/rpc';
-import { bearer, serviceToken } from '@mad/testing';
+import { bearer } from '@mad/testing';
 import { onServer } from './support/tenant-database.ts';
 import { openWorld, type Organization, type World } from './support/world.ts';
 import { failureOf } from './support/errors.ts';
 
 let world: World;
-const transports: GrpcTransport[] = [];
 
 beforeAll(async () => {
   world = await openWorld();
 });
-afterAll(async () => {
-  for (const transport of transports) transport.close();
-  await world?.close();
-});
+afterAll(() => world?.close());
 
-function as(service: string): Client<typeof PrewarmService> {
-  const interceptors = [serviceTokenInterceptor(() => serviceToken(service))];
-  const transport = grpcTransport(world.address(), { interceptors });
-  transports.push(transport);
-  return createClient(PrewarmService, transport);
-}
+const as = (name: string) => world.as(name, PrewarmService);
 
 /** Connections to an organization's database. */
 const backends = ({ database }: Organization) =>

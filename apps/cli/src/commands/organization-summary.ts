@@ -55,10 +55,10 @@ function summaryTable(summaries: OrganizationSummary[]): string {
 
 /** Everything of one organization. */
 export function summaryText(summary: OrganizationSummary): string {
-  const { slug, name, orgId, jobs, quotas, tenants, tenantsUnavailable, usage } = summary;
+  const { slug, name, orgId, jobs, quotas, tenants, tenantsUnavailable, stored, storedUnavailable, usage } = summary;
   const states = JOB_STATES.map((state) => `${jobs?.[state] ?? 0n} ${state}`).join(', ');
   const databases = tenants.map(({ schema, state, schemaVersion, sizeBytes }) => {
-    const size = sizeBytes === undefined ? '' : `, ${(Number(sizeBytes) / MIB).toFixed(1)} MiB`;
+    const size = sizeBytes === undefined ? '' : `, ${mib(sizeBytes)}`;
     return `database ${schema}: ${TenantState[state]}${size}${schemaVersion ? `, ${schemaVersion}` : ''}`;
   });
   return [
@@ -67,6 +67,8 @@ export function summaryText(summary: OrganizationSummary): string {
     ...(usage ? [`core hours ${hoursOf(usage.coreMs)}, saved by earlier results ${hoursOf(usage.savedCoreMs)}`] : []),
     ...(tenantsUnavailable ? [`databases unknown: ${tenantsUnavailable}`] : databases),
     ...(databases.length === 0 && !tenantsUnavailable ? ['no database yet'] : []),
+    ...stored.map(({ purpose, objects, sizeBytes }) => `${purpose} in objects: ${objects}, ${mib(sizeBytes)}`),
+    ...(storedUnavailable ? [`objects unknown: ${storedUnavailable}`] : []),
     '',
     table(
       ['quota', 'used', 'limit'],
@@ -74,5 +76,7 @@ export function summaryText(summary: OrganizationSummary): string {
     ),
   ].join('\n');
 }
+
+const mib = (bytes: bigint): string => `${(Number(bytes) / MIB).toFixed(1)} MiB`;
 
 const statusName = ({ status }: OrganizationSummary): string => OrganizationStatus[status].toLowerCase();

@@ -1,15 +1,20 @@
 import { create, type JsonValue } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
 import { SECOND_MS } from '@mad/process';
-import { TenantSummarySchema, type OrganizationSummary, type OrganizationSummaryService } from '@mad/proto/catalog';
-import { invalid, nextPageToken, pageOf, userOf } from '@mad/rpc';
+import {
+  StoredSummarySchema,
+  TenantSummarySchema,
+  type OrganizationSummary,
+  type OrganizationSummaryService,
+} from '@mad/proto/catalog';
+import { invalid, nextPageToken, pageOf, reasonOf, userOf } from '@mad/rpc';
 import type { CatalogContext } from '../context.ts';
 import { identityError } from '../organizations.ts';
 import { readUse, summaryMessage, totalUsage } from './organization-summary.ts';
 import { readUsage, usageMessage, type UsageCursor } from './usage-rows.ts';
 
 const IDENTITY_MS = 5 * SECOND_MS;
-/** The rest of a summary does not wait longer for its databases. */
+/** The rest of a summary does not wait longer for its databases, and for what they know. */
 const TENANTS_MS = 2 * SECOND_MS;
 
 const isUsageCursor = (value: JsonValue): boolean =>
@@ -17,7 +22,7 @@ const isUsageCursor = (value: JsonValue): boolean =>
 
 /** Organizations at a glance, composed of what identity, catalog and the provisioner each know. */
 export function organizationSummaryService(context: CatalogContext): ServiceImpl<typeof OrganizationSummaryService> {
-  const { database, identity, organizations, tenants, logger } = context;
+  const { database, identity, organizations, storage, tenants, logger } = context;
 
   async function describeTenants(
     orgId: string,
@@ -33,6 +38,23 @@ export function organizationSummaryService(context: CatalogContext): ServiceImpl
     } catch (error) {
       logger.warn({ error, org_id: orgId }, 'the provisioner did not describe an organization');
       return { tenants: [], tenantsUnavailable: 'the provisioner does not answer' };
+    }
+  }
+
+  async function describeStorage(
+    orgId: string,
+    signal: AbortSignal,
+  ): Promise<Pick<OrganizationSummary, 'stored' | 'storedUnavailable'>> {
+    try {
+      const { stored } = await storage.describeStorage({ orgId }, { timeoutMs: TENANTS_MS, signal });
+      const described = stored.map(({ purpose, objects, sizeBytes }) =>
+        create(StoredSummarySchema, { purpose, objects, sizeBytes }),
+      );
+      return { stored: described, storedUnavailable: '' };
+    } catch (error) {
+      if (reasonOf(error) === 'TENANT_NOT_PROVISIONED') return { stored: [], storedUnavailable: '' };
+      logger.warn({ error, org_id: orgId }, 'results did not say what an organization stores');
+      return { stored: [], storedUnavailable: 'its results do not answer' };
     }
   }
 
@@ -61,15 +83,16 @@ export function organizationSummaryService(context: CatalogContext): ServiceImpl
       const { orgId } = userOf(ctx);
       const { signal } = ctx;
       await organizations.require(orgId, 'reading');
-      const [use, counts, databases] = await Promise.all([
+      const [use, counts, databases, stored] = await Promise.all([
         identity.getOrganizationUse({ orgId }, { timeoutMs: IDENTITY_MS, signal }).catch((error: unknown) => {
           throw identityError(error, orgId);
         }),
         database.inOrg(orgId, (tx) => readUse(tx, [orgId]), { readOnly: true, signal }),
         describeTenants(orgId, signal),
+        describeStorage(orgId, signal),
       ]);
       return {
-        summary: Object.assign(summaryMessage(use.use!, counts.get(orgId)!), databases, {
+        summary: Object.assign(summaryMessage(use.use!, counts.get(orgId)!), databases, stored, {
           usage: totalUsage(counts.get(orgId)!),
         }),
       };

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { DescService, MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, type Client, type Transport } from '@connectrpc/connect';
 import { createLeaseSigner, serviceTokenInterceptor } from '@mad/auth';
 import type { MigrationClass } from '@mad/postgres';
@@ -111,6 +111,8 @@ export interface World {
   /** Where objects are. */
   objectFolder: string;
   transport: Transport;
+  /** A client under another service's name. */
+  as<S extends DescService>(name: string, service: S): Client<S>;
   /** host:port of results' gRPC. */
   address(): string;
   /** host:port of its neighbours. */
@@ -222,13 +224,13 @@ export async function openWorld({
     transports.push(transport);
     return transport;
   };
-  const as = (service: string) =>
-    createClient(ExecutionService, connect(serviceTokenInterceptor(() => serviceToken(service))));
+  const as = <S extends DescService>(name: string, service: S): Client<S> =>
+    createClient(service, connect(serviceTokenInterceptor(() => serviceToken(name))));
   const clients = () => {
     const transport = connect();
     return {
-      asCatalog: as('catalog'),
-      asWorker: as('worker'),
+      asCatalog: as('catalog', ExecutionService),
+      asWorker: as('worker', ExecutionService),
       jobRuns: createClient(JobRunService, transport),
       statistics: createClient(JobStatisticsService, transport),
       poses: createClient(PoseService, transport),
@@ -258,6 +260,7 @@ export async function openWorld({
 
   const world: World = {
     around,
+    as,
     ...clients(),
     lease,
     objectFolder,

@@ -8,6 +8,7 @@ import {
   PoseService,
   PrewarmService,
   RetentionService,
+  StorageService,
 } from '@mad/proto/results';
 import { TenantSchemaService } from '@mad/proto/tenancy';
 import type { Case } from '../case.ts';
@@ -106,6 +107,14 @@ export const resultsCases: Case[] = [
     as: 'identity',
     request: ({ orgId }) => ({ orgId }),
     responses: () => [{ open: true }],
+  },
+  {
+    name: 'what is kept in the object store, for catalog: nothing was docked, or exported',
+    service: StorageService,
+    method: 'DescribeStorage',
+    as: 'catalog',
+    request: ({ orgId }) => ({ orgId }),
+    responses: () => [{}],
   },
   {
     name: 'how a job stands, for catalog',
