@@ -4,7 +4,15 @@ import type { JsonWebKey } from 'node:crypto';
 import { catalogMigrations, eraseCatalogRows } from '@mad/catalog';
 import { eraseIdentityRows, identityMigrations } from '@mad/identity';
 import { openObjectStore, type ObjectStore } from '@mad/object-store';
-import { createMetadataDatabase, migrate, ownerRole, type MigrationClass } from '@mad/postgres';
+import {
+  clientOptions,
+  createMetadataDatabase,
+  migrate,
+  ownerRole,
+  statementsOn,
+  withClient,
+  type MigrationClass,
+} from '@mad/postgres';
 import { readEnv } from '@mad/process';
 import {
   archiveMetadata,
@@ -16,7 +24,6 @@ import {
   replayErasure,
   type MasterKeys,
   type MetadataSchema,
-  type Statements,
 } from '@mad/provisioner';
 import pg from 'pg';
 import { METADATA_SERVICES, type Secrets } from './secrets.ts';
@@ -144,14 +151,8 @@ export async function loadBeside(place: MetadataPlace, archive: string, database
 /** Nothing that was erased comes back with an older archive. Returns how many organizations it was done to. */
 async function eraseAgain(place: MetadataPlace, database: string): Promise<number> {
   const erasures = await erasuresToReplay(opened(place).objects, place.erasureKeys);
-  const client = new pg.Client({ connectionString: databaseUrl(place.adminUrl, database) });
-  await client.connect();
-  const tx: Statements = {
-    query: async <R>(sql: string, params?: readonly unknown[]) =>
-      (await client.query(sql, params as unknown[])).rows as R[],
-    execute: async (sql, params) => (await client.query(sql, params as unknown[])).rowCount ?? 0,
-  };
-  try {
+  return withClient(clientOptions(databaseUrl(place.adminUrl, database)), async (client) => {
+    const tx = statementsOn(client);
     for (const signed of erasures) {
       const { org_id: orgId } = signed.record;
       await client.query('BEGIN');
@@ -161,9 +162,7 @@ async function eraseAgain(place: MetadataPlace, database: string): Promise<numbe
       await client.query('COMMIT');
     }
     return erasures.length;
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 function opened({ master, objectStoreUrl }: ArchivedPlace): { master: MasterKeys; objects: ObjectStore } {
@@ -195,12 +194,5 @@ async function restoreInto(place: MetadataPlace, archive: string, database: stri
   return manifest.tables.reduce((sum, table) => sum + table.rows, 0);
 }
 
-async function inPostgres<T>({ adminUrl }: MetadataPlace, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: adminUrl });
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
-}
+const inPostgres = <T>({ adminUrl }: MetadataPlace, fn: (client: pg.Client) => Promise<T>): Promise<T> =>
+  withClient(clientOptions(adminUrl), fn);

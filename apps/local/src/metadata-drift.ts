@@ -6,6 +6,7 @@ import {
   migrate,
   ownerRole,
   schemaObjects,
+  withClient,
   type MigrationClass,
   type SchemaObject,
 } from '@mad/postgres';
@@ -37,15 +38,8 @@ function to(url: string, database: string): string {
   return target.href;
 }
 
-async function inside<T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(clientOptions(url));
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
-}
+const inside = <T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> =>
+  withClient(clientOptions(url), fn);
 
 /**
  * Throws, naming objects, when a schema of the metadata database is not what its own record of migrations makes: compared

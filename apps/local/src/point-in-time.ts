@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { recoverTo } from '@mad/embedded-postgres';
 import { openObjectStore } from '@mad/object-store';
-import { archivable, archivePast, type Statements } from '@mad/provisioner';
+import { clientOptions, statementsOn, withClient } from '@mad/postgres';
+import { archivable, archivePast } from '@mad/provisioner';
 import { resultsMigrations } from '@mad/results';
-import pg from 'pg';
 import type { MetadataPlace } from './metadata-backup.ts';
 
 /** Which tenant, and when. */
@@ -43,15 +43,8 @@ export async function backUpThePast(
 ): Promise<PastBackup> {
   const metadata = new URL(adminUrl);
   metadata.pathname = `/${database}`;
-  const client = new pg.Client({ connectionString: metadata.href });
-  client.on('error', () => undefined);
-  await client.connect();
-  const tx: Statements = {
-    query: async <R>(sql: string, params?: readonly unknown[]) =>
-      (await client.query(sql, params as unknown[])).rows as R[],
-    execute: async (sql, params) => (await client.query(sql, params as unknown[])).rowCount ?? 0,
-  };
-  try {
+  return withClient(clientOptions(metadata.href), async (client) => {
+    const tx = statementsOn(client);
     // Before the long part.
     await archivable(tx, { orgId, schema: SCHEMA });
     const recovered = await recoverTo({
@@ -75,7 +68,5 @@ export async function backUpThePast(
     } finally {
       await recovered.discard();
     }
-  } finally {
-    await client.end();
-  }
+  });
 }

@@ -2,12 +2,16 @@ import { catalogOrganizationRows, countCatalogUsage } from '@mad/catalog';
 import { identityOrganizationRows, settleIdentityRows } from '@mad/identity';
 import { openObjectStore, type ObjectStore } from '@mad/object-store';
 import {
+  clientOptions,
   compareOrganizationRows,
   ownerRole,
   putBackOrganizationRows,
   stageOrganizationRows,
+  statementsOn,
+  withClient,
   type OwnedRows,
   type PutBack,
+  type Statements,
   type TableDifference,
 } from '@mad/postgres';
 import {
@@ -19,7 +23,6 @@ import {
   provisionerOrganizationRows,
   pruneProvisionerRows,
   settleProvisionerRows,
-  type Statements,
 } from '@mad/provisioner';
 import pg from 'pg';
 import { databaseUrl, loadBeside, type MetadataPlace } from './metadata-backup.ts';
@@ -95,7 +98,7 @@ export async function restoreOrganization(
 ): Promise<OrganizationRestored> {
   const objects = openObjectStore(place.objectStoreUrl);
   const scratch = `${place.database}_organization`;
-  return withClient(databaseUrl(place.adminUrl, place.database), async (live) => {
+  return inDatabase(databaseUrl(place.adminUrl, place.database), async (live) => {
     const lock = await live.query<{ free: boolean }>('SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS free', [
       LOCK,
     ]);
@@ -103,7 +106,7 @@ export async function restoreOrganization(
     await refuseErased(live, request.organization, objects, place);
     try {
       await loadBeside(place, request.archive, scratch);
-      return await withClient(databaseUrl(place.adminUrl, scratch), async (archive) => {
+      return await inDatabase(databaseUrl(place.adminUrl, scratch), async (archive) => {
         const orgId = await findOrganization(live, archive, request.organization);
         await refuseErased(live, orgId, objects, place);
         return bringBack({ live, archive, objects, orgId }, request);
@@ -123,7 +126,7 @@ interface Work {
 
 async function bringBack(work: Work, { archive, mode, dryRun }: OrganizationRequest): Promise<OrganizationRestored> {
   const { live, orgId } = work;
-  const tx = statements(live);
+  const tx = statementsOn(live);
   const tables: TableDifference[] = [];
   for (const owner of OWNERS) {
     tables.push(...(await inOwner(work, owner, (rows) => compareOrganizationRows(live, rows), 'ROLLBACK')));
@@ -171,7 +174,7 @@ async function inOwner<T>(
   try {
     await live.query(`SET LOCAL lock_timeout = '${LOCK_WAIT}'`);
     await stageOrganizationRows(live, archive, owned);
-    await prune?.(statements(live), orgId, objects);
+    await prune?.(statementsOn(live), orgId, objects);
     await live.query(`SET LOCAL ROLE ${pg.escapeIdentifier(ownerRole(rows.schema))}`);
     const answer = await fn(owned);
     await live.query(end);
@@ -217,21 +220,5 @@ async function refuseErased(
   throw new Error(`ORGANIZATION_ERASED: ${wanted} was erased: nothing of it is brought back`);
 }
 
-function statements(client: pg.Client): Statements {
-  return {
-    query: async <R>(sql: string, params?: readonly unknown[]) =>
-      (await client.query(sql, params as unknown[])).rows as R[],
-    execute: async (sql, params) => (await client.query(sql, params as unknown[])).rowCount ?? 0,
-  };
-}
-
-async function withClient<T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url, application_name: 'mad-restore-organization' });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return await fn(client);
-  } finally {
-    await client.end();
-  }
-}
+const inDatabase = <T>(url: string, fn: (client: pg.Client) => Promise<T>): Promise<T> =>
+  withClient({ ...clientOptions(url), application_name: 'mad-restore-organization' }, fn);

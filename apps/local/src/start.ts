@@ -9,6 +9,7 @@ import {
 } from '@mad/embedded-postgres';
 import { readGatewayConfig, startGateway } from '@mad/gateway';
 import { readIdentityConfig, startIdentity } from '@mad/identity';
+import { clientOptions, withClient } from '@mad/postgres';
 import {
   createLogger,
   createMetrics,
@@ -30,7 +31,6 @@ import {
 } from '@mad/provisioner';
 import { readResultsConfig, startResults } from '@mad/results';
 import { readWorkerConfig, startWorker } from '@mad/worker';
-import pg from 'pg';
 import { BaseBackupKeeper } from './base-backup-keeper.ts';
 import { bootstrap, migrateMetadata, migratorUrl, seedAdministrator } from './databases.ts';
 import { environmentOf, urlOf, type Environment, type PostgresPlace } from './environment.ts';
@@ -207,12 +207,8 @@ async function keepsLog(adminUrl: string): Promise<boolean> {
 }
 
 async function settingOf(adminUrl: string, name: string): Promise<string> {
-  const client = new pg.Client({ connectionString: adminUrl });
-  await client.connect();
-  try {
+  return withClient(clientOptions(adminUrl), async (client) => {
     const { rows } = await client.query<{ value: string }>('SELECT current_setting($1) AS value', [name]);
     return rows[0]!.value;
-  } finally {
-    await client.end();
-  }
+  });
 }

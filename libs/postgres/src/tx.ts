@@ -20,6 +20,18 @@ export interface Tx {
   readonly client: pg.PoolClient;
 }
 
+/** The part of a transaction that is statements. */
+export type Statements = Pick<Tx, 'query' | 'execute'>;
+
+/** Statements on a connection of one's own, for what else runs in a transaction. */
+export function statementsOn(client: pg.ClientBase): Statements {
+  return {
+    query: async <R>(sql: string, params?: readonly unknown[]) =>
+      (await client.query(sql, params as unknown[])).rows as R[],
+    execute: async (sql, params) => (await client.query(sql, params as unknown[])).rowCount ?? 0,
+  };
+}
+
 export interface TxOptions {
   dataSource: DataSource;
   /** False behind a pooler that hands each transaction another connection and does not know prepared statements. */

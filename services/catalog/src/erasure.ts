@@ -1,4 +1,4 @@
-import type { Database, Tx } from '@mad/postgres';
+import type { Database, Statements } from '@mad/postgres';
 
 /** Removed in one transaction at most: a second's work, so that nobody waits long for the organization's rows. */
 const BATCH = 10_000;
@@ -10,9 +10,6 @@ export interface Erased {
   done: boolean;
   counts: Record<string, number>;
 }
-
-/** Whoever runs statements: a transaction, or a connection with one open. */
-export type Statements = Pick<Tx, 'query'>;
 
 /** Removes some of an organization's rows, in the caller's transaction; again and again until it is done. */
 export async function eraseOrganizationRows(tx: Statements, orgId: string): Promise<Erased> {

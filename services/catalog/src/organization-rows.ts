@@ -1,5 +1,4 @@
-import type { OwnedRows } from '@mad/postgres';
-import type { Statements } from './erasure.ts';
+import type { OwnedRows, Statements } from '@mad/postgres';
 
 const OWN = 't.org_id = $org';
 const IN_SET_OF_JOB =

@@ -1,4 +1,4 @@
-import type { Tx } from '@mad/postgres';
+import type { Statements } from '@mad/postgres';
 import { appendAudit } from './audit/append.ts';
 import { auditEvent } from './audit/record.ts';
 import type { OrganizationStatusName } from './domain/organization-status.ts';
@@ -10,8 +10,6 @@ const ERASED = 'organizations.erased';
 export type ErasedRows = Readonly<Record<string, number>>;
 
 /** Whoever runs statements: a transaction, or a connection with one open. */
-export type Statements = Pick<Tx, 'query' | 'execute'>;
-
 /**
  * Removes what identity holds of an organization, in the caller's transaction, and leaves a tombstone under its id whose
  * name and slug are free again. People who belong to no other organization become unrecognizable, unless they administer

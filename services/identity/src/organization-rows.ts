@@ -1,7 +1,6 @@
-import type { OwnedRows } from '@mad/postgres';
+import type { OwnedRows, Statements } from '@mad/postgres';
 import { appendAudit } from './audit/append.ts';
 import { auditEvent } from './audit/record.ts';
-import type { Statements } from './erasure.ts';
 
 const OWN = 't.org_id = $org';
 const OF_OWN_ROLE = `EXISTS (SELECT FROM identity.roles r WHERE r.role_id = t.role_id AND r.org_id = $org)`;

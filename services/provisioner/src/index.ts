@@ -25,7 +25,7 @@ export {
 export { archivable, archivePast, type PastOptions } from './backups/past.ts';
 export type { BackupPolicy } from './backups/schedule.ts';
 export { signErasure } from './erasure/signature.ts';
-export { erasuresToReplay, replayErasure, type Statements } from './erasure/replay.ts';
+export { erasuresToReplay, replayErasure } from './erasure/replay.ts';
 export { parseMasterKeys } from './secrets/local-keys.ts';
 export type { MasterKeys } from './secrets/master-keys.ts';
 export {

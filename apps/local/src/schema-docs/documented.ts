@@ -1,5 +1,5 @@
 import { resultsMigrations } from '@mad/results';
-import { clientOptions, migrate, ownerRole } from '@mad/postgres';
+import { clientOptions, migrate, ownerRole, withClient } from '@mad/postgres';
 import pg from 'pg';
 import { indexPage, schemaPage, type DocumentedSchema } from './pages.ts';
 import { readSchema } from './read-schema.ts';
@@ -22,13 +22,7 @@ export async function makeResultsDatabase(
     return target.href;
   };
   const asAdmin = async (url: string, sql: string): Promise<void> => {
-    const client = new pg.Client({ ...clientOptions(url), application_name: 'mad-schema-docs' });
-    await client.connect();
-    try {
-      await client.query(sql);
-    } finally {
-      await client.end();
-    }
+    await withClient({ ...clientOptions(url), application_name: 'mad-schema-docs' }, (client) => client.query(sql));
   };
   const owner = ownerRole('results');
   await asAdmin(adminUrl, `CREATE DATABASE ${pg.escapeIdentifier(database)} TEMPLATE template0 STRATEGY WAL_LOG`);

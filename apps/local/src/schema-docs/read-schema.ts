@@ -1,5 +1,5 @@
-import { clientOptions } from '@mad/postgres';
-import pg from 'pg';
+import { clientOptions, withClient } from '@mad/postgres';
+import type pg from 'pg';
 
 /** A column as the diagram shows it. */
 export interface Column {
@@ -105,9 +105,7 @@ const sorted = <T>(items: T[], key: (item: T) => string): T[] =>
 
 /** Reads a schema from the catalog of a migrated database; `url` is a login that may look at it. */
 export async function readSchema(url: string, name: string): Promise<SchemaModel> {
-  const client = new pg.Client({ ...clientOptions(url), application_name: 'mad-schema-docs' });
-  await client.connect();
-  try {
+  return withClient({ ...clientOptions(url), application_name: 'mad-schema-docs' }, async (client) => {
     // Names of types and functions come out with their schema, whatever the login's path is.
     await client.query('SET search_path = pg_catalog');
     const rows = async <T extends pg.QueryResultRow>(sql: string) => (await client.query<T>(sql, [name])).rows;
@@ -118,7 +116,5 @@ export async function readSchema(url: string, name: string): Promise<SchemaModel
       indexes: sorted(await rows<Index>(INDEXES_SQL), (index) => byName(index.table, index.name)),
       types: sorted(await rows<NamedType>(TYPES_SQL), (type) => type.name),
     };
-  } finally {
-    await client.end();
-  }
+  });
 }

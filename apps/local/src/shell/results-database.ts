@@ -1,14 +1,11 @@
-import { clientOptions } from '@mad/postgres';
-import pg from 'pg';
+import { clientOptions, withClient } from '@mad/postgres';
 
 /**
  * The name of an organization's results database, which this server must hold; `metadataUrl` is the superuser's. Throws
  * an error for people: no such organization, no database yet, one on another server.
  */
 export async function resultsDatabaseOf(metadataUrl: string, slug: string): Promise<string> {
-  const client = new pg.Client({ ...clientOptions(metadataUrl), application_name: 'mad-shell' });
-  await client.connect();
-  try {
+  return withClient({ ...clientOptions(metadataUrl), application_name: 'mad-shell' }, async (client) => {
     const { rows } = await client.query<{ database: string | null; server: string | null; here: boolean }>(
       `SELECT t.database_name AS database, s.name AS server,
          EXISTS (SELECT FROM pg_database d WHERE d.datname = t.database_name AND d.datallowconn) AS here
@@ -27,9 +24,7 @@ export async function resultsDatabaseOf(metadataUrl: string, slug: string): Prom
       );
     }
     return found.database;
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 /** The command line's exit code for what is not there. */

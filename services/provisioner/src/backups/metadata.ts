@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { ObjectStore } from '@mad/object-store';
-import { clientOptions } from '@mad/postgres';
+import { clientOptions, withClient } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { listTables } from '@mad/tenancy';
 import pg from 'pg';
@@ -74,7 +74,7 @@ export async function archiveMetadata(
   schemas: readonly MetadataSchema[],
 ): Promise<{ key: string; keysKey: string; written: Written }> {
   const { url, objects, keep = KEEP } = options;
-  return withClient(url, async (client, role) => {
+  return inMetadata(url, async (client, role) => {
     await prepareSession(client, role);
     // Until the session ends.
     await client.query('SELECT pg_advisory_lock(hashtextextended($1, 0))', [KEYS_LOCK]);
@@ -240,7 +240,7 @@ export async function loadMetadata(
       }
     });
     await prepare(reader.plan.schemas);
-    return await withClient(url, async (client, role) => {
+    return await inMetadata(url, async (client, role) => {
       // Rows of keys may be newer than the tenants they are of: those without one go. Triggers and keys between tables
       // are at rest meanwhile, which a superuser may do; the rows were whole when they were archived.
       await client.query('SET session_replication_role = replica');
@@ -264,14 +264,7 @@ async function removeOld(objects: ObjectStore, folder: string, keep: number): Pr
   for (const key of keys.slice(0, Math.max(0, keys.length - keep))) await objects.delete(key);
 }
 
-async function withClient<T>(url: string, fn: (client: pg.Client, role: string) => Promise<T>): Promise<T> {
+function inMetadata<T>(url: string, fn: (client: pg.Client, role: string) => Promise<T>): Promise<T> {
   const options = clientOptions(url);
-  const client = new pg.Client({ ...options, application_name: 'mad-metadata-backup' });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return await fn(client, options.user!);
-  } finally {
-    await client.end();
-  }
+  return withClient({ ...options, application_name: 'mad-metadata-backup' }, (client) => fn(client, options.user!));
 }

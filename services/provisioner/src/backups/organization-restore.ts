@@ -1,6 +1,5 @@
-import type { TableDifference } from '@mad/postgres';
+import type { Statements, TableDifference } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
-import type { Statements } from '../erasure/replay.ts';
 
 /** An organization's metadata rows that are being brought back. */
 export interface OrganizationRestore {

@@ -1,6 +1,5 @@
 import type { ObjectStore } from '@mad/object-store';
-import type { OwnedRows, TableDifference } from '@mad/postgres';
-import type { Statements } from '../erasure/replay.ts';
+import type { OwnedRows, Statements, TableDifference } from '@mad/postgres';
 import { appendChange } from '../provisioning/changes.ts';
 
 const OWN = 't.org_id = $org';

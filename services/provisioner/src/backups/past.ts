@@ -1,14 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { ObjectStore } from '@mad/object-store';
-import { clientOptions } from '@mad/postgres';
+import { clientOptions, type Statements } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { listTables } from '@mad/tenancy';
 import pg from 'pg';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { canBeArchived } from '../domain/backup-rules.ts';
 import { schemaOwner, type ListedMigration } from '../domain/names.ts';
-import type { Statements } from '../erasure/replay.ts';
 import { insertOperation } from '../operations/lease.ts';
 import { noteDataKey, prepareDataKey } from '../secrets/data-keys.ts';
 import type { MasterKeys } from '../secrets/master-keys.ts';

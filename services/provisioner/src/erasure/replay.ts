@@ -1,12 +1,9 @@
 import type { JsonWebKey } from 'node:crypto';
 import type { ObjectStore } from '@mad/object-store';
-import type { Tx } from '@mad/postgres';
+import type { Statements } from '@mad/postgres';
 import { appendChange } from '../provisioning/changes.ts';
 import { keepRow, keptRecords } from './records.ts';
 import { signatureProblems, type SignedErasure } from './signature.ts';
-
-/** Whoever runs statements: a transaction, or a connection with one open. */
-export type Statements = Pick<Tx, 'query' | 'execute'>;
 
 /**
  * The erasures whose records are in the object store, for a restore of metadata that may be older than they are. Throws when

@@ -1,5 +1,5 @@
 import { hkdfSync, randomBytes } from 'node:crypto';
-import type { Tx } from '@mad/postgres';
+import type { Statements, Tx } from '@mad/postgres';
 import type { DataKeyRow } from '../db/entities/secret.ts';
 import { open, seal } from './aead.ts';
 import { MasterKeyError, type MasterKeys, type Sealed } from './master-keys.ts';
@@ -17,8 +17,6 @@ export interface DataKey {
 const keyAad = (orgId: string, version: number): string => `mad data key ${orgId} ${version}`;
 const passwordAad = (key: DataKey, schema: string, role: string): string =>
   `mad tenant ${key.orgId} ${schema} ${role} ${key.version}`;
-
-type Statements = Pick<Tx, 'query' | 'execute'>;
 
 const COLUMNS = 'org_id, version, wrapped_key, master_key_version';
 
