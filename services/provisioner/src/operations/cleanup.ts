@@ -1,9 +1,9 @@
 import type { Database, Tx } from '@mad/postgres';
 import type { Logger } from '@mad/process';
+import pMap from 'p-map';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { firstStep, mayCleanUp, type Leavings, type ObjectKind } from '../domain/plan.ts';
-import { forEach } from '../drift/each.ts';
 import { removeDatabase } from '../servers/remove-database.ts';
 import type { ServerConnections } from '../servers/server-connections.ts';
 import { dropRole, lockByName } from '../servers/tenant-database.ts';
@@ -77,7 +77,9 @@ export async function cleanUp(options: CleanupOptions, places: Places = new Map(
        ORDER BY server_id`,
     ),
   );
-  const removed = await forEach(servers, SERVERS_AT_ONCE, (server) => cleanUpServer(options, server, places));
+  const removed = await pMap(servers, (server) => cleanUpServer(options, server, places), {
+    concurrency: SERVERS_AT_ONCE,
+  });
   return removed.reduce((sum, one) => sum + one, 0);
 }
 

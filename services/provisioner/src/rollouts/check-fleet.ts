@@ -1,10 +1,10 @@
 import { schemaObjects } from '@mad/postgres';
+import pMap from 'p-map';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import type { RolloutRow } from '../db/entities/rollout.ts';
 import type { TenantRow } from '../db/entities/tenant.ts';
 import { isUsable } from '../domain/tenant-state.ts';
 import { differencesText } from '../domain/schema-difference.ts';
-import { forEach } from '../drift/each.ts';
 import { appliedIn, asOwnerInside, driftOf, type LookContext } from '../drift/look.ts';
 
 const BATCH = 200;
@@ -66,7 +66,7 @@ export async function checkFleet(
       ),
     );
     if (batch.length === 0 || (await stop())) break;
-    const found = await forEach(batch, AT_ONCE, look);
+    const found = await pMap(batch, look, { concurrency: AT_ONCE });
     await database.asSystem((tx) =>
       tx.execute(
         // Where one that was begun before comes from is known: it may stand between two versions now.

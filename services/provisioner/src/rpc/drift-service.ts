@@ -9,11 +9,11 @@ import {
   type TenantDrift,
 } from '@mad/proto/provisioner';
 import { actorOf, bind, callerOf, nextPageToken, notFound, pageOf, rpcError, type BoundService } from '@mad/rpc';
+import pMap from 'p-map';
 import type { ProvisionerContext } from '../context.ts';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import type { Difference } from '../domain/schema-difference.ts';
-import { forEach } from '../drift/each.ts';
 import type { Looked } from '../drift/look.ts';
 import { lookAndNote } from '../drift/noted.ts';
 import { repairOf } from '../drift/steps.ts';
@@ -80,9 +80,9 @@ export function driftService(context: ProvisionerContext): BoundService {
       );
       const page = tenants.slice(0, pageSize);
       const serverOf = new Map(servers.map((one) => [one.server_id, one]));
-      const found = await forEach(page, AT_ONCE, (tenant) => {
-        ctx.signal.throwIfAborted();
-        return look(tenant, serverOf.get(tenant.server_id)!);
+      const found = await pMap(page, (tenant) => look(tenant, serverOf.get(tenant.server_id)!), {
+        concurrency: AT_ONCE,
+        signal: ctx.signal,
       });
       const last = page.at(-1);
       const more = tenants.length > pageSize && last !== undefined;

@@ -2,11 +2,11 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { HandlerContext } from '@connectrpc/connect';
 import { PlannedTenantSchema, type PlanRolloutRequest, type PlanRolloutResponseSchema } from '@mad/proto/provisioner';
 import { nextPageToken, pageOf } from '@mad/rpc';
+import pMap from 'p-map';
 import type { ProvisionerContext } from '../context.ts';
 import { SERVER_COLUMNS, type ServerRow } from '../db/entities/server.ts';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { schemaOwner, versionOf } from '../domain/names.ts';
-import { forEach } from '../drift/each.ts';
 import { appliedIn, asOwnerInside } from '../drift/look.ts';
 import type { OwnedMigration } from '../servers/schema-owners.ts';
 import { whileConnectable } from '../servers/tenant-database.ts';
@@ -40,21 +40,21 @@ export async function planRollout(
   );
   const page = tenants.slice(0, pageSize);
   const serverOf = new Map(servers.map((one) => [one.server_id, one]));
-  const planned = await forEach(page, AT_ONCE, async (tenant) => {
-    ctx.signal.throwIfAborted();
+  const plan = async (tenant: TenantRow) => {
     const { org_id: orgId, database_name: databaseName, labels } = tenant;
     const about = { orgId, databaseName, staging: 'staging' in labels };
     const server = serverOf.get(tenant.server_id)!;
     try {
       const applied = await asOwnerInside(connections, server, tenant, (inside) => appliedIn(inside, schema));
       const migrations = known.map(({ name }) => name).filter((name) => !applied.includes(name));
-      const plan = { ...about, fromVersion: applied.at(-1) ?? '', migrations };
-      if (skipTry || migrations.length === 0) return create(PlannedTenantSchema, plan);
-      return create(PlannedTenantSchema, { ...plan, ...(await tried(context, server, tenant, known)) });
+      const planned = { ...about, fromVersion: applied.at(-1) ?? '', migrations };
+      if (skipTry || migrations.length === 0) return create(PlannedTenantSchema, planned);
+      return create(PlannedTenantSchema, { ...planned, ...(await tried(context, server, tenant, known)) });
     } catch (error) {
       return create(PlannedTenantSchema, { ...about, error: error instanceof Error ? error.message : String(error) });
     }
-  });
+  };
+  const planned = await pMap(page, plan, { concurrency: AT_ONCE, signal: ctx.signal });
   const lacking = new Set(planned.flatMap(({ migrations }) => migrations));
   const last = page.at(-1);
   const more = tenants.length > pageSize && last !== undefined;

@@ -5,6 +5,7 @@ import type { TenantTx } from '@mad/tenancy';
 import { cacheKey, writesCache } from '../domain/cache-entry.ts';
 import { addEndings } from '../domain/counters.ts';
 import { jobStateWhenBegun } from '../domain/job-state.ts';
+import { AWAITS_OTHER_JOB } from './blocked.ts';
 import { countHits, lookUp, savedCoreMs } from './cache.ts';
 import { endFollowers } from './endings.ts';
 import { lockExecutionAndJob, type Execution } from './execution.ts';
@@ -157,7 +158,7 @@ export async function setAside(
   items: readonly number[],
 ): Promise<void> {
   const waiting = uuidv7();
-  // Once queued and blocked now: that is what waits for another job, and not for an earlier task.
+  // As `AWAITS_OTHER_JOB` says.
   await tx.execute(
     `INSERT INTO task_executions (task_execution_id, job_id, task_id, chunk_no, status, queued_at)
       SELECT $1, $2, $3, max(chunk_no) + 1, 'blocked', now() FROM task_executions WHERE job_id = $2 AND task_id = $3`,
@@ -179,13 +180,10 @@ export async function setAside(
   });
 }
 
-/** An execution that waits for what another job computes. */
-const WAITS = `e.status = 'blocked' AND e.queued_at IS NOT NULL`;
-
 /** The job's executions that wait for other jobs. */
 export async function waitingOf(tx: TenantTx, jobId: string): Promise<string[]> {
   const rows = await tx.query<{ id: string }>(
-    `SELECT task_execution_id AS id FROM task_executions e WHERE job_id = $1 AND ${WAITS} ORDER BY chunk_no`,
+    `SELECT task_execution_id AS id FROM task_executions e WHERE job_id = $1 AND ${AWAITS_OTHER_JOB} ORDER BY chunk_no`,
     [jobId],
   );
   return rows.map(({ id }) => id);
@@ -195,7 +193,7 @@ export async function waitingOf(tx: TenantTx, jobId: string): Promise<string[]> 
 export async function waitersFor(tx: TenantTx, jobId: string, executionId: string | undefined): Promise<string[]> {
   const rows = await tx.query<{ id: string; plan: JsonValue }>(
     `SELECT e.task_execution_id AS id, k.plan
-      FROM jobs j JOIN task_executions e ON e.job_id = j.job_id AND ${WAITS}
+      FROM jobs j JOIN task_executions e ON e.job_id = j.job_id AND ${AWAITS_OTHER_JOB}
         JOIN job_tasks k ON k.job_id = e.job_id AND k.task_id = e.task_id
       WHERE j.status IN ('queued', 'running') AND j.job_id <> $1`,
     [jobId],

@@ -3,14 +3,12 @@ import { addEndings, endingsIn, type Endings } from '../domain/counters.ts';
 import { unblockedStatus } from '../domain/execution.ts';
 import { blocksDownstream, followerStatus, WORK_STATUSES, type EndedStatus } from '../domain/work-item.ts';
 import { dropObjectsOfExecutions } from '../objects/object-notes.ts';
+import { AWAITS_EARLIER_TASK } from './blocked.ts';
 import type { Execution } from './execution.ts';
 import { applyEndings, nextSeq, runnableOf, type JobImage, type JobTask, type Runnable } from './job-image.ts';
 import { joined, planned } from './planned.ts';
 
 const BLOCKING = WORK_STATUSES.filter(blocksDownstream);
-
-/** Of an execution `e`: it waits for earlier tasks; those that were queued once wait for another job (`coalesce.ts`). */
-const BLOCKED = `e.status = 'blocked' AND e.queued_at IS NULL`;
 
 /**
  * Ends the items that waited for an equal one of their task: the followers of those that ended as `endings` says. With
@@ -66,7 +64,7 @@ export async function unblockTasks(tx: TenantTx, job: JobImage): Promise<Runnabl
 async function unblock(tx: TenantTx, job: JobImage, task: JobTask, upstream: readonly JobTask[]): Promise<Runnable[]> {
   const { taskId, plan } = task;
   const blocked = await tx.execute(
-    `SELECT 1 FROM task_executions e WHERE e.job_id = $1 AND e.task_id = $2 AND ${BLOCKED} LIMIT 1`,
+    `SELECT 1 FROM task_executions e WHERE e.job_id = $1 AND e.task_id = $2 AND ${AWAITS_EARLIER_TASK} LIMIT 1`,
     [job.row.job_id, taskId],
   );
   if (blocked === 0) return [];
@@ -77,7 +75,7 @@ async function unblock(tx: TenantTx, job: JobImage, task: JobTask, upstream: rea
     `SELECT e.task_execution_id, count(t.item_no)::int AS pending
       FROM task_executions e
         LEFT JOIN task_results t ON t.task_execution_id = e.task_execution_id AND t.status = 'pending'
-      WHERE e.job_id = $1 AND e.task_id = $2 AND ${BLOCKED}
+      WHERE e.job_id = $1 AND e.task_id = $2 AND ${AWAITS_EARLIER_TASK}
       GROUP BY e.task_execution_id, e.chunk_no ORDER BY e.chunk_no`,
     [job.row.job_id, taskId],
   );
