@@ -1,10 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
+import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { clientOptions, defineDataChange, defineMigration } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { OperationState, RolloutRulesSchema, RolloutRunState, RolloutState, TenantState } from '@mad/proto/provisioner';
-import type { RpcServer } from '@mad/rpc';
+import { retryAfterMsOf, type RpcServer } from '@mad/rpc';
+import { platformToken } from '@mad/testing';
 import pg from 'pg';
 import { databaseName } from '../src/domain/names.ts';
 import { noteMigrations, serveSchemaOwner } from './neighbours.ts';
@@ -43,6 +45,11 @@ beforeAll(async () => {
     await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
     await rowsIn(orgId, `INSERT INTO ${SCHEMA}.notes (body) SELECT 'note ' || n FROM generate_series(1, ${ROWS}) n`);
   }
+  const { port } = owner;
+  await owner.close();
+  owner = await serveSchemaOwner(SCHEMA, [...OLD, expand, fill], port);
+  // Longer than provisioner remembers the list of migrations.
+  await delay(1_100);
 }, SLOW);
 
 afterAll(async () => {
@@ -72,14 +79,41 @@ async function session(orgId: string): Promise<pg.Client> {
   return client;
 }
 
+/** Rows that the change of data has reached. */
+async function changed(orgId: string): Promise<number> {
+  const rows = await rowsIn<{ n: number }>(orgId, `SELECT count(*)::int AS n FROM ${SCHEMA}.notes WHERE touched > 0`);
+  return rows[0]!.n;
+}
+
+const changes = (orgId: string): Promise<boolean> =>
+  changed(orgId).then(
+    (n) => n > 0,
+    () => false,
+  );
+
+test(
+  'a migration that somebody waits for says that it gave way, and may be asked for again',
+  async () => {
+    const orgId = orgs.at(-1)!;
+    const token = await platformToken({ permissions: ['platform.tenants.migrate'] });
+    const migration = mad
+      .tenantsAs(token)
+      .migrateTenant({ orgId, schema: SCHEMA })
+      .catch((error: unknown) => error);
+    await until(() => changes(orgId), 'rows are being changed');
+    await mad.tenants().suspendTenants({ orgId });
+    const failure = await migration;
+    expect(failure).toMatchObject({ code: Code.Unavailable, rawMessage: expect.stringContaining('gave way') });
+    expect(retryAfterMsOf(failure)).toBeGreaterThan(0);
+    await mad.tenants().resumeTenants({ orgId });
+  },
+  SLOW,
+);
+
 describe('while a rollout changes rows in as many databases as it may', () => {
   test(
     'who is being migrated and who is not are suspended, made read-only and resumed, and others are served; then everybody is migrated',
     async () => {
-      const { port } = owner;
-      await owner.close();
-      owner = await serveSchemaOwner(SCHEMA, [...OLD, expand, fill], port);
-      await delay(1_100);
       const rules = create(RolloutRulesSchema, { canaries: AT_ONCE, concurrency: AT_ONCE });
       const { rollout } = await mad.rollouts().startRollout({ schema: SCHEMA, requestId: uuidv7(), rules });
       const { rolloutId } = rollout!;
@@ -87,23 +121,9 @@ describe('while a rollout changes rows in as many databases as it may', () => {
         const { runs } = await mad.rollouts().listRolloutRuns({ rolloutId, state: RolloutRunState.RUNNING });
         return runs.map(({ orgId }) => orgId);
       };
-      const changed = async (orgId: string): Promise<number> => {
-        const [{ n }] = (await rowsIn(orgId, `SELECT count(*)::int AS n FROM ${SCHEMA}.notes WHERE touched > 0`)) as [
-          { n: number },
-        ];
-        return n;
-      };
       const migrated = orgs.slice(0, AT_ONCE);
       await until(async () => (await running()).length === AT_ONCE, 'all of the wave are being migrated');
-      for (const orgId of migrated) {
-        await until(
-          () =>
-            changed(orgId)
-              .then((n) => n > 0)
-              .catch(() => false),
-          'rows are being changed',
-        );
-      }
+      for (const orgId of migrated) await until(() => changes(orgId), 'rows are being changed');
       const [suspended, frozen, ...others] = migrated as [string, string, ...string[]];
       const idle = orgs.at(-1)!;
 

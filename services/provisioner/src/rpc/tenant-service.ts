@@ -18,6 +18,7 @@ import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { recordAudit } from '../provisioning/audit.ts';
 import { ensureTenant } from '../provisioning/ensure.ts';
 import { beginWithIdle } from '../operations/begin-idle.ts';
+import { givesWay } from '../operations/lease.ts';
 import { switchTenants } from '../provisioning/switching.ts';
 import { fleetHealth } from '../servers/fleet-health.ts';
 import { describeTenants } from './describe-tenants.ts';
@@ -147,6 +148,10 @@ export function tenantService(context: ProvisionerContext): BoundService {
         throw rpcError(Code.FailedPrecondition, 'STATE_CONFLICT', message, { schema }, { cause: outcome.error });
       }
       if (outcome.state === 'cancelled') {
+        if (await givesWay(database, held)) {
+          const message = "the migration gave way to a change of the tenant's state: ask for it again";
+          throw rpcError(Code.Unavailable, 'TENANT_PROVISIONING', message, { schema }, { retryAfterMs: RETRY_MS });
+        }
         throw rpcError(Code.Aborted, 'STATE_CONFLICT', 'the migration was cancelled', { schema });
       }
       if (outcome.state === 'left') {
