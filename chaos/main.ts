@@ -93,6 +93,7 @@ async function runScenario(
     const why = error instanceof Error ? (error.stack ?? error.message) : String(error);
     outcome = { kills: 0, lost: 0, doubled: 0, problems: [`it could not go on: ${why}`], notes: {} };
   }
+  outcome.problems.push(...system.fleet.fallen());
   const judged = judge(suite, scenario.name, (performance.now() - began) / 1000, outcome);
   for (const problem of judged.problems) progress(problem);
   return judged;

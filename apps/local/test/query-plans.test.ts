@@ -32,6 +32,8 @@ const ALLOWED: Record<string, string> = {
   'search @@ plainto_tsquery':
     'row-level security lets no index on words be used (@@ is not leakproof): the molecules of one organization are read, at worst its partition',
   "count(*) FILTER (WHERE status = 'pinned') AS pinned": 'statistics of the cache count all of it, when asked for',
+  "FROM stored_objects WHERE state = 'kept' GROUP BY purpose":
+    "an organization's summary adds up all that it stores, when asked for: a row for each batch of structures",
   'FROM identity.audit_logs WHERE org_id = $1 AND seq > $2':
     'verification reads the whole chain of an organization, here a large part of its partition',
 };

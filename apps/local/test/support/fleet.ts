@@ -28,6 +28,9 @@ export interface Fleet {
   crashPostgres(): Promise<void>;
   /** The superuser's URL of a database. */
   databaseUrl(database: string): string;
+  /** Who ended without having been killed, since it was asked last: nobody should, whatever happens to the others. */
+  fallen(): string[];
+  /** Throws where somebody ended without having been killed. */
   close(): Promise<void>;
 }
 
@@ -49,6 +52,7 @@ export async function startFleet(settings: Environment = {}, options: FleetOptio
   const ground = await prepareGround({ home, logger, anyPorts: true, outer: settings, postgresSettings });
   let postgres: EmbeddedPostgres = ground.postgres;
   const running = new Map<ServiceName, ChildProcess>();
+  const unasked: string[] = [];
   const url = `http://127.0.0.1:${ground.ports.gateway}`;
 
   const start = async (service: ServiceName): Promise<void> => {
@@ -58,6 +62,9 @@ export async function startFleet(settings: Environment = {}, options: FleetOptio
     });
     running.set(service, child);
     await started(service, child);
+    child.once('exit', (code, signal) => {
+      if (running.get(service) === child) unasked.push(`${service} ended by itself: ${code ?? signal}`);
+    });
     // From here on its output is not looked at.
     if (logFolder === undefined) child.stdout.resume();
     else child.stdout.pipe(createWriteStream(join(logFolder, `${service}.log`), { flags: 'a', mode: 0o600 }));
@@ -73,6 +80,7 @@ export async function startFleet(settings: Environment = {}, options: FleetOptio
     for (const service of [...SERVICES].toReversed()) if (running.has(service)) await kill(service);
     await postgres.stop();
     await rm(home, { recursive: true, force: true });
+    if (unasked.length > 0) throw new Error(unasked.join('; '));
   };
   try {
     for (const service of SERVICES) await start(service);
@@ -85,6 +93,7 @@ export async function startFleet(settings: Environment = {}, options: FleetOptio
     ground,
     start,
     kill,
+    fallen: () => unasked.splice(0),
     close,
     freeze: (service) => void running.get(service)!.kill('SIGSTOP'),
     thaw: (service) => void running.get(service)!.kill('SIGCONT'),

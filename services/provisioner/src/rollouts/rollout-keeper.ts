@@ -90,11 +90,14 @@ export class RolloutKeeper {
   async #drive(rolloutId: string, signal: AbortSignal): Promise<void> {
     const { logger, leaseMs } = this.#options;
     if ((await this.#take(rolloutId)) === undefined) return;
-    const renewing = setInterval(() => {
-      this.#take(rolloutId).catch((error: unknown) => {
-        logger.warn({ rollout_id: rolloutId, error }, 'renewing the lease on a rollout failed');
-      });
-    }, leaseMs / 3);
+    const renewing = new Rounds(
+      {
+        everyMs: leaseMs / 3,
+        logger: logger.child({ rollout_id: rolloutId }),
+        failure: 'renewing the lease on a rollout failed',
+      },
+      () => this.#take(rolloutId),
+    );
     try {
       while (!signal.aborted) {
         const next = await this.#step(rolloutId);
@@ -104,7 +107,7 @@ export class RolloutKeeper {
         await Promise.race([woken, sleep(POLL_MS, signal).catch(() => undefined)]);
       }
     } finally {
-      clearInterval(renewing);
+      await renewing.close();
       await this.#leave(rolloutId);
     }
   }
