@@ -144,13 +144,20 @@ describe('the budget', () => {
   test('opens one more while all that it may keep open are in use, and once', async () => {
     const tenants = await fleet.open({ maxOpen: 1 });
     const [held, other] = [org(), org()];
-    const release = Promise.withResolvers<void>();
-    const slow = tenants.read(held, () => release.promise);
-    await tenants.read(other, (tx) => tx.query('SELECT 1'));
-    expect(tenants.status()).toMatchObject({ tenants: 1, servers: [{ waiting: 0 }] });
-    release.resolve();
-    await slow;
-    await tenants.close();
+    const [begun, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const slow = tenants.read(held, () => {
+      begun.resolve();
+      return release.promise;
+    });
+    await begun.promise;
+    try {
+      await tenants.read(other, (tx) => tx.query('SELECT 1'));
+      expect(tenants.status()).toMatchObject({ tenants: 1, servers: [{ waiting: 0 }] });
+    } finally {
+      release.resolve();
+      await slow;
+      await tenants.close();
+    }
   });
 });
 

@@ -31,6 +31,7 @@ beforeAll(async () => {
       PROVISIONER_SWEEP_MS: '100',
       PROVISIONER_CLEANUP_GRACE_MS: '0',
       PROVISIONER_BACKUP_EVERY_HOURS: '0',
+      PROVISIONER_SERVER_SAMPLE_MS: '500',
     },
   });
   const { port } = mad.owner;
@@ -66,6 +67,12 @@ const contentOn = (server: SecondServer, database: string): Promise<unknown> =>
 /** One on the near server, with a backup. */
 async function organization(): Promise<Organization> {
   const orgId = uuidv7();
+  // It may have been away when it was looked at last.
+  await waitFor(
+    mad.rows,
+    `SELECT FROM provisioner.server_samples JOIN provisioner.database_servers USING (server_id)
+     WHERE name = 'near' AND error = ''`,
+  );
   const { tenant } = await mad.tenants().ensureTenant({ orgId, schema: SCHEMA });
   expect(tenant).toMatchObject({ state: TenantState.READY, lastError: '' });
   const database = tenant!.databaseName;
