@@ -58,7 +58,7 @@ export function summaryText(summary: OrganizationSummary): string {
   const { slug, name, orgId, jobs, quotas, tenants, tenantsUnavailable, stored, storedUnavailable, usage } = summary;
   const states = JOB_STATES.map((state) => `${jobs?.[state] ?? 0n} ${state}`).join(', ');
   const databases = tenants.map(({ schema, state, schemaVersion, sizeBytes }) => {
-    const size = sizeBytes === undefined ? '' : `, ${mib(sizeBytes)}`;
+    const size = sizeBytes === undefined ? '' : `, ${sizeText(sizeBytes)}`;
     return `database ${schema}: ${TenantState[state]}${size}${schemaVersion ? `, ${schemaVersion}` : ''}`;
   });
   return [
@@ -67,7 +67,7 @@ export function summaryText(summary: OrganizationSummary): string {
     ...(usage ? [`core hours ${hoursOf(usage.coreMs)}, saved by earlier results ${hoursOf(usage.savedCoreMs)}`] : []),
     ...(tenantsUnavailable ? [`databases unknown: ${tenantsUnavailable}`] : databases),
     ...(databases.length === 0 && !tenantsUnavailable ? ['no database yet'] : []),
-    ...stored.map(({ purpose, objects, sizeBytes }) => `${purpose} in objects: ${objects}, ${mib(sizeBytes)}`),
+    ...stored.map(({ purpose, objects, sizeBytes }) => `${purpose} in objects: ${objects}, ${sizeText(sizeBytes)}`),
     ...(storedUnavailable ? [`objects unknown: ${storedUnavailable}`] : []),
     '',
     table(
@@ -77,6 +77,7 @@ export function summaryText(summary: OrganizationSummary): string {
   ].join('\n');
 }
 
-const mib = (bytes: bigint): string => `${(Number(bytes) / MIB).toFixed(1)} MiB`;
+const sizeText = (bytes: bigint): string =>
+  bytes < MIB ? `${(Number(bytes) / 1024).toFixed(1)} KiB` : `${(Number(bytes) / MIB).toFixed(1)} MiB`;
 
 const statusName = ({ status }: OrganizationSummary): string => OrganizationStatus[status].toLowerCase();
