@@ -1,10 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { ObjectStore } from '@mad/object-store';
-import { clientOptions, type Statements } from '@mad/postgres';
+import { clientOptions, withClient, type Statements } from '@mad/postgres';
 import { uuidv7 } from '@mad/process';
 import { listTables } from '@mad/tenancy';
-import pg from 'pg';
 import { TENANT_COLUMNS, type TenantRow } from '../db/entities/tenant.ts';
 import { canBeArchived } from '../domain/backup-rules.ts';
 import { schemaOwner, type ListedMigration } from '../domain/names.ts';
@@ -85,11 +84,8 @@ export async function archivePast(
   };
   const target = new URL(url);
   target.pathname = `/${tenant.database_name}`;
-  const client = new pg.Client({ ...clientOptions(target.href), application_name: 'mad-past' });
-  client.on('error', () => undefined);
-  await client.connect();
   let written: Written | undefined;
-  try {
+  await withClient({ ...clientOptions(target.href), application_name: 'mad-past' }, async (client) => {
     const role = schemaOwner(schema);
     await prepareSession(client, role);
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
@@ -117,9 +113,7 @@ export async function archivePast(
     };
     await objects.putStreamIfAbsent(objectKey, Readable.from(content(), { highWaterMark: 1 }));
     await client.query('COMMIT');
-  } finally {
-    await client.end();
-  }
+  });
   const { manifest, sizeBytes } = written!;
   const count = manifest.tables.reduce((sum, table) => sum + table.rows, 0);
   await completeBackup(tx, backupId, written!);
